@@ -1,1 +1,10 @@
-//! x
+//! Cloakroom, the edge proxy that keeps OAuth tokens out of the browser.
+//!
+//! The map, top to bottom; dependencies point downwards only:
+//! - [`config`]: the settings, parsed and checked;
+//! - [`primitives`]: small checked types that everything uses.
+
+pub mod config;
+pub mod primitives;
+pub mod session;
+pub mod store;

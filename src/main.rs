@@ -1,1 +1,2 @@
-fn main(){}
+//! The command `cloakroom`.
+fn main() {}

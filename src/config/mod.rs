@@ -1,0 +1,3 @@
+//! The settings: the YAML model, its checks, secrets.
+
+pub mod settings;

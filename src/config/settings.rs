@@ -1,0 +1,341 @@
+//! The settings as the rest of the program sees them: every value parsed, checked and in range.
+//!
+//! Only [`super::load`] makes these (and tests). References between sections (`site.provider`, `route.upstream`) are
+//! names that are known to exist.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use ipnet::IpNet;
+use url::Url;
+
+use crate::primitives::path::PathPrefix;
+use crate::primitives::secret::{Key256, SecretText};
+
+/// Everything a running Cloakroom was told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Public sockets; at least one.
+    pub listeners: Vec<Listener>,
+    /// Worker threads of the proxy; default: available parallelism.
+    pub threads: NonZeroUsize,
+    /// Peers whose `X-Forwarded-*` headers are believed; default: nobody.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Probes and metrics; `None` = no admin listener.
+    pub admin: Option<Admin>,
+    /// The key ring: the first key seals, all open. At least one, ids unique.
+    pub keys: Vec<SealingKey>,
+    /// Where sessions live.
+    pub store: Store,
+    /// Session life, cookies, CSRF, local cache.
+    pub session: Session,
+    /// When tokens are refreshed.
+    pub refresh: Refresh,
+    /// OpenID providers; names unique.
+    pub providers: Vec<Provider>,
+    /// Groups of endpoints; names unique.
+    pub upstreams: Vec<Upstream>,
+    /// Sites; at least one; no host twice.
+    pub sites: Vec<Site>,
+}
+
+/// One public socket.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Address and port to bind.
+    pub address: SocketAddr,
+    /// Certificates when the socket speaks TLS (chosen by SNI, the first is the default).
+    pub tls: Option<Vec<Certificate>>,
+}
+
+/// A certificate chain and its key, both PEM files.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// Chain, leaf first.
+    pub certificate: PathBuf,
+    /// Private key (PKCS#8, PKCS#1 or SEC1).
+    pub key: PathBuf,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Address and port to bind.
+    pub address: SocketAddr,
+    /// Bearer token asked for by everything but the probes; `None` = open.
+    pub token: Option<SecretText>,
+}
+
+/// One key of the ring.
+#[derive(Clone, Debug)]
+pub struct SealingKey {
+    /// Name written into each sealed record, 1 to 64 characters of `A-Za-z0-9._-`.
+    pub id: Arc<str>,
+    /// The key itself.
+    pub secret: Key256,
+}
+
+/// Which session store.
+#[derive(Clone, Debug)]
+pub enum Store {
+    /// In this process; gone at exit.
+    Memory,
+    /// A Redis server (`redis://` or `rediss://`).
+    Redis(RedisStore),
+}
+
+/// Settings of the Redis store.
+#[derive(Clone, Debug)]
+pub struct RedisStore {
+    /// Address, database and credentials.
+    pub url: SecretText,
+    /// First part of every key; default `cloakroom:`.
+    pub prefix: String,
+    /// Longest wait for one command; default 500 ms.
+    pub command_timeout: Duration,
+}
+
+/// Session life and its cookies.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// A session unused for this long is over; default 30 min.
+    pub idle_timeout: Duration,
+    /// A session this old is over; default 12 h; at least `idle_timeout`.
+    pub absolute_timeout: Duration,
+    /// The session cookie.
+    pub cookie: SessionCookie,
+    /// The CSRF token.
+    pub csrf: Csrf,
+    /// The local cache of sessions.
+    pub cache: Cache,
+}
+
+/// The session cookie.
+#[derive(Clone, Debug)]
+pub struct SessionCookie {
+    /// Name; default `__Host-session`.
+    pub name: String,
+    /// `SameSite` attribute; default strict.
+    pub same_site: SameSite,
+    /// `Secure` attribute; default true. A `__Host-` name demands it.
+    pub secure: bool,
+}
+
+/// `SameSite` of the session cookie; `None` is not offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// Never sent on a request that another site began.
+    Strict,
+    /// Sent on top-level navigations from other sites too.
+    Lax,
+}
+
+/// The double-submit CSRF token.
+#[derive(Clone, Debug)]
+pub struct Csrf {
+    /// Script-readable cookie; default `XSRF-TOKEN`.
+    pub cookie: String,
+    /// Header that echoes it; default `X-XSRF-TOKEN`.
+    pub header: HeaderName,
+    /// What a failed check does; default enforce.
+    pub mode: CsrfMode,
+}
+
+/// What a failed CSRF check does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CsrfMode {
+    /// 403.
+    Enforce,
+    /// Counted and logged, the request goes on.
+    Report,
+    /// No check.
+    Off,
+}
+
+/// The local cache of opened sessions.
+#[derive(Clone, Copy, Debug)]
+pub struct Cache {
+    /// How long an entry is used without asking the store; default 5 s.
+    pub ttl: Duration,
+    /// Most entries; default 100,000.
+    pub capacity: usize,
+}
+
+/// When tokens are refreshed.
+#[derive(Clone, Copy, Debug)]
+pub struct Refresh {
+    /// No access token with less life left is sent upstream; default 10 s.
+    pub minimum_lifetime: Duration,
+}
+
+/// An OpenID provider.
+#[derive(Clone, Debug)]
+pub struct Provider {
+    /// Name that sites refer to.
+    pub name: Arc<str>,
+    /// Issuer, compared exactly. `https`, or `http` on a loopback host.
+    pub issuer: String,
+    /// Our id at the provider.
+    pub client_id: String,
+    /// How we prove to be that client.
+    pub client_auth: ClientAuth,
+    /// Scopes asked for; `openid` is always among them.
+    pub scopes: Vec<String>,
+    /// Extra parameters of the authorization request (Auth0 `audience`, Google `access_type`).
+    pub authorization_params: BTreeMap<String, String>,
+}
+
+/// Client authentication at the token endpoint.
+#[derive(Clone, Debug)]
+pub enum ClientAuth {
+    /// HTTP Basic (RFC 6749 §2.3.1).
+    Basic(SecretText),
+    /// In the form body.
+    Post(SecretText),
+    /// Public client; PKCE only. `check` warns.
+    None,
+}
+
+/// A named group of endpoints.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Name that routes refer to.
+    pub name: Arc<str>,
+    /// `host:port` pairs; at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// How long each step may take.
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// One `host:port`; a DNS name is re-resolved in the background.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// DNS name or IP address (without brackets).
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// Time limits towards an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamTimeouts {
+    /// TCP connect; default 2 s.
+    pub connect: Duration,
+    /// Gap between reads; default 60 s.
+    pub read: Duration,
+    /// Gap between writes; default 60 s.
+    pub write: Duration,
+    /// A pooled connection unused for this long is closed; default 60 s.
+    pub idle: Duration,
+}
+
+/// One web application: hosts, provider and routes.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// First host, the name in logs and metrics.
+    pub name: Arc<str>,
+    /// Hosts served.
+    pub hosts: Vec<HostPattern>,
+    /// Provider of its logins; `None` only if every route is public.
+    pub provider: Option<Arc<str>>,
+    /// The auth endpoints live below it; default `/auth`.
+    pub auth_path: PathPrefix,
+    /// Extra paths of single endpoints.
+    pub aliases: Aliases,
+    /// Public origins beside the one the request itself shows (`https://app.example.com`); the first, if any, is used
+    /// for redirect URIs.
+    pub origins: Vec<Origin>,
+    /// Routes; at least one; no path twice.
+    pub routes: Vec<Route>,
+}
+
+/// Which hosts a site serves. Compared in lower case, without port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// `app.example.com`
+    Exact(String),
+    /// `*.example.com`, kept as `example.com`: exactly one more label.
+    Wildcard(String),
+    /// `*`
+    Any,
+}
+
+/// Scheme and authority of a site as a browser writes them in `Origin`: lower case, default port left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(pub Url);
+
+/// Extra paths of single endpoints.
+#[derive(Clone, Debug, Default)]
+pub struct Aliases {
+    /// For example `/login`.
+    pub login: Option<PathPrefix>,
+    /// For example `/logout`.
+    pub logout: Option<PathPrefix>,
+    /// For example `/userinfo`.
+    pub userinfo: Option<PathPrefix>,
+}
+
+/// One route of a site.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Matches this path and all below it, by whole segments.
+    pub path: PathPrefix,
+    /// Where it goes.
+    pub upstream: Arc<str>,
+    /// Taken off the front of the path before forwarding; a prefix of `path`.
+    pub strip_prefix: Option<PathPrefix>,
+    /// Who may pass; default required.
+    pub access: Access,
+    /// What a request without a session gets; default auto.
+    pub on_missing: OnMissing,
+    /// Which token goes upstream; default access, and none on a public route.
+    pub token: Token,
+    /// Header name -> dotted claim path.
+    pub identity_headers: Vec<(HeaderName, ClaimPath)>,
+    /// Largest request body in bytes; default 10 MiB.
+    pub max_body: u64,
+    /// Whether unsafe methods need the CSRF token; default true.
+    pub csrf: bool,
+}
+
+/// Who may pass a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everyone; no session is looked up and no token is sent.
+    Public,
+    /// Everyone; who has a session gets its token put in.
+    Optional,
+    /// Only with a session.
+    Required,
+}
+
+/// What a request without a session gets on a route that requires one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMissing {
+    /// A navigation is sent to login, everything else gets 401.
+    Auto,
+    /// Always login.
+    Redirect,
+    /// Always 401.
+    Unauthorized,
+}
+
+/// Which token goes upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// None.
+    None,
+    /// The access token.
+    Access,
+    /// The ID token.
+    Id,
+}
+
+/// A dotted path into the claims, for example `realm_access.roles`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClaimPath(pub Vec<String>);

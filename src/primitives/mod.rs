@@ -1,0 +1,6 @@
+//! Small checked types that every other room uses; nothing here knows of any room.
+
+pub mod clock;
+pub mod path;
+pub mod random;
+pub mod secret;

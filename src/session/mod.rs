@@ -1,0 +1,3 @@
+//! Sessions: what they are, how they are named, sealed, cached and looked up.
+
+pub mod model;
