@@ -2,9 +2,11 @@
 //!
 //! The map, top to bottom; dependencies point downwards only:
 //! - [`config`]: the settings, parsed and checked;
+//! - [`telemetry`]: what the process tells about itself;
 //! - [`primitives`]: small checked types that everything uses.
 
 pub mod config;
 pub mod primitives;
 pub mod session;
 pub mod store;
+pub mod telemetry;

@@ -1,0 +1,254 @@
+//! Every metric there is, in one place: names, labels and help texts.
+//!
+//! Label values come from the settings or from a fixed list, never from a path, host, user or session, so the number
+//! of series is bounded by the settings. The registry is our own: tests make as many as they like.
+
+use std::time::Duration;
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+use super::handles::{RouteMetrics, UpstreamMetrics};
+
+/// Upper bounds of every duration histogram, in seconds.
+const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// First part of every name.
+const NAMESPACE: &str = "cloakroom";
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Handles of all metrics. Clones of a handle share their values.
+///
+/// Each field is named as the metric is, without the prefix `cloakroom_`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests answered; count through [`RouteMetrics`]. Labels: site, route, method, code.
+    pub http_requests_total: IntCounterVec,
+    /// From the parsed request header to the last byte of the answer. Labels: site, route.
+    pub http_request_duration_seconds: HistogramVec,
+    /// Requests under way. Label: site.
+    pub http_requests_in_flight: IntGaugeVec,
+    /// Open client connections. Labels: listener, protocol (`new` until the first request, then `http1` or `h2`).
+    pub connections_open: IntGaugeVec,
+    /// Requests refused before a route was found. Label: reason.
+    pub requests_rejected_total: IntCounterVec,
+    /// Requests that needed a session and had none. Label: answer (`redirect`, `401`, `503`).
+    pub unauthenticated_total: IntCounterVec,
+    /// Answers of upstreams; count through [`UpstreamMetrics`]. Labels: upstream, code.
+    pub upstream_requests_total: IntCounterVec,
+    /// From the request sent to the response header. Label: upstream.
+    pub upstream_request_duration_seconds: HistogramVec,
+    /// Logins that ended. Labels: provider, result, reason.
+    pub logins_total: IntCounterVec,
+    /// From the start of a login to its callback. Label: provider.
+    pub login_duration_seconds: HistogramVec,
+    /// Sessions ended. Labels: provider, kind.
+    pub logouts_total: IntCounterVec,
+    /// Sessions looked up. Labels: source (`cache`, `store`), result.
+    pub session_lookups_total: IntCounterVec,
+    /// Sessions in the local cache.
+    pub session_cache_entries: IntGauge,
+    /// Token refreshes. Labels: provider, mode, result.
+    pub token_refreshes_total: IntCounterVec,
+    /// Time of one token refresh. Label: provider.
+    pub token_refresh_duration_seconds: HistogramVec,
+    /// Requests that wait for a refresh. Label: provider.
+    pub token_refresh_waiters: IntGaugeVec,
+    /// Failed CSRF checks. Labels: reason, mode (`enforce`, `report`).
+    pub csrf_rejections_total: IntCounterVec,
+    /// Requests to OpenID providers. Labels: provider, endpoint, result.
+    pub idp_requests_total: IntCounterVec,
+    /// Time of one request to an OpenID provider. Labels: provider, endpoint.
+    pub idp_request_duration_seconds: HistogramVec,
+    /// Fetches of a provider's keys. Labels: provider, result.
+    pub jwks_refreshes_total: IntCounterVec,
+    /// Commands to the session store. Labels: op, result.
+    pub store_operations_total: IntCounterVec,
+    /// Time of one command to the session store. Label: op.
+    pub store_operation_duration_seconds: HistogramVec,
+}
+
+impl Metrics {
+    /// A fresh registry with every metric in it.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if two metrics share a name or a name is malformed; a mistake in this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        let metrics = Self {
+            http_requests_total: make.counter(
+                "http_requests_total",
+                "Requests answered.",
+                &["site", "route", "method", "code"],
+            )?,
+            http_request_duration_seconds: make.histogram(
+                "http_request_duration_seconds",
+                "Time from the request header to the last byte of the answer.",
+                &["site", "route"],
+            )?,
+            http_requests_in_flight: make.gauge("http_requests_in_flight", "Requests under way.", &["site"])?,
+            connections_open: make.gauge("connections_open", "Open client connections.", &["listener", "protocol"])?,
+            requests_rejected_total: make.counter(
+                "requests_rejected_total",
+                "Requests refused before a route was found.",
+                &["reason"],
+            )?,
+            unauthenticated_total: make.counter(
+                "unauthenticated_total",
+                "Requests that needed a session and had none.",
+                &["answer"],
+            )?,
+            upstream_requests_total: make.counter(
+                "upstream_requests_total",
+                "Answers of upstreams.",
+                &["upstream", "code"],
+            )?,
+            upstream_request_duration_seconds: make.histogram(
+                "upstream_request_duration_seconds",
+                "Time from the request sent upstream to the response header.",
+                &["upstream"],
+            )?,
+            logins_total: make.counter("logins_total", "Logins that ended.", &["provider", "result", "reason"])?,
+            login_duration_seconds: make.histogram(
+                "login_duration_seconds",
+                "Time from the start of a login to its callback.",
+                &["provider"],
+            )?,
+            logouts_total: make.counter("logouts_total", "Sessions ended.", &["provider", "kind"])?,
+            session_lookups_total: make.counter(
+                "session_lookups_total",
+                "Sessions looked up.",
+                &["source", "result"],
+            )?,
+            session_cache_entries: make.single_gauge("session_cache_entries", "Sessions in the local cache.")?,
+            token_refreshes_total: make.counter(
+                "token_refreshes_total",
+                "Token refreshes.",
+                &["provider", "mode", "result"],
+            )?,
+            token_refresh_duration_seconds: make.histogram(
+                "token_refresh_duration_seconds",
+                "Time of one token refresh.",
+                &["provider"],
+            )?,
+            token_refresh_waiters: make.gauge(
+                "token_refresh_waiters",
+                "Requests that wait for a token refresh.",
+                &["provider"],
+            )?,
+            csrf_rejections_total: make.counter("csrf_rejections_total", "Failed CSRF checks.", &["reason", "mode"])?,
+            idp_requests_total: make.counter(
+                "idp_requests_total",
+                "Requests to OpenID providers.",
+                &["provider", "endpoint", "result"],
+            )?,
+            idp_request_duration_seconds: make.histogram(
+                "idp_request_duration_seconds",
+                "Time of one request to an OpenID provider.",
+                &["provider", "endpoint"],
+            )?,
+            jwks_refreshes_total: make.counter(
+                "jwks_refreshes_total",
+                "Fetches of a provider's keys.",
+                &["provider", "result"],
+            )?,
+            store_operations_total: make.counter(
+                "store_operations_total",
+                "Commands to the session store.",
+                &["op", "result"],
+            )?,
+            store_operation_duration_seconds: make.histogram(
+                "store_operation_duration_seconds",
+                "Time of one command to the session store.",
+                &["op"],
+            )?,
+            registry: registry.clone(),
+        };
+        make.gauge("build_info", "Always 1; the labels tell which build runs.", &["version", "revision"])?
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("CLOAKROOM_REVISION").unwrap_or("unknown")])
+            .set(1);
+        Ok(metrics)
+    }
+
+    /// The handle of one route, to be made once when the settings are put to work.
+    #[must_use]
+    pub fn route(&self, site: &str, route: &str) -> RouteMetrics {
+        RouteMetrics::new(self, site, route)
+    }
+
+    /// The handle of one upstream, to be made once when the settings are put to work.
+    #[must_use]
+    pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
+        UpstreamMetrics::new(self, upstream)
+    }
+
+    /// All values in Prometheus' text format 0.0.4 ([`CONTENT_TYPE`]).
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            // Cannot happen with checked names; half a page would be read as counters that went back to zero.
+            tracing::error!(%error, "metrics cannot be written");
+            text.clear();
+        }
+        text
+    }
+}
+
+/// Duration as the histograms want it.
+#[must_use]
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+/// Makes metrics and registers them.
+struct Maker<'r>(&'r Registry);
+
+impl Maker<'_> {
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.register(IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+        self.register(IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+    }
+
+    fn single_gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.register(IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?)
+    }
+
+    fn histogram(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(BUCKETS.to_vec());
+        self.register(HistogramVec::new(opts, labels)?)
+    }
+
+    fn register<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
+        self.0.register(Box::new(collector.clone()))?;
+        Ok(collector)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_page_names_the_build() {
+        let page = Metrics::new().unwrap().render();
+        assert!(page.contains("# TYPE cloakroom_build_info gauge"), "{page}");
+        assert!(page.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"")), "{page}");
+    }
+
+    #[test]
+    fn registries_do_not_share_values() {
+        let (one, two) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.requests_rejected_total.with_label_values(&["host"]).inc();
+        assert!(one.render().contains("cloakroom_requests_rejected_total{reason=\"host\"} 1"));
+        assert!(!two.render().contains("reason=\"host\""));
+    }
+}

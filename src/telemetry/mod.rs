@@ -1,0 +1,4 @@
+//! What the process tells about itself: metrics.
+
+pub mod handles;
+pub mod metrics;
