@@ -113,8 +113,8 @@ impl Cookies {
 
     /// Whether one of the request's CSRF cookies is exactly `token`.
     #[must_use]
-    pub fn csrf_matches(&self, headers: &HeaderMap, token: &str) -> bool {
-        values(headers, self.csrf.as_bytes()).any(|value| super::csrf::same(value, token.as_bytes()))
+    pub fn csrf_matches(&self, headers: &HeaderMap, token: &[u8]) -> bool {
+        values(headers, self.csrf.as_bytes()).any(|value| super::csrf::same(value, token))
     }
 
     /// The browser's login binding, if exactly one well-formed value came.

@@ -1,3 +1,7 @@
 //! Sessions: what they are, how they are named, sealed, cached and looked up.
 
+pub mod cookie;
+pub mod csrf;
+pub mod manager;
 pub mod model;
+pub mod open;
