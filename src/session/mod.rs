@@ -2,6 +2,8 @@
 
 pub mod cookie;
 pub mod csrf;
+pub mod key_ring;
 pub mod manager;
 pub mod model;
 pub mod open;
+pub mod seal;
