@@ -1,1 +1,3 @@
-//! x
+//! Cloakroom keeps OAuth tokens out of the browser.
+
+pub mod demo;
