@@ -12,3 +12,6 @@ pub mod routing;
 pub mod session;
 pub mod store;
 pub mod telemetry;
+//! Cloakroom keeps OAuth tokens out of the browser.
+
+pub mod demo;
