@@ -91,8 +91,8 @@ if [ "${#wanted[@]}" -gt 0 ]; then
     exit 1
   fi
   say "installing with apt-get: ${wanted[*]}"
-  "${as[@]}" apt-get update --quiet=2 >&2
-  "${as[@]}" "${install[@]}" --quiet=2 </dev/null >&2
+  "${as[@]}" apt-get update --quiet=2 >/dev/null
+  "${as[@]}" "${install[@]}" --quiet=2 </dev/null >/dev/null
   for program in "${missing[@]}"; do
     if ! present "$program"; then
       say "$program is still missing after the installation"
