@@ -1,0 +1,322 @@
+//! The way of a request through the gate.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Method;
+use ipnet::IpNet;
+
+use super::{Call, Client, Hygiene, Pass, Refused, Request, Verdict};
+use crate::answer::{Answer, Code, Page, continue_to};
+use crate::config::settings::{Access, CsrfMode, OnMissing, SameSite, Token};
+use crate::login::navigation::{is_cross_site, is_navigation, wants_page};
+use crate::login::{Endpoint, Logins, ReturnTo, SiteAuth, Visit, Wishes};
+use crate::primitives::path;
+use crate::refresh::{Failure, Refreshed, Refresher};
+use crate::routing::host::{self, Authority};
+use crate::routing::table::{Route, Site, Table};
+use crate::session::cookie::{Sorted, Ticket};
+use crate::session::csrf;
+use crate::session::manager::Sessions;
+use crate::session::open::Open;
+use crate::telemetry::Metrics;
+
+/// All that decides about a request.
+pub struct Gate {
+    /// Sites and routes.
+    pub table: Table,
+    /// What the login room knows of each site, by name.
+    pub auth: HashMap<Arc<str>, Arc<SiteAuth>>,
+    /// Header fields that are ours alone.
+    pub hygiene: Hygiene,
+    /// Peers whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What a failed CSRF check does.
+    pub csrf_mode: CsrfMode,
+    /// `SameSite` of the session cookie.
+    pub same_site: SameSite,
+    /// Sessions.
+    pub sessions: Arc<Sessions>,
+    /// Logins.
+    pub logins: Logins,
+    /// Fresh tokens.
+    pub refresher: Arc<Refresher>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A request with everything that was found out about it so far.
+struct Case<'r> {
+    request: Request<'r>,
+    path: &'r str,
+    origin: Origin<'r>,
+    site: &'r Arc<Site>,
+    auth: &'r Arc<SiteAuth>,
+    route: &'r Arc<Route>,
+    sorted: &'r Sorted,
+}
+
+/// Our origin as the browser sees it; written out only where somebody asks.
+struct Origin<'r> {
+    client: &'r Client,
+    authority: &'r Authority<'r>,
+}
+
+impl Origin<'_> {
+    fn write(&self) -> String {
+        let scheme = self.client.scheme;
+        let default = if scheme == super::Scheme::Https { 443 } else { 80 };
+        match self.authority.port {
+            Some(port) if port != default => format!("{}://{}:{port}", scheme.as_str(), self.authority.host),
+            _ => format!("{}://{}", scheme.as_str(), self.authority.host),
+        }
+    }
+}
+
+impl Gate {
+    /// Decides about a request. Nothing has been sent anywhere when this returns.
+    pub async fn admit(&self, request: Request<'_>) -> Verdict {
+        let client = Client::of(request.connection, request.headers, &self.trusted_proxies);
+        let authority = match self.authority(&request, &client) {
+            Ok(authority) => authority,
+            Err(error) => return self.reject(&request, Code::BadRequest, "host", &error.to_string()),
+        };
+        let Some(site) = self.table.site(&authority.host) else {
+            return self.reject(&request, Code::UnknownHost, "unknown_host", "Check the address.");
+        };
+        let Some(auth) = self.auth.get(&site.name) else {
+            return self.reject(&request, Code::Internal, "internal", "Please try again in a moment.");
+        };
+        let path = match path::canonical(request.raw_path) {
+            Ok(path) => path,
+            Err(error) => return self.reject(&request, Code::BadRequest, "path", &error.to_string()),
+        };
+        let sorted = self.sessions.cookies().sort(request.headers);
+        if sorted.ticket == Ticket::Doubled {
+            tracing::warn!(site = %site.name, "two session cookies in one request; none counts");
+        }
+        let origin = Origin { client: &client, authority: &authority };
+        match auth.endpoint(&path) {
+            None => {}
+            Some(None) => return self.reject(&request, Code::NotFound, "not_found", "Check the address."),
+            Some(Some(endpoint)) => {
+                return Verdict::Endpoint(Box::new(Call {
+                    endpoint,
+                    site: auth.clone(),
+                    path: path.into_owned(),
+                    origin: origin.write(),
+                    ticket: sorted.ticket,
+                }));
+            }
+        }
+        let Some(route) = site.route(&path) else {
+            return self.reject(&request, Code::NotFound, "not_found", "Check the address.");
+        };
+        let case = Case { request, path: &path, origin, site, auth, route, sorted: &sorted };
+        let session = match self.session(&case).await {
+            Ok(session) => session,
+            Err(answer) => {
+                return Verdict::Answer(Box::new(Refused { answer: *answer, route: Some(route.clone()) }));
+            }
+        };
+        let needs_csrf_cookie = session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
+        let path = forwarded_path(route, &path, request.raw_path);
+        Verdict::Forward(Box::new(Pass {
+            site: site.clone(),
+            route: route.clone(),
+            session,
+            cookies: sorted.foreign,
+            path,
+            needs_csrf_cookie,
+            client,
+        }))
+    }
+
+    /// Answers a call of one of our own endpoints.
+    pub async fn endpoint(&self, request: Request<'_>, call: &Call, body: &Bytes) -> Answer {
+        let visit = Visit {
+            method: request.method,
+            path: &call.path,
+            query: request.uri.query(),
+            headers: request.headers,
+            origin: &call.origin,
+            ticket: call.ticket,
+            site: &call.site,
+        };
+        self.logins.answer(call.endpoint, visit, body).await
+    }
+
+    /// The host that counts. A trusted peer may say that the client asked for another one than it does.
+    fn authority<'r>(&self, request: &Request<'r>, client: &'r Client) -> Result<Authority<'r>, host::HostError> {
+        let direct = host::of_request(request.uri, request.headers)?;
+        match &client.host {
+            Some(said) => Authority::parse(said.to_str().map_err(|_| host::HostError::Malformed)?),
+            None => Ok(direct),
+        }
+    }
+
+    /// The session that the route asks for, with a token fit to be sent; or the answer to give instead.
+    async fn session(&self, case: &Case<'_>) -> Result<Option<Arc<Open>>, Box<Answer>> {
+        if case.route.access == Access::Public {
+            return Ok(None);
+        }
+        let found = match case.sorted.ticket {
+            Ticket::One(id) => match self.sessions.lookup(&id, &case.auth.profile).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(%error, "a session could not be looked up");
+                    return Err(self.unavailable(case, Code::StoreUnavailable, None));
+                }
+            },
+            _ => None,
+        };
+        let Some(open) = found else {
+            let code = match case.sorted.ticket {
+                Ticket::Absent => Code::SessionMissing,
+                _ => Code::SessionExpired,
+            };
+            return self.without_session(case, code).await;
+        };
+        self.check_csrf(case, &open)?;
+        self.sessions.note_use(&open);
+        if case.route.token == Token::None || self.refresher.is_fresh(&open) {
+            return Ok(Some(open));
+        }
+        match self.refresher.freshen(open, &case.auth.profile).await {
+            Refreshed::Renewed(open) => Ok(Some(open)),
+            Refreshed::Ended => self.without_session(case, Code::RefreshRejected).await,
+            Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {
+                self.without_session(case, Code::SessionExpired).await
+            }
+            Refreshed::Failed(Failure::Provider(pause)) => {
+                Err(self.unavailable(case, Code::ProviderUnavailable, Some(pause.as_secs().max(1))))
+            }
+            Refreshed::Failed(Failure::Store) => Err(self.unavailable(case, Code::StoreUnavailable, None)),
+        }
+    }
+
+    async fn without_session(&self, case: &Case<'_>, code: Code) -> Result<Option<Arc<Open>>, Box<Answer>> {
+        if case.route.access == Access::Optional {
+            return Ok(None);
+        }
+        let Request { method, headers, .. } = case.request;
+        let navigation = is_navigation(method, headers);
+        let to_login = match case.route.on_missing {
+            OnMissing::Auto => navigation,
+            OnMissing::Redirect => *method == Method::GET,
+            OnMissing::Unauthorized => false,
+        };
+        if !to_login {
+            self.count_unauthenticated("401");
+            return Err(Box::new(Answer::problem(code, None, Some(&case.auth.login_url()))));
+        }
+        self.count_unauthenticated("redirect");
+        let wish = match case.request.uri.query() {
+            Some(query) => format!("{}?{query}", case.path),
+            None => case.path.to_owned(),
+        };
+        let return_to = ReturnTo::parse(&wish, case.auth);
+        // The browser holds Strict cookies back on a navigation that another site began: ask again from our own page.
+        let held_back = self.same_site == SameSite::Strict && case.sorted.ticket == Ticket::Absent;
+        if navigation && held_back && is_cross_site(headers) {
+            return Err(Box::new(continue_to(return_to.as_str())));
+        }
+        let origin = case.origin.write();
+        let visit = Visit {
+            method,
+            path: case.path,
+            query: case.request.uri.query(),
+            headers,
+            origin: &origin,
+            ticket: case.sorted.ticket,
+            site: case.auth,
+        };
+        Err(Box::new(self.logins.start(&visit, return_to, Wishes::default()).await))
+    }
+
+    /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice.
+    fn check_csrf(&self, case: &Case<'_>, open: &Open) -> Result<(), Box<Answer>> {
+        let Request { method, headers, .. } = case.request;
+        let upgrade = headers.contains_key(http::header::UPGRADE);
+        let unsafe_method = !csrf::is_safe(method);
+        if !case.route.csrf || self.csrf_mode == CsrfMode::Off || !(unsafe_method || upgrade) {
+            return Ok(());
+        }
+        let origin = case.origin.write();
+        let mut checked = csrf::check_origin(headers, case.auth.trusted_origins(&origin));
+        if unsafe_method && checked.is_ok() {
+            let echo = headers.get(self.sessions.csrf_header()).map(http::HeaderValue::as_bytes);
+            let cookie = echo.is_some_and(|echo| self.sessions.cookies().csrf_matches(headers, echo));
+            checked = csrf::check_token(echo, cookie, open.csrf_token());
+        }
+        let Err(refusal) = checked else { return Ok(()) };
+        let (mode, enforced) = match self.csrf_mode {
+            CsrfMode::Report => ("report", false),
+            CsrfMode::Enforce | CsrfMode::Off => ("enforce", true),
+        };
+        self.metrics.csrf_rejections_total.with_label_values(&[refusal.as_str(), mode]).inc();
+        tracing::info!(site = %case.site.name, route = %case.route.name, reason = refusal.as_str(), mode, "CSRF check failed");
+        if !enforced {
+            return Ok(());
+        }
+        let header = self.sessions.csrf_header();
+        let detail = format!("Send the value of the CSRF cookie in the header {header}, from a page of this site.");
+        // A page that lost its cookie gets it again with the refusal.
+        let answer = Answer::problem(Code::CsrfFailed, Some(&detail), None).cookie(open.csrf_cookie().cloned());
+        Err(Box::new(answer))
+    }
+
+    /// The cookie comes with the first page; scripts and pictures of it need not bring it again.
+    fn needs_csrf_cookie(&self, case: &Case<'_>, open: &Open) -> bool {
+        self.csrf_mode != CsrfMode::Off
+            && is_navigation(case.request.method, case.request.headers)
+            && !self.sessions.cookies().csrf_matches(case.request.headers, open.csrf_token().as_bytes())
+    }
+
+    fn unavailable(&self, case: &Case<'_>, code: Code, seconds: Option<u64>) -> Box<Answer> {
+        self.count_unauthenticated("503");
+        let answer = refusal(&case.request, code, "Your session is safe. Please try again in a moment.");
+        Box::new(match seconds {
+            Some(seconds) => answer.retry_after(seconds),
+            None => answer,
+        })
+    }
+
+    fn count_unauthenticated(&self, answer: &str) {
+        self.metrics.unauthenticated_total.with_label_values(&[answer]).inc();
+    }
+
+    fn reject(&self, request: &Request<'_>, code: Code, reason: &str, text: &str) -> Verdict {
+        self.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
+        Verdict::Answer(Box::new(Refused { answer: refusal(request, code, text), route: None }))
+    }
+}
+
+/// An error as a page or as JSON, whichever the client reads.
+pub(crate) fn refusal(request: &Request<'_>, code: Code, text: &str) -> Answer {
+    if wants_page(request.headers) {
+        Page { heading: code.title(), text, link: None, form: None, code: Some(code) }.answer()
+    } else {
+        Answer::problem(code, Some(text), None)
+    }
+}
+
+/// The path for the upstream: canonical, without the route's prefix. `None` if that is what stands on the wire.
+fn forwarded_path(route: &Route, canonical: &str, raw: &str) -> Option<String> {
+    let path = match route.strip_prefix.as_ref().and_then(|prefix| prefix.rest(canonical)) {
+        Some("") => "/",
+        Some(rest) => rest,
+        None => canonical,
+    };
+    (path != raw).then(|| path.to_owned())
+}
+
+/// Endpoints that read a body.
+impl Call {
+    /// Whether the endpoint wants the request's body.
+    #[must_use]
+    pub fn reads_body(&self, method: &Method) -> bool {
+        self.endpoint == Endpoint::Logout && *method == Method::POST
+    }
+}

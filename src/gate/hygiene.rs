@@ -1,0 +1,91 @@
+//! Header fields that a client may not send, in every spelling (behaviour H1, H2, C4).
+//!
+//! Some servers take `X_User_Id` for `X-User-Id`, so a name counts whether it is written with `-` or `_`. HTTP names are
+//! compared in lower case, which is how a [`HeaderMap`] keeps them.
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+/// Names refused whatever the settings.
+const RESERVED: [&str; 13] = [
+    "authorization",
+    "cloakroom-error",
+    "forwarded",
+    "x-real-ip",
+    "x-rewrite-url",
+    "x-user-context",
+    "x-user-context-update",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-client-ip",
+    "x-envoy-external-address",
+    "true-client-ip",
+];
+
+/// Whole families refused whatever the settings.
+const RESERVED_PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
+
+/// Knows which header fields are ours alone.
+#[derive(Clone, Debug)]
+pub struct Hygiene {
+    identity: Vec<String>,
+}
+
+impl Hygiene {
+    /// Reserves the identity headers of every route, on every route.
+    #[must_use]
+    pub fn new(identity_headers: &[HeaderName]) -> Self {
+        Self { identity: identity_headers.iter().map(|name| name.as_str().replace('_', "-")).collect() }
+    }
+
+    /// The fields of this request that must go.
+    #[must_use]
+    pub fn unwanted(&self, headers: &HeaderMap) -> Vec<HeaderName> {
+        headers.keys().filter(|name| self.is_reserved(name.as_str())).cloned().collect()
+    }
+
+    fn is_reserved(&self, name: &str) -> bool {
+        if name.as_bytes().contains(&b'_') { self.is_reserved_plain(&name.replace('_', "-")) } else { self.is_reserved_plain(name) }
+    }
+
+    fn is_reserved_plain(&self, name: &str) -> bool {
+        // The common fields (accept, host, user-agent …) leave at the first letter.
+        let suspicious = matches!(name.as_bytes().first(), Some(b'a' | b'c' | b'f' | b't' | b'x'));
+        (suspicious
+            && (RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))))
+            || self.identity.iter().any(|identity| identity == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn unwanted(names: &[&'static str]) -> Vec<String> {
+        let hygiene = Hygiene::new(&[HeaderName::from_static("x-user-id"), HeaderName::from_static("remote_user")]);
+        let mut headers = HeaderMap::new();
+        for name in names {
+            headers.append(*name, HeaderValue::from_static("1"));
+        }
+        hygiene.unwanted(&headers).into_iter().map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn h1_identity_and_forwarding_headers_go_in_every_spelling() {
+        let bad = [
+            "authorization", "x-user-id", "x_user_id", "x-user_id", "x_user-id", "remote-user", "remote_user",
+            "forwarded", "x-forwarded-for", "x_forwarded_for", "x-forwarded-anything", "x-original-url",
+            "x_original_host", "x-real-ip", "x_real_ip", "x-rewrite-url", "x-http-method-override", "x-user-context",
+        ];
+        assert_eq!(unwanted(&bad).len(), bad.len());
+    }
+
+    #[test]
+    fn other_headers_stay() {
+        let good = ["accept", "host", "user-agent", "x-request-id", "x-xsrf-token", "x-user-idx", "content-type", "cookie"];
+        assert!(unwanted(&good).is_empty());
+    }
+}

@@ -1,0 +1,85 @@
+//! The gate: what happens to a request before it goes upstream. Site, route, session, CSRF and token are decided here,
+//! on HTTP's vocabulary alone, so that each decision is tested without a socket.
+
+mod admit;
+mod client;
+mod hygiene;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Uri};
+
+pub use admit::Gate;
+pub use client::{Client, Connection, Scheme};
+pub use hygiene::Hygiene;
+
+use crate::answer::Answer;
+use crate::login::{Endpoint, SiteAuth};
+use crate::routing::table::{Route, Site};
+use crate::session::cookie::Foreign;
+use crate::session::open::Open;
+
+/// A request as the gate sees it: as it came, nothing removed yet.
+#[derive(Clone, Copy)]
+pub struct Request<'r> {
+    /// Method.
+    pub method: &'r Method,
+    /// Target; absolute form or HTTP/2 bring an authority along.
+    pub uri: &'r Uri,
+    /// The path as it stands on the wire, without query.
+    pub raw_path: &'r str,
+    /// Header fields.
+    pub headers: &'r HeaderMap,
+    /// The connection it came over.
+    pub connection: Connection,
+}
+
+/// What is to be done with a request.
+pub enum Verdict {
+    /// It goes upstream like this.
+    Forward(Box<Pass>),
+    /// It is for one of our own endpoints; [`Gate::endpoint`] answers it, once the body is read.
+    Endpoint(Box<Call>),
+    /// This is the answer.
+    Answer(Box<Refused>),
+}
+
+/// An answer of the gate, and what it was about as far as that was found out.
+pub struct Refused {
+    /// The answer.
+    pub answer: Answer,
+    /// The route, if one was found.
+    pub route: Option<Arc<Route>>,
+}
+
+/// A request on its way upstream.
+pub struct Pass {
+    /// Its site.
+    pub site: Arc<Site>,
+    /// Its route.
+    pub route: Arc<Route>,
+    /// Its session, if it has one here.
+    pub session: Option<Arc<Open>>,
+    /// Cookies for the upstream.
+    pub cookies: Foreign,
+    /// The path for the upstream, if it differs from the one on the wire.
+    pub path: Option<String>,
+    /// Whether the answer should bring the CSRF cookie.
+    pub needs_csrf_cookie: bool,
+    /// Who asks, for the forwarded headers.
+    pub client: Client,
+}
+
+/// A request to one of our own endpoints.
+pub struct Call {
+    /// Which one.
+    pub endpoint: Endpoint,
+    /// Of which site.
+    pub site: Arc<SiteAuth>,
+    /// Canonical path.
+    pub path: String,
+    /// Our origin as this browser sees it.
+    pub origin: String,
+    /// The session cookie.
+    pub ticket: crate::session::cookie::Ticket,
+}
