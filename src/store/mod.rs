@@ -4,6 +4,7 @@
 mod conformance;
 pub mod memory;
 pub mod metered;
+pub mod redis;
 
 use async_trait::async_trait;
 
@@ -86,4 +87,9 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Asks for a sign of life.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// What an operator should know of the store's own settings, one sentence each; asked once at start.
+    async fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

@@ -1,0 +1,312 @@
+//! The connection to Redis, made when first needed and kept up from then on.
+//!
+//! fred multiplexes all commands over one connection, but its own reconnection is not used: commands sent meanwhile
+//! would wait in its buffer, the order to reconnect travels through that same bounded buffer (and ends the client for
+//! good if it is full), and a peer that stops reading stops its checks as well. Here a fred client lives as long as
+//! one connection. A task of ours, the *keeper*, makes the next one, and all others see the [`State`] and need not try.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use fred::clients::Client;
+use fred::error::{Error, ErrorKind};
+use fred::interfaces::ClientLike as _;
+use fred::types::ConnectHandle;
+use fred::types::config::{Config, ConnectionConfig, PerformanceConfig};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::super::StoreError;
+use crate::primitives::random;
+
+/// How long a request waits for a lost connection to come back before it is told so; an attempt that fails tells it
+/// at once. Behaviour D1 allows 250 ms.
+const PATIENCE: Duration = Duration::from_millis(150);
+
+/// Longest wait for a TCP connection with its TLS handshake, and again for the greeting.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Delay of the second attempt to connect; the first is made at once, each further one waits twice as long.
+const FIRST_DELAY: Duration = Duration::from_millis(25);
+
+/// Longest delay between two attempts: a Redis that returns is noticed within half a second.
+const LONGEST_DELAY: Duration = Duration::from_millis(400);
+
+/// A connection that held this long was a good one: after it the delays begin anew.
+const GOOD_LIFE: Duration = Duration::from_secs(5);
+
+/// Most commands waiting for the connection; more than these fail at once.
+const COMMAND_BUFFER: usize = 5_000;
+
+/// Answers after which this connection is of no use: the server's role or our rights have changed, or it is starting.
+const WRONG_SERVER: [&str; 5] = ["READONLY", "MASTERDOWN", "LOADING", "NOAUTH", "CLUSTERDOWN"];
+
+/// Where commands go.
+pub(super) struct Link {
+    shared: Arc<Shared>,
+    keeper: Mutex<Option<AbortHandle>>,
+}
+
+struct Shared {
+    config: Config,
+    command_timeout: Duration,
+    state: watch::Sender<State>,
+}
+
+enum State {
+    /// No keeper runs: nobody has asked yet, or the runtime that it lived on has ended.
+    Asleep,
+    /// The keeper is at it; worth waiting for until then.
+    Connecting(Instant),
+    /// There it is.
+    Up(Arc<Connection>),
+    /// The latest attempt failed, and why. The keeper goes on trying.
+    Down(Arc<str>),
+}
+
+/// One connection and what is known of its health.
+struct Connection {
+    client: Client,
+    since: Instant,
+    /// When the latest answer came, in milliseconds after `since`.
+    answered: AtomicU64,
+    /// Tells the keeper to make another.
+    useless: Notify,
+}
+
+impl Link {
+    pub(super) fn new(config: Config, command_timeout: Duration) -> Self {
+        let state = watch::Sender::new(State::Asleep);
+        Self { shared: Arc::new(Shared { config, command_timeout, state }), keeper: Mutex::new(None) }
+    }
+
+    /// Sends a command and waits for the answer, both together no longer than the command timeout.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if there is no connection, no answer in time, or an error for an answer. Whether
+    /// Redis did the command is unknown, then.
+    pub(super) async fn run<T, F, A>(&self, command: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(Client) -> A,
+        A: Future<Output = Result<T, Error>>,
+    {
+        let deadline = Instant::now() + self.shared.command_timeout;
+        let connection = self.connection(deadline).await?;
+        let sent = Instant::now();
+        match timeout_at(deadline, command(connection.client.clone())).await {
+            Ok(Ok(answer)) => {
+                connection.note_answer();
+                Ok(answer)
+            }
+            Ok(Err(error)) if *error.kind() != ErrorKind::Timeout => {
+                connection.note_error(&error);
+                Err(unavailable(&error))
+            }
+            Ok(Err(_)) | Err(_) => {
+                if sent.elapsed() * 2 >= self.shared.command_timeout {
+                    connection.note_silence(sent);
+                }
+                Err(StoreError::Unavailable("no answer in time".to_owned()))
+            }
+        }
+    }
+
+    async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>, StoreError> {
+        if let State::Up(connection) = &*self.shared.state.borrow() {
+            return Ok(Arc::clone(connection));
+        }
+        let mut state = self.shared.state.subscribe();
+        loop {
+            self.wake_keeper(deadline);
+            let until = match &*state.borrow_and_update() {
+                State::Up(connection) => return Ok(Arc::clone(connection)),
+                State::Down(reason) => return Err(StoreError::Unavailable(reason.to_string())),
+                State::Connecting(until) => deadline.min(*until),
+                State::Asleep => deadline,
+            };
+            if !matches!(timeout_at(until, state.changed()).await, Ok(Ok(()))) {
+                return Err(StoreError::Unavailable("not connected yet".to_owned()));
+            }
+        }
+    }
+
+    /// Starts the keeper on the caller's runtime if there is none.
+    fn wake_keeper(&self, deadline: Instant) {
+        let asleep = self.shared.state.send_if_modified(|state| {
+            let asleep = matches!(state, State::Asleep);
+            if asleep {
+                *state = State::Connecting(deadline);
+            }
+            asleep
+        });
+        if asleep {
+            // Moved in before the task first runs, so that the state is right even if it never does.
+            let sleeper = SleepOnDrop(Arc::clone(&self.shared));
+            let keeper = tokio::spawn(async move { keep(&sleeper.0).await }).abort_handle();
+            *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            keeper.abort();
+        }
+    }
+}
+
+impl Connection {
+    fn note_answer(&self) {
+        let at = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.answered.store(at, Ordering::Relaxed);
+    }
+
+    fn note_error(&self, error: &Error) {
+        // In a script's error the code may stand behind some words of Redis' own.
+        if WRONG_SERVER.iter().any(|code| error.details().contains(code)) {
+            self.useless.notify_one();
+        }
+    }
+
+    /// A command had no answer in time. If no other had one since it was sent, the peer is gone or stuck: the
+    /// commands behind this one need not find that out one by one.
+    fn note_silence(&self, sent: Instant) {
+        let sent = u64::try_from(sent.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
+        if self.answered.load(Ordering::Relaxed) <= sent {
+            self.useless.notify_one();
+        }
+    }
+}
+
+/// The keeper ends only from outside; then nobody may think that it still runs.
+struct SleepOnDrop(Arc<Shared>);
+
+impl Drop for SleepOnDrop {
+    fn drop(&mut self) {
+        self.0.state.send_replace(State::Asleep);
+    }
+}
+
+/// fred's task of one connection; the connection ends with it.
+struct Router(ConnectHandle);
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Connects, waits for the end of the connection, and connects again; never returns.
+async fn keep(shared: &Shared) {
+    let server = shared.config.server.hosts().first().map(ToString::to_string).unwrap_or_default();
+    let mut delay = Duration::ZERO;
+    let mut told = false;
+    loop {
+        match connect(shared).await {
+            Ok((connection, mut router)) => {
+                tracing::info!(server, "connected to Redis");
+                told = false;
+                shared.state.send_replace(State::Up(Arc::clone(&connection)));
+                let reason = tokio::select! {
+                    end = &mut router.0 => match end {
+                        Ok(Err(error)) => error.to_string(),
+                        _ => "connection closed".to_owned(),
+                    },
+                    () = connection.useless.notified() => "it does not answer, or is not the server it was".to_owned(),
+                };
+                shared.state.send_replace(State::Connecting(Instant::now() + PATIENCE));
+                drop(router);
+                tracing::warn!(server, reason, "lost the connection to Redis");
+                if connection.since.elapsed() >= GOOD_LIFE {
+                    delay = Duration::ZERO;
+                }
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                // Once an outage: an attempt is made several times a second.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(server, reason, "cannot connect to Redis; trying on");
+                }
+                shared.state.send_replace(State::Down(reason.into()));
+            }
+        }
+        sleep(jittered(delay)).await;
+        delay = (delay * 2).clamp(FIRST_DELAY, LONGEST_DELAY);
+    }
+}
+
+async fn connect(shared: &Shared) -> Result<(Arc<Connection>, Router), Error> {
+    let performance = PerformanceConfig {
+        // A little before ours, so that fred learns of it and drops what it has not sent yet.
+        default_command_timeout: (shared.command_timeout * 15 / 16).max(Duration::from_millis(1)),
+        ..PerformanceConfig::default()
+    };
+    let mut connection = ConnectionConfig {
+        connection_timeout: CONNECT_TIMEOUT,
+        internal_command_timeout: CONNECT_TIMEOUT,
+        // A command that may have arrived is not sent twice.
+        max_command_attempts: 1,
+        max_command_buffer_len: COMMAND_BUFFER,
+        ..ConnectionConfig::default()
+    };
+    connection.tcp.nodelay = Some(true);
+    // No reconnection policy: the client ends with its connection.
+    let client = Client::new(shared.config.clone(), Some(performance), Some(connection), None);
+
+    // Listening must begin before the task does, and the task's handle must be ours from its first moment.
+    let mut connected = std::pin::pin!(client.wait_for_connect());
+    let early = futures::future::poll_immediate(connected.as_mut()).await;
+    let router = Router(client.connect());
+    match early {
+        Some(result) => result?,
+        None => connected.await?,
+    }
+    // fred takes a peer that accepts and closes for a connection.
+    client.ping::<String>(None).await?;
+    let since = Instant::now();
+    Ok((
+        Arc::new(Connection { client: client.clone(), since, answered: AtomicU64::new(0), useless: Notify::new() }),
+        router,
+    ))
+}
+
+/// Up to a quarter less, so that many proxies do not return in step.
+fn jittered(delay: Duration) -> Duration {
+    let [random] = random::bytes::<1>().unwrap_or_default();
+    delay - delay / 4 * u32::from(random) / 256
+}
+
+/// What an operator needs of fred's error. It names no URL and no password; of a command that Redis does not know, Redis
+/// quotes the arguments, and those stay out.
+fn unavailable(error: &Error) -> StoreError {
+    let text = error.to_string();
+    let text = text.split_once(", with args").map_or(text.as_str(), |(text, _)| text).to_owned();
+    match error.kind() {
+        ErrorKind::Parse | ErrorKind::NotFound | ErrorKind::InvalidArgument => StoreError::Damaged(text),
+        _ => StoreError::Unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_quote_no_arguments() {
+        let details = "ERR unknown command 'EVALSHA', with args beginning with: 'x' '1' 'cloakroom:s:key'";
+        let error = unavailable(&Error::new(ErrorKind::Unknown, details));
+        assert_eq!(error.to_string(), "the session store is unavailable: Unknown Error: ERR unknown command 'EVALSHA'");
+    }
+
+    #[test]
+    fn jitter_takes_at_most_a_quarter() {
+        for _ in 0..100 {
+            let delay = jittered(LONGEST_DELAY);
+            assert!(delay <= LONGEST_DELAY && delay > LONGEST_DELAY * 3 / 4 - Duration::from_millis(1));
+        }
+        assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
+    }
+}

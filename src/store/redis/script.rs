@@ -1,0 +1,81 @@
+//! Lua scripts: sent by hash, and in full to a Redis that has not seen them or has restarted since.
+
+use std::fmt::Write as _;
+
+use fred::bytes_utils::Str;
+use fred::interfaces::LuaInterface as _;
+use fred::types::{FromValue, Value};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+
+use super::super::StoreError;
+use super::link::Link;
+
+/// All scripts of the store, each on one key.
+pub(super) struct Scripts {
+    pub(super) create: Script,
+    pub(super) replace: Script,
+    pub(super) touch: Script,
+    pub(super) delete: Script,
+    pub(super) put_login: Script,
+    pub(super) take_login: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            create: Script::new(include_str!("scripts/create.lua")),
+            replace: Script::new(include_str!("scripts/replace.lua")),
+            touch: Script::new(include_str!("scripts/touch.lua")),
+            delete: Script::new(include_str!("scripts/delete.lua")),
+            put_login: Script::new(include_str!("scripts/put_login.lua")),
+            take_login: Script::new(include_str!("scripts/take_login.lua")),
+        }
+    }
+}
+
+/// One script.
+pub(super) struct Script {
+    source: &'static str,
+    hash: Str,
+}
+
+impl Script {
+    fn new(source: &'static str) -> Self {
+        // Redis names scripts by SHA-1; nothing secret rests on it.
+        let mut hash = String::with_capacity(40);
+        for byte in digest(&SHA1_FOR_LEGACY_USE_ONLY, source.as_bytes()).as_ref() {
+            // Writing to a string does not fail.
+            let _ = write!(hash, "{byte:02x}");
+        }
+        Self { source, hash: hash.into() }
+    }
+
+    /// Runs the script on one key.
+    pub(super) async fn run<T>(&self, link: &Link, key: String, values: Vec<Value>) -> Result<T, StoreError>
+    where
+        T: FromValue + Send,
+    {
+        link.run(|client| async move {
+            // `EVAL` leaves the script with Redis, so the next call finds it. It was not run when the answer is
+            // NOSCRIPT, so this is no second attempt.
+            match client.evalsha(self.hash.clone(), key.as_str(), values.clone()).await {
+                Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    client.eval(self.source, key.as_str(), values).await
+                }
+                answer => answer,
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_named_by_its_sha1() {
+        // As `SCRIPT LOAD "return ARGV[1]"` answers.
+        assert_eq!(&*Script::new("return ARGV[1]").hash, "098e0f0d1448c0a81dafe820f66d460eb09263da");
+    }
+}
