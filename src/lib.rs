@@ -9,6 +9,7 @@
 //! - [`routing`]: which site, route and upstream a request belongs to;
 //! - [`session`]: what a session is; sealed, cached, looked up;
 //! - [`store`]: where sessions live;
+//! - [`oidc`]: one OpenID provider, as its client;
 //! - [`config`]: the settings, parsed and checked;
 //! - [`telemetry`]: what the process tells about itself;
 //! - [`primitives`]: small checked types that everything uses.
@@ -16,6 +17,7 @@
 pub mod answer;
 pub mod config;
 pub mod demo;
+pub mod oidc;
 pub mod primitives;
 pub mod routing;
 pub mod session;

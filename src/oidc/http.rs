@@ -1,0 +1,351 @@
+//! Outgoing HTTP to a provider: no redirects, no proxy variables, short deadlines, capped answers (behaviour H7).
+//!
+//! What went wrong is decided here, before any parser sees the answer, because a refresh token that may have been
+//! used is another case than one that was never sent (behaviour R10).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{LOCATION, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
+use url::Url;
+
+use super::text;
+
+/// A provider that asks for more patience than this is asked again anyway.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// Kept connections are dropped before a provider drops them: a request on a connection that is just being closed
+/// leaves us in doubt whether it arrived.
+const POOL_IDLE: Duration = Duration::from_secs(15);
+
+/// How long a request may take and how large its answer may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// DNS, TCP and TLS; default 2 s.
+    pub connect: Duration,
+    /// From start to the last byte of the answer; default 5 s.
+    pub total: Duration,
+    /// Bytes of the answer's body; default 1 MiB.
+    pub body: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(2), total: Duration::from_secs(5), body: 1 << 20 }
+    }
+}
+
+/// Which of the provider's endpoints was called; a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `.well-known/openid-configuration`
+    Discovery,
+    /// The key set.
+    Jwks,
+    /// The token endpoint.
+    Token,
+    /// The revocation endpoint.
+    Revocation,
+}
+
+impl Endpoint {
+    /// The label's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Discovery => "discovery",
+            Self::Jwks => "jwks",
+            Self::Token => "token",
+            Self::Revocation => "revocation",
+        }
+    }
+}
+
+/// How a request ended; a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// A good answer.
+    Ok,
+    /// 3xx or 4xx.
+    Refused,
+    /// 429.
+    Throttled,
+    /// 5xx, or an answer that breaks off or is too large.
+    Error,
+    /// No complete answer in time.
+    Timeout,
+    /// No connection.
+    Unreachable,
+}
+
+impl Outcome {
+    /// The label's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Throttled => "throttled",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// Is told of every request, for metrics. One per provider, so it knows the provider's name.
+pub trait Observer: Send + Sync + 'static {
+    /// A request has ended.
+    fn request(&self, endpoint: Endpoint, outcome: Outcome, took: Duration);
+
+    /// A key set was fetched; `good` only if it held a usable key.
+    fn key_set(&self, good: bool) {
+        let _ = good;
+    }
+}
+
+/// Nobody watches.
+impl Observer for () {
+    fn request(&self, _: Endpoint, _: Outcome, _: Duration) {}
+}
+
+/// The client could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// `rustls` has no process-wide crypto provider yet; the program installs it first thing.
+    #[error("no crypto provider is installed")]
+    NoCryptoProvider,
+    /// No trusted certificates could be loaded, or the like.
+    #[error("the HTTP client cannot be built: {0}")]
+    Client(String),
+}
+
+/// Why there is no answer to parse. No text here comes from an answer's body or from a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Error {
+    /// No connection: the provider has seen nothing.
+    #[error("cannot connect: {0}")]
+    NotSent(String),
+    /// The request may have arrived.
+    #[error("no complete answer in time")]
+    Timeout,
+    /// The request may have arrived.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The request arrived.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(usize),
+    /// An answer that no parser needs to see.
+    #[error("status {}", status.as_u16())]
+    Status {
+        /// As it came.
+        status: StatusCode,
+        /// How long to wait, if the provider says.
+        retry_after: Option<Duration>,
+    },
+    /// The request is no HTTP request; nothing was sent.
+    #[error("the request cannot be built")]
+    Invalid,
+}
+
+impl Error {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::NotSent(_) | Self::Invalid => Outcome::Unreachable,
+            Self::Timeout => Outcome::Timeout,
+            Self::Broken(_) | Self::TooLarge(_) => Outcome::Error,
+            Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Outcome::Throttled,
+            Self::Status { status, .. } if status.is_redirection() || status.is_client_error() => Outcome::Refused,
+            Self::Status { .. } => Outcome::Error,
+        }
+    }
+}
+
+/// The HTTP client of one provider. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: reqwest::Client,
+    limits: Limits,
+    observer: Arc<dyn Observer>,
+}
+
+impl Client {
+    /// A client with the default limits.
+    ///
+    /// # Errors
+    /// [`BuildError`]
+    pub fn new(observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
+        Self::with_limits(Limits::default(), observer)
+    }
+
+    /// A client with limits of its own. Certificates are always verified, against the system's roots.
+    ///
+    /// # Errors
+    /// [`BuildError`]
+    pub fn with_limits(limits: Limits, observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
+        // reqwest panics without one.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            return Err(BuildError::NoCryptoProvider);
+        }
+        let inner = reqwest::Client::builder()
+            .user_agent(concat!("cloakroom/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            // A refresh token is shown once (behaviour R2): nobody repeats a request but its owner.
+            .retry(reqwest::retry::never())
+            .http1_only()
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(limits.connect)
+            .timeout(limits.total)
+            .pool_idle_timeout(POOL_IDLE)
+            .build()
+            .map_err(|e| BuildError::Client(chain(e)))?;
+        Ok(Self { inner, limits, observer })
+    }
+
+    /// This client as `openidconnect` wants it, for one endpoint.
+    pub(super) fn endpoint(&self, endpoint: Endpoint) -> Call {
+        Call { client: self.clone(), endpoint, url: None }
+    }
+
+    /// Tells the observer of a fetched key set.
+    pub(super) fn key_set(&self, good: bool) {
+        self.observer.key_set(good);
+    }
+
+    /// The body of a JSON document.
+    pub(super) async fn get(&self, endpoint: Endpoint, url: &Url) -> Result<Vec<u8>, Error> {
+        let request = http::Request::get(url.as_str())
+            .header(http::header::ACCEPT, "application/json")
+            .body(Vec::new())
+            .map_err(|_| Error::Invalid)?;
+        self.send(endpoint, request).await.map(HttpResponse::into_body)
+    }
+
+    async fn send(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, Error> {
+        let started = Instant::now();
+        let result = self.exchange(endpoint, request).await;
+        let outcome = match &result {
+            Ok(answer) if answer.status().is_success() => Outcome::Ok,
+            Ok(_) => Outcome::Refused,
+            Err(error) => error.outcome(),
+        };
+        self.observer.request(endpoint, outcome, started.elapsed());
+        result
+    }
+
+    async fn exchange(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, Error> {
+        let request = reqwest::Request::try_from(request).map_err(|_| Error::Invalid)?;
+        let mut answer = self.inner.execute(request).await.map_err(classify)?;
+        let status = answer.status();
+        let unparsed = Error::Status { status, retry_after: retry_after(answer.headers()) };
+        let oauth = matches!(endpoint, Endpoint::Token | Endpoint::Revocation);
+        let may_be_an_oauth_error = oauth
+            && status.is_client_error()
+            && !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY);
+        if status != StatusCode::OK && !may_be_an_oauth_error {
+            if answer.headers().contains_key(LOCATION) {
+                tracing::debug!(endpoint = endpoint.as_str(), "a redirect is not followed");
+            }
+            return Err(unparsed);
+        }
+        let body = self.body(&mut answer).await?;
+        if may_be_an_oauth_error && !is_oauth_error(&body) {
+            return Err(unparsed);
+        }
+        let mut out = http::Response::new(body);
+        *out.status_mut() = status;
+        *out.headers_mut() = std::mem::take(answer.headers_mut());
+        Ok(out)
+    }
+
+    /// Reads by chunks: a `Content-Length` may lie, and there may be none.
+    async fn body(&self, answer: &mut reqwest::Response) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(classify)? {
+            if chunk.len() > self.limits.body.saturating_sub(body.len()) {
+                return Err(Error::TooLarge(self.limits.body));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// A [`Client`] bound to one endpoint.
+pub(super) struct Call {
+    client: Client,
+    endpoint: Endpoint,
+    url: Option<Url>,
+}
+
+impl Call {
+    /// Sends to this address, whatever the request says.
+    pub(super) fn to(mut self, url: Url) -> Self {
+        self.url = Some(url);
+        self
+    }
+}
+
+impl<'c> AsyncHttpClient<'c> for Call {
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Error>> + Send + 'c>>;
+
+    fn call(&'c self, mut request: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            if let Some(url) = &self.url {
+                *request.uri_mut() = url.as_str().parse().map_err(|_| Error::Invalid)?;
+            }
+            self.client.send(self.endpoint, request).await
+        })
+    }
+}
+
+fn classify(error: reqwest::Error) -> Error {
+    // First: a connect timeout is both, and nothing was sent.
+    if error.is_connect() {
+        Error::NotSent(chain(error))
+    } else if error.is_timeout() {
+        Error::Timeout
+    } else if error.is_builder() {
+        Error::Invalid
+    } else {
+        Error::Broken(chain(error))
+    }
+}
+
+/// The innermost cause names what an operator must know ("certificate has expired"); the URL is left out.
+fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    text::printable(&cause.to_string())
+}
+
+/// RFC 6749 §5.2: a JSON object with the text `error`.
+fn is_oauth_error(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Shape {
+        #[serde(rename = "error")]
+        _error: String,
+    }
+    serde_json::from_slice::<Shape>(body).is_ok()
+}
+
+/// Seconds only (RFC 9110 §10.2.3); a date is as good as none, for our back-off has its own idea.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+}

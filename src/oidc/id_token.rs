@@ -1,0 +1,306 @@
+//! The ID token, judged (OpenID Connect Core §3.1.3.7 and §12.2; behaviour T1 to T5, T7, R12).
+//!
+//! Two judges: [`IdTokenVerifier`] for signature, algorithm, choice of key, `typ`, `crit`, `iss`, `aud`, `exp`,
+//! `nonce`; and our own code for what it leaves open (`azp`, doubled audiences, number forms, `nbf`, `at_hash`,
+//! `max_age`, the refreshed token). Ours comes first, so a token whose key is unknown has passed all else.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use openidconnect::core::{CoreIdToken, CoreIdTokenVerifier, CoreJsonWebKeySet, CoreJwsSigningAlgorithm};
+use openidconnect::{
+    AccessToken, AccessTokenHash, ClaimsVerificationError, ClientId, IdTokenVerifier, IssuerUrl, Nonce,
+    SignatureVerificationError,
+};
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq as _;
+
+use crate::primitives::clock::Timestamp;
+use crate::primitives::secret::SecretText;
+
+/// Clocks may differ by this, both ways.
+const SKEW: Duration = Duration::from_secs(60);
+
+/// The last second of the year 9999; no honest token speaks of later.
+const LATEST_TIME: f64 = 253_402_300_799.0;
+
+/// Core §2: `sub` has at most 255 characters.
+const LONGEST_SUBJECT: usize = 255;
+
+/// Public-key algorithms only: HMAC with a public key or a guessable secret is how tokens are forged (RFC 8725 §2.1).
+const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
+    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha256,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha384,
+    CoreJwsSigningAlgorithm::RsaSsaPssSha512,
+    CoreJwsSigningAlgorithm::EcdsaP256Sha256,
+    CoreJwsSigningAlgorithm::EcdsaP384Sha384,
+    CoreJwsSigningAlgorithm::EdDsa,
+];
+
+/// Claims about the token, not about the user: of no use once it is verified.
+const PROTOCOL_CLAIMS: [&str; 11] =
+    ["aud", "azp", "exp", "iat", "nbf", "jti", "nonce", "at_hash", "c_hash", "s_hash", "typ"];
+
+/// A verified ID token.
+#[derive(Clone)]
+pub struct IdToken {
+    /// As it came; the hint at logout.
+    pub text: SecretText,
+    /// `sub`
+    pub subject: String,
+    /// `sid`, the provider's own session.
+    pub provider_session: Option<String>,
+    /// `auth_time`
+    pub auth_time: Option<Timestamp>,
+    /// All claims but those that speak of the token itself (`aud`, `exp`, `nonce`, hashes …).
+    pub claims: Map<String, Value>,
+}
+
+impl std::fmt::Debug for IdToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("IdToken(…)")
+    }
+}
+
+/// Why an ID token is refused. The text names the rule, never the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdTokenError {
+    /// There is none, though a login must have one.
+    #[error("no ID token")]
+    Missing,
+    /// No signed JWT, or a claim of an impossible type.
+    #[error("the ID token cannot be read")]
+    Malformed,
+    /// `none`, HMAC, encryption, or unknown.
+    #[error("the ID token is signed with an algorithm that is not allowed")]
+    Algorithm,
+    /// An unknown critical header, a wrong `typ`, a nested token.
+    #[error("the ID token has a header that is not allowed")]
+    Header,
+    /// The signature does not fit the key.
+    #[error("the ID token's signature is wrong")]
+    Signature,
+    /// The key is not in the provider's set, not even in a fresh one.
+    #[error("the ID token is signed with an unknown key")]
+    UnknownKey,
+    /// The key is not in the set we have, and a fresh set is not to be had just now.
+    #[error("the provider's keys cannot be fetched")]
+    KeysUnavailable,
+    /// No key id, and several keys fit.
+    #[error("more than one key fits the ID token")]
+    AmbiguousKey,
+    /// `iss`
+    #[error("the ID token is of another issuer")]
+    Issuer,
+    /// `aud` or `azp`
+    #[error("the ID token is for another client")]
+    Audience,
+    /// `nonce`
+    #[error("the ID token is of another login")]
+    Nonce,
+    /// `exp`
+    #[error("the ID token has expired")]
+    Expired,
+    /// `iat` or `nbf`
+    #[error("the ID token is from the future")]
+    NotYetValid,
+    /// `exp`, `iat`, `nbf` or `auth_time` missing or no sane number.
+    #[error("the ID token has a time that is missing or absurd")]
+    Time,
+    /// `auth_time` against `max_age`.
+    #[error("the user's authentication is too old")]
+    AuthTime,
+    /// `at_hash`
+    #[error("the ID token belongs to another access token")]
+    AccessTokenHash,
+    /// `sub` missing, too long or not the one it was.
+    #[error("the ID token is of another subject")]
+    Subject,
+}
+
+/// What an ID token is compared with.
+pub(super) struct Expected<'a> {
+    pub(super) issuer: &'a IssuerUrl,
+    pub(super) client_id: &'a ClientId,
+    pub(super) access_token: &'a str,
+    pub(super) now: Timestamp,
+    pub(super) origin: Origin<'a>,
+}
+
+/// Where a token comes from decides what it must say.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// The code exchange.
+    Login {
+        /// Sent with the authorization request.
+        nonce: &'a str,
+        /// `max_age` if it was sent (Core §3.1.2.1).
+        max_age: Option<Duration>,
+    },
+    /// A refresh.
+    Refresh(Previous<'a>),
+}
+
+/// What was known before a refresh (Core §12.2).
+#[derive(Clone, Copy)]
+pub struct Previous<'a> {
+    /// `sub` of the session.
+    pub subject: &'a str,
+    /// `auth_time` of the session's ID token.
+    pub auth_time: Option<Timestamp>,
+    /// The login's nonce, if it is still known: a refreshed token need not carry one, but never another.
+    pub nonce: Option<&'a str>,
+}
+
+/// Judges `text`.
+pub(super) fn verify(text: &str, keys: &CoreJsonWebKeySet, expected: &Expected<'_>) -> Result<IdToken, IdTokenError> {
+    let claims = read(text)?;
+    let subject = check_claims(&claims, expected)?;
+    let auth_time = time(&claims, "auth_time")?;
+    check_signature(text, keys, &claims, expected)?;
+    let provider_session = claims.get("sid").and_then(Value::as_str).map(str::to_owned);
+    let mut claims = claims;
+    claims.retain(|name, _| !PROTOCOL_CLAIMS.contains(&name.as_str()));
+    Ok(IdToken { text: SecretText::new(text.to_owned()), subject, provider_session, auth_time, claims })
+}
+
+/// Header and payload, unverified.
+fn read(text: &str) -> Result<Map<String, Value>, IdTokenError> {
+    let mut parts = text.split('.');
+    let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(IdTokenError::Malformed);
+    };
+    let object =
+        |part: &str| -> Option<Map<String, Value>> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok() };
+    let header = object(header).ok_or(IdTokenError::Malformed)?;
+    // RFC 7515 §4.1.11: we understand no extension. `zip` belongs to encryption, `b64` changes what is signed.
+    if ["crit", "zip", "b64", "cty"].iter().any(|name| header.contains_key(*name)) {
+        return Err(IdTokenError::Header);
+    }
+    let known = header.get("alg").is_some_and(|alg| {
+        serde_json::from_value(alg.clone()).is_ok_and(|alg: CoreJwsSigningAlgorithm| ALGORITHMS.contains(&alg))
+    });
+    if !known {
+        return Err(IdTokenError::Algorithm);
+    }
+    object(payload).ok_or(IdTokenError::Malformed)
+}
+
+fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<String, IdTokenError> {
+    if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer.as_str()) {
+        return Err(IdTokenError::Issuer);
+    }
+    // We trust no other audience, so the list may hold our id only.
+    let ours = |value: &Value| value.as_str() == Some(expected.client_id.as_str());
+    let audience = match claims.get("aud") {
+        Some(Value::Array(list)) => !list.is_empty() && list.iter().all(ours),
+        Some(value) => ours(value),
+        None => false,
+    };
+    if !audience || !claims.get("azp").is_none_or(ours) {
+        return Err(IdTokenError::Audience);
+    }
+    let now = expected.now;
+    let expires = time(claims, "exp")?.ok_or(IdTokenError::Time)?;
+    let issued = time(claims, "iat")?.ok_or(IdTokenError::Time)?;
+    if now >= expires.plus(SKEW) {
+        return Err(IdTokenError::Expired);
+    }
+    if issued > now.plus(SKEW) || time(claims, "nbf")?.is_some_and(|from| from > now.plus(SKEW)) {
+        return Err(IdTokenError::NotYetValid);
+    }
+    let auth_time = time(claims, "auth_time")?;
+    let nonce = claims.get("nonce");
+    let subject = claims.get("sub").and_then(Value::as_str).ok_or(IdTokenError::Subject)?;
+    if subject.is_empty() || subject.chars().count() > LONGEST_SUBJECT || subject.chars().any(char::is_control) {
+        return Err(IdTokenError::Subject);
+    }
+    match expected.origin {
+        Origin::Login { nonce: sent, max_age } => {
+            if sent.is_empty() || !nonce.is_some_and(|n| same(n, sent)) {
+                return Err(IdTokenError::Nonce);
+            }
+            if max_age.is_some_and(|most| auth_time.is_none_or(|at| now.since(at) > most + SKEW)) {
+                return Err(IdTokenError::AuthTime);
+            }
+        }
+        Origin::Refresh(previous) => {
+            if subject != previous.subject {
+                return Err(IdTokenError::Subject);
+            }
+            if auth_time.zip(previous.auth_time).is_some_and(|(new, old)| new != old) {
+                return Err(IdTokenError::AuthTime);
+            }
+            if nonce.zip(previous.nonce).is_some_and(|(new, old)| !same(new, old)) {
+                return Err(IdTokenError::Nonce);
+            }
+        }
+    }
+    Ok(subject.to_owned())
+}
+
+fn same(value: &Value, text: &str) -> bool {
+    value.as_str().is_some_and(|value| value.as_bytes().ct_eq(text.as_bytes()).into())
+}
+
+/// A NumericDate (RFC 7519 §2) within reason; fractions are cut off.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, IdTokenError> {
+    match claims.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_f64() {
+            Some(seconds) if (0.0..=LATEST_TIME).contains(&seconds) => Ok(Some(Timestamp::from_secs(seconds as u64))),
+            _ => Err(IdTokenError::Time),
+        },
+    }
+}
+
+fn check_signature(
+    text: &str,
+    keys: &CoreJsonWebKeySet,
+    claims: &Map<String, Value>,
+    expected: &Expected<'_>,
+) -> Result<(), IdTokenError> {
+    let token: CoreIdToken = text.parse().map_err(|_| IdTokenError::Malformed)?;
+    let late = UNIX_EPOCH + Duration::from_millis(expected.now.as_millis()).saturating_sub(SKEW);
+    // As of a public client, even with a secret: such a verifier refuses HMAC whatever the list says.
+    let verifier: CoreIdTokenVerifier<'_> =
+        IdTokenVerifier::new_public_client(expected.client_id.clone(), expected.issuer.clone(), keys.clone())
+            .set_allowed_algs(ALGORITHMS)
+            .set_time_fn(move || late.into());
+    let nonce = |found: Option<&Nonce>| match expected.origin {
+        Origin::Login { nonce, .. } if found.is_none_or(|n| n.secret() != nonce) => Err(String::new()),
+        _ => Ok(()),
+    };
+    token.claims(&verifier, nonce).map_err(|error| translate(&error))?;
+    let Some(hash) = claims.get("at_hash") else { return Ok(()) };
+    let algorithm = token.signing_alg().map_err(|_| IdTokenError::Algorithm)?;
+    let key = token.signing_key(&verifier).map_err(|_| IdTokenError::UnknownKey)?;
+    let computed = AccessTokenHash::from_token(&AccessToken::new(expected.access_token.to_owned()), algorithm, key)
+        .map_err(|_| IdTokenError::AccessTokenHash)?;
+    if same(hash, &computed) { Ok(()) } else { Err(IdTokenError::AccessTokenHash) }
+}
+
+fn translate(error: &ClaimsVerificationError) -> IdTokenError {
+    use SignatureVerificationError as S;
+    match error {
+        ClaimsVerificationError::Expired(_) => IdTokenError::Expired,
+        ClaimsVerificationError::InvalidAudience(_) => IdTokenError::Audience,
+        ClaimsVerificationError::InvalidAuthTime(_) => IdTokenError::AuthTime,
+        ClaimsVerificationError::InvalidIssuer(_) => IdTokenError::Issuer,
+        ClaimsVerificationError::InvalidNonce(_) => IdTokenError::Nonce,
+        ClaimsVerificationError::InvalidSubject(_) => IdTokenError::Subject,
+        ClaimsVerificationError::Unsupported(_) => IdTokenError::Header,
+        ClaimsVerificationError::SignatureVerification(error) => match error {
+            S::NoMatchingKey => IdTokenError::UnknownKey,
+            S::AmbiguousKeyId(_) => IdTokenError::AmbiguousKey,
+            S::DisallowedAlg(_) | S::UnsupportedAlg(_) | S::NoSignature => IdTokenError::Algorithm,
+            _ => IdTokenError::Signature,
+        },
+        _ => IdTokenError::Malformed,
+    }
+}

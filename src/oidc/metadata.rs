@@ -1,0 +1,139 @@
+//! Discovery (OpenID Connect Discovery §4): the provider's metadata, checked.
+
+use openidconnect::core::{
+    CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType, CoreJsonWebKey,
+    CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType,
+    CoreSubjectIdentifierType,
+};
+use openidconnect::{AdditionalProviderMetadata, AuthUrl, IssuerUrl, ProviderMetadata, TokenUrl};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use url::{Host, Url};
+
+/// What is read of a provider's metadata. Everything else is left out before parsing, so that a provider's oddity in
+/// a field we never use cannot keep its users out.
+const USED: [&str; 7] = [
+    "issuer",
+    "authorization_endpoint",
+    "token_endpoint",
+    "jwks_uri",
+    "end_session_endpoint",
+    "revocation_endpoint",
+    "authorization_response_iss_parameter_supported",
+];
+
+/// Required by the standard, of no use to us; provided for the parser.
+const UNUSED_LISTS: [&str; 3] =
+    ["response_types_supported", "subject_types_supported", "id_token_signing_alg_values_supported"];
+
+/// Why a metadata document is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum MetadataError {
+    #[error("the metadata is not a JSON object")]
+    NotAnObject,
+    #[error("the metadata names another issuer")]
+    OtherIssuer,
+    #[error("the metadata lacks a usable {0}")]
+    Field(&'static str),
+    #[error("the metadata is not understood")]
+    Unreadable,
+    #[error("{0} is neither https nor, with an issuer on loopback, http on loopback")]
+    Insecure(&'static str),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Additional {
+    end_session_endpoint: Option<Url>,
+    revocation_endpoint: Option<Url>,
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
+}
+
+impl AdditionalProviderMetadata for Additional {}
+
+type Document = ProviderMetadata<
+    Additional,
+    CoreAuthDisplay,
+    CoreClientAuthMethod,
+    CoreClaimName,
+    CoreClaimType,
+    CoreGrantType,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm,
+    CoreJsonWebKey,
+    CoreResponseMode,
+    CoreResponseType,
+    CoreSubjectIdentifierType,
+>;
+
+/// The checked metadata of one provider.
+#[derive(Clone, Debug)]
+pub(super) struct Metadata {
+    pub(super) authorization_endpoint: AuthUrl,
+    pub(super) token_endpoint: TokenUrl,
+    pub(super) jwks_uri: Url,
+    pub(super) end_session_endpoint: Option<Url>,
+    pub(super) revocation_endpoint: Option<Url>,
+    /// RFC 9207 §3: an authorization response without `iss` is refused.
+    pub(super) names_issuer_in_response: bool,
+}
+
+impl Metadata {
+    /// Reads a metadata document of `issuer`.
+    pub(super) fn parse(body: &[u8], issuer: &IssuerUrl) -> Result<Self, MetadataError> {
+        let mut document: Map<String, Value> = serde_json::from_slice(body).map_err(|_| MetadataError::NotAnObject)?;
+        // Behaviour L7, Discovery §4.3: exactly, as text; no final slash is forgiven.
+        if document.get("issuer").and_then(Value::as_str) != Some(issuer.as_str()) {
+            return Err(MetadataError::OtherIssuer);
+        }
+        document.retain(|name, value| USED.contains(&name.as_str()) && !value.is_null() && value != "");
+        document.extend(UNUSED_LISTS.map(|name| (name.to_owned(), Value::Array(Vec::new()))));
+        for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
+            let url = document.get(name).and_then(Value::as_str).map(Url::parse);
+            if !matches!(url, Some(Ok(_))) {
+                return Err(MetadataError::Field(name));
+            }
+        }
+        // Typed as the crate types it from here on.
+        let document: Document =
+            serde_json::from_value(Value::Object(document)).map_err(|_| MetadataError::Unreadable)?;
+        let more = document.additional_metadata();
+        let metadata = Self {
+            authorization_endpoint: document.authorization_endpoint().clone(),
+            token_endpoint: document.token_endpoint().cloned().ok_or(MetadataError::Field("token_endpoint"))?,
+            jwks_uri: document.jwks_uri().url().clone(),
+            end_session_endpoint: more.end_session_endpoint.clone(),
+            revocation_endpoint: more.revocation_endpoint.clone(),
+            names_issuer_in_response: more.authorization_response_iss_parameter_supported,
+        };
+        metadata.check_schemes(is_loopback_http(issuer.url()))?;
+        Ok(metadata)
+    }
+
+    fn check_schemes(&self, loopback: bool) -> Result<(), MetadataError> {
+        let endpoints = [
+            ("authorization_endpoint", Some(self.authorization_endpoint.url())),
+            ("token_endpoint", Some(self.token_endpoint.url())),
+            ("jwks_uri", Some(&self.jwks_uri)),
+            ("end_session_endpoint", self.end_session_endpoint.as_ref()),
+            ("revocation_endpoint", self.revocation_endpoint.as_ref()),
+        ];
+        for (name, url) in endpoints {
+            if !url.is_none_or(|url| url.scheme() == "https" || (loopback && is_loopback_http(url))) {
+                return Err(MetadataError::Insecure(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `http` on this very machine, where no wire is to be listened on.
+pub(super) fn is_loopback_http(url: &Url) -> bool {
+    url.scheme() == "http"
+        && match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            None => false,
+        }
+}

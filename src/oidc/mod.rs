@@ -1,0 +1,29 @@
+//! The provider's client: discovery, keys, code exchange, refresh, revocation, logout URL.
+//!
+//! Knows nothing of sessions, cookies or Pingora. `openidconnect` speaks the protocol; this room gives it its HTTP
+//! ([`http`]), its time and its judgement of what went wrong.
+//!
+//! - [`Provider`]: one provider, as its client; the way in;
+//! - [`http`]: outgoing HTTP;
+//! - [`IdToken`], [`Tokens`]: what a login or a refresh brings;
+//! - [`OidcError`], [`RefreshError`]: why it does not.
+
+mod answer;
+mod client;
+mod error;
+pub mod http;
+mod id_token;
+mod jwks;
+mod maintain;
+mod metadata;
+mod provider;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use answer::Tokens;
+pub use error::{OidcError, RefreshError, SetupError};
+pub use id_token::{IdToken, IdTokenError, Previous};
+pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
+pub use text::ErrorCode;

@@ -1,0 +1,373 @@
+//! One OpenID provider, as its client.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use openidconnect::core::CoreAuthenticationFlow;
+use openidconnect::{
+    AuthorizationCode, ClientId, CsrfToken, IssuerUrl, Nonce, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl,
+    RefreshToken, Scope,
+};
+use url::Url;
+
+use super::answer::{Failure, Tokens};
+use super::client::Discovered;
+use super::error::{OidcError, RefreshError, SetupError};
+use super::http::{self, Endpoint};
+use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
+use super::jwks::{Jwks, KeySet};
+use super::metadata::{self, Metadata};
+use crate::config::settings::{self, ClientAuth};
+use crate::primitives::clock::Clock;
+use crate::primitives::secret::SecretText;
+
+/// What the login itself puts into an authorization request; settings may not.
+const RESERVED_PARAMETERS: [&str; 13] = [
+    "client_id",
+    "client_secret",
+    "code_challenge",
+    "code_challenge_method",
+    "nonce",
+    "redirect_uri",
+    "registration",
+    "request",
+    "request_uri",
+    "response_mode",
+    "response_type",
+    "scope",
+    "state",
+];
+
+/// One provider. Made without I/O; [`Provider::maintain`] brings it to life.
+pub struct Provider {
+    name: Arc<str>,
+    issuer: IssuerUrl,
+    client_id: ClientId,
+    settings: settings::Provider,
+    max_age: Option<Duration>,
+    http: http::Client,
+    clock: Clock,
+    jwks: Jwks,
+    discovered: ArcSwapOption<Discovered>,
+    last_error: Mutex<Option<String>>,
+}
+
+/// What an authorization request is made of (Core §3.1.2.1).
+#[derive(Clone, Copy)]
+pub struct AuthorizationRequest<'a> {
+    /// Our callback.
+    pub redirect_uri: &'a Url,
+    /// Names the login.
+    pub state: &'a str,
+    /// Comes back in the ID token.
+    pub nonce: &'a str,
+    /// Stays here; its hash goes out (RFC 7636, always S256).
+    pub pkce_verifier: &'a str,
+    /// As the page asked, from an allow list.
+    pub prompt: Option<&'a str>,
+    /// As the page asked.
+    pub login_hint: Option<&'a str>,
+    /// As the page asked.
+    pub acr_values: Option<&'a str>,
+}
+
+/// What a redeemed code brings.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The tokens.
+    pub tokens: Tokens,
+    /// Who logged in.
+    pub id_token: IdToken,
+}
+
+/// What a refresh brings.
+#[derive(Clone, Debug)]
+pub struct Refreshed {
+    /// The tokens; without a refresh token in them the old one stays (behaviour R5).
+    pub tokens: Tokens,
+    /// `None`: the old ID token and its claims stay.
+    pub id_token: Option<IdToken>,
+}
+
+impl Provider {
+    /// A provider that is not ready yet. No I/O.
+    ///
+    /// # Errors
+    /// [`SetupError`] for settings that can never work.
+    pub fn new(settings: &settings::Provider, http: http::Client, clock: Clock) -> Result<Self, SetupError> {
+        let issuer = IssuerUrl::new(settings.issuer.clone()).map_err(|_| SetupError::Issuer)?;
+        if issuer.url().scheme() != "https" && !metadata::is_loopback_http(issuer.url()) {
+            return Err(SetupError::Issuer);
+        }
+        for name in settings.authorization_params.keys() {
+            if RESERVED_PARAMETERS.contains(&name.as_str()) {
+                return Err(SetupError::ReservedParameter(name.clone()));
+            }
+        }
+        let max_age = settings.authorization_params.get("max_age").map(|text| text.parse().map(Duration::from_secs));
+        Ok(Self {
+            name: settings.name.clone(),
+            issuer,
+            client_id: ClientId::new(settings.client_id.clone()),
+            settings: settings.clone(),
+            max_age: max_age.transpose().map_err(|_| SetupError::MaxAge)?,
+            jwks: Jwks::new(http.clone(), clock.clone()),
+            http,
+            clock,
+            discovered: ArcSwapOption::empty(),
+            last_error: Mutex::new(None),
+        })
+    }
+
+    /// The name in the settings.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The issuer, as configured.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Whether discovery has succeeded once; from then on it stays so.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.discovered.load().is_some()
+    }
+
+    /// For `readyz?verbose`.
+    #[must_use]
+    pub fn status(&self) -> String {
+        let error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (self.is_ready(), error) {
+            (true, None) => "ready".to_owned(),
+            (true, Some(error)) => format!("ready, with old metadata: {error}"),
+            (false, None) => "not ready: discovery has not ended yet".to_owned(),
+            (false, Some(error)) => format!("not ready: {error}"),
+        }
+    }
+
+    /// Reads metadata and keys once and takes them over together; on failure the old ones stay.
+    pub(super) async fn discover(&self) -> Result<(), String> {
+        let result = self.read_metadata().await;
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = result.as_ref().err().cloned();
+        result
+    }
+
+    async fn read_metadata(&self) -> Result<(), String> {
+        let url = self.issuer.join(".well-known/openid-configuration").map_err(|e| e.to_string())?;
+        let body = self.http.get(Endpoint::Discovery, &url).await.map_err(|e| format!("discovery: {e}"))?;
+        let metadata = Metadata::parse(&body, &self.issuer).map_err(|e| e.to_string())?;
+        self.jwks.load(&metadata.jwks_uri).await.map_err(|e| format!("key set: {e}"))?;
+        let discovered = Discovered::new(metadata, &self.settings, self.client_id.clone(), self.issuer.clone());
+        self.discovered.store(Some(Arc::new(discovered)));
+        Ok(())
+    }
+
+    fn discovered(&self) -> Result<Arc<Discovered>, OidcError> {
+        self.discovered.load_full().ok_or(OidcError::NotReady)
+    }
+
+    /// Where the browser goes to log in. No I/O: [`OidcError::NotReady`] at once when there is no metadata yet.
+    ///
+    /// # Errors
+    /// [`OidcError::NotReady`]; [`OidcError::Argument`] for a PKCE verifier that RFC 7636 §4.1 does not allow.
+    pub fn authorization_url(&self, request: &AuthorizationRequest<'_>) -> Result<Url, OidcError> {
+        let discovered = self.discovered()?;
+        check_pkce_verifier(request.pkce_verifier)?;
+        let challenge =
+            PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(request.pkce_verifier.to_owned()));
+        let (state, nonce) = (request.state.to_owned(), request.nonce.to_owned());
+        let asked =
+            [("prompt", request.prompt), ("login_hint", request.login_hint), ("acr_values", request.acr_values)];
+        let asked: Vec<_> = asked.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let mut url = discovered
+            .client
+            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(state), || Nonce::new(nonce))
+            .add_scopes(self.scopes())
+            .set_pkce_challenge(challenge)
+            .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(request.redirect_uri.clone())));
+        // RFC 6749 §3.1: no parameter twice; what the page asks for counts more than the settings.
+        let configured = self.settings.authorization_params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in configured.filter(|(name, _)| !asked.iter().any(|(other, _)| other == name)) {
+            url = url.add_extra_param(name.to_owned(), value.to_owned());
+        }
+        for (name, value) in asked {
+            url = url.add_extra_param(name, value.to_owned());
+        }
+        Ok(url.url().0)
+    }
+
+    fn scopes(&self) -> impl Iterator<Item = Scope> + '_ {
+        let mut seen = HashSet::new();
+        let all = std::iter::once("openid").chain(self.settings.scopes.iter().map(String::as_str));
+        all.filter(move |scope| seen.insert(*scope)).map(|scope| Scope::new(scope.to_owned()))
+    }
+
+    /// Checks `iss` of an authorization response, good or bad, as plain text (RFC 9207 §2.4; behaviour L5).
+    ///
+    /// # Errors
+    /// [`OidcError::ResponseIssuer`], [`OidcError::ResponseIssuerMissing`]; [`OidcError::NotReady`] if it is missing
+    /// and nothing is known yet of whether it should be there.
+    pub fn check_response_issuer(&self, iss: Option<&str>) -> Result<(), OidcError> {
+        match iss {
+            Some(iss) if iss == self.issuer.as_str() => Ok(()),
+            Some(_) => Err(OidcError::ResponseIssuer),
+            None if self.discovered()?.metadata.names_issuer_in_response => Err(OidcError::ResponseIssuerMissing),
+            None => Ok(()),
+        }
+    }
+
+    /// Exchanges a code for tokens (RFC 6749 §4.1.3) and verifies the ID token.
+    ///
+    /// # Errors
+    /// [`OidcError`]
+    pub async fn redeem(
+        &self,
+        code: &str,
+        pkce_verifier: &str,
+        redirect_uri: &Url,
+        nonce: &str,
+    ) -> Result<Login, OidcError> {
+        let discovered = self.discovered()?;
+        check_pkce_verifier(pkce_verifier)?;
+        let sent = self.clock.now();
+        let answer = discovered
+            .client
+            .exchange_code(AuthorizationCode::new(code.to_owned()))
+            .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()))
+            .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(redirect_uri.clone())))
+            .request_async(&self.http.endpoint(Endpoint::Token))
+            .await
+            .map_err(|error| Failure::read(error, &[code, pkce_verifier, self.client_secret()]))?;
+        let (tokens, id_token) = answer.into_parts(sent)?;
+        let id_token = id_token.ok_or(IdTokenError::Missing)?;
+        let origin = Origin::Login { nonce, max_age: self.max_age };
+        let id_token = self.verify(&id_token, tokens.access_token.expose(), origin).await?;
+        Ok(Login { tokens, id_token })
+    }
+
+    /// Gets new tokens (RFC 6749 §6). The refresh token is shown to the provider once; nothing here repeats it.
+    ///
+    /// # Errors
+    /// [`RefreshError`]
+    pub async fn refresh(&self, token: &SecretText, previous: Previous<'_>) -> Result<Refreshed, RefreshError> {
+        let discovered = self
+            .discovered()
+            .map_err(|error| RefreshError::Unavailable { reason: error.to_string(), retry_after: None })?;
+        let sent = self.clock.now();
+        let answer = discovered
+            .client
+            .exchange_refresh_token(&RefreshToken::new(token.expose().to_owned()))
+            .request_async(&self.http.endpoint(Endpoint::Token))
+            .await
+            .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]))?;
+        let (tokens, id_token) = answer.into_parts(sent)?;
+        let Some(text) = id_token else { return Ok(Refreshed { tokens, id_token: None }) };
+        match self.verify(&text, tokens.access_token.expose(), Origin::Refresh(previous)).await {
+            Ok(id_token) => Ok(Refreshed { tokens, id_token: Some(id_token) }),
+            // Its claims are the same user's, and it came straight from the provider over TLS (Core §3.1.3.7, 6.).
+            // A key set that cannot be fetched for a moment must not end every session that is refreshed just then;
+            // but no claim is taken from it either.
+            Err(IdTokenError::KeysUnavailable) => {
+                tracing::warn!(provider = %self.name, "a refreshed ID token is left aside: no key set to verify it");
+                Ok(Refreshed { tokens, id_token: None })
+            }
+            Err(error) => {
+                if let Some(orphan) = &tokens.refresh_token
+                    && let Err(error) = self.revoke(orphan).await
+                {
+                    tracing::warn!(provider = %self.name, %error, "an unwanted refresh token is not revoked");
+                }
+                Err(RefreshError::IdentityChanged(error))
+            }
+        }
+    }
+
+    /// Revokes a refresh token (RFC 7009). Nothing to do if the provider has no endpoint for it; a token that the
+    /// provider does not know is as good as revoked.
+    ///
+    /// # Errors
+    /// [`OidcError`]; worth another try if [`OidcError::is_transient`].
+    pub async fn revoke(&self, token: &SecretText) -> Result<(), OidcError> {
+        let discovered = self.discovered()?;
+        let Some((client, url)) = &discovered.revocation else { return Ok(()) };
+        let request = client
+            .revoke_token(RefreshToken::new(token.expose().to_owned()).into())
+            .map_err(|_| OidcError::Argument("the revocation endpoint"))?;
+        match request.request_async(&self.http.endpoint(Endpoint::Revocation).to(url.clone())).await {
+            Ok(()) => Ok(()),
+            Err(error) => match Failure::read(error, &[token.expose(), self.client_secret()]) {
+                // Google names what RFC 7009 §2.2 calls success.
+                Failure::Refused(code) if matches!(code.as_str(), "invalid_token" | "invalid_grant") => Ok(()),
+                failure => Err(failure.into()),
+            },
+        }
+    }
+
+    /// The provider's logout page (RP-Initiated Logout §2); `None` if it has none.
+    #[must_use]
+    pub fn end_session_url(
+        &self,
+        id_token_hint: Option<&SecretText>,
+        post_logout_redirect_uri: &Url,
+        state: Option<&str>,
+    ) -> Option<Url> {
+        let mut url = self.discovered.load().as_ref()?.metadata.end_session_endpoint.clone()?;
+        {
+            let mut query = url.query_pairs_mut();
+            if let Some(hint) = id_token_hint {
+                query.append_pair("id_token_hint", hint.expose());
+            }
+            query.append_pair("client_id", &self.client_id);
+            query.append_pair("post_logout_redirect_uri", post_logout_redirect_uri.as_str());
+            if let Some(state) = state {
+                query.append_pair("state", state);
+            }
+        }
+        Some(url)
+    }
+
+    async fn verify(&self, text: &str, access_token: &str, origin: Origin<'_>) -> Result<IdToken, IdTokenError> {
+        let judge = |keys: &KeySet| {
+            let (issuer, client_id, now) = (&self.issuer, &self.client_id, self.clock.now());
+            id_token::verify(text, &keys.keys, &Expected { issuer, client_id, access_token, now, origin })
+        };
+        let keys = self.jwks.current().ok_or(IdTokenError::KeysUnavailable)?;
+        match judge(&keys) {
+            Err(IdTokenError::UnknownKey) => match self.jwks.newer_than(keys).await {
+                Ok(newer) => judge(&newer),
+                Err(error) => {
+                    tracing::warn!(provider = %self.name, %error, "an ID token names an unknown key");
+                    Err(IdTokenError::KeysUnavailable)
+                }
+            },
+            verdict => verdict,
+        }
+    }
+
+    fn client_secret(&self) -> &str {
+        match &self.settings.client_auth {
+            ClientAuth::Basic(secret) | ClientAuth::Post(secret) => secret.expose(),
+            ClientAuth::None => "",
+        }
+    }
+}
+
+impl std::fmt::Debug for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Provider").field("name", &self.name).field("issuer", &self.issuer()).finish_non_exhaustive()
+    }
+}
+
+/// RFC 7636 §4.1: 43 to 128 unreserved characters. The crate panics on a wrong length.
+fn check_pkce_verifier(verifier: &str) -> Result<(), OidcError> {
+    let good = (43..=128).contains(&verifier.len())
+        && verifier.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~'));
+    if good { Ok(()) } else { Err(OidcError::Argument("the PKCE verifier")) }
+}
