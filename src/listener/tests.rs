@@ -142,6 +142,14 @@ async fn read_to_close(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// Reads one answer of [`Tell`] to its end.
+async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"peer_is_client=true") {
+        assert_ne!(tokio::time::timeout(PATIENCE, stream.read_buf(&mut answer)).await.unwrap().unwrap(), 0);
+    }
+}
+
 fn short(header: u64) -> Limits {
     Limits { header: Duration::from_millis(header), handshake: Duration::from_millis(header), ..Limits::default() }
 }
@@ -207,14 +215,11 @@ async fn a_trickled_header_is_cut() {
 
 #[tokio::test]
 async fn a_trickled_second_header_is_cut_too() {
-    let edge = Running::plain(Limits { keepalive: Duration::from_secs(1), ..short(300) }).await;
+    let edge = Running::plain(Limits { keepalive: Duration::from_secs(1), ..short(1000) }).await;
     let (mut read, mut write) = TcpStream::connect(edge.address).await.unwrap().into_split();
     write.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
     // Bytes that come before the answer is out would end the connection for another reason.
-    while !answer.ends_with(b"peer_is_client=true") {
-        assert_ne!(tokio::time::timeout(PATIENCE, read.read_buf(&mut answer)).await.unwrap().unwrap(), 0);
-    }
+    read_answer(&mut read).await;
     let trickle = trickle(write);
     assert_eq!(read_to_close(&mut read).await, "");
     trickle.abort();
@@ -252,13 +257,25 @@ async fn a_handshake_that_never_begins_is_cut() {
 
 #[tokio::test]
 async fn a_request_may_take_longer_than_its_header_may() {
-    let edge = Running::plain(short(200)).await;
+    let edge = Running::plain(short(500)).await;
     let mut stream = TcpStream::connect(edge.address).await.unwrap();
-    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\nConnection: close\r\n\r\n").await.unwrap();
-    for _ in 0..20 {
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\nConnection: close\r\n\r\n").await.unwrap();
+    for _ in 0..30 {
         tokio::time::sleep(Duration::from_millis(25)).await;
         stream.write_all(b"x").await.unwrap();
     }
     assert!(read_to_close(&mut stream).await.starts_with("HTTP/1.1 200"));
     assert_eq!(edge.rejected("header_timeout"), 0);
+}
+
+#[tokio::test]
+async fn a_stopping_edge_closes_idle_connections_at_once() {
+    let edge = Running::plain(Limits::default()).await;
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_answer(&mut stream).await;
+    edge.stop.send(true).unwrap();
+    assert_eq!(read_to_close(&mut stream).await, "");
+    until("none", || edge.all_open() == 0).await;
+    assert_eq!(edge.rejected("header_timeout"), 0, "closed by the stop, not by a deadline");
 }
