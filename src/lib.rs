@@ -4,13 +4,24 @@
 //! - [`config`]: the settings, parsed and checked;
 //! - [`listener`]: a connection before it is a request: deadlines, TLS, counting;
 //! - [`admin`]: probes and metrics on a listener of their own;
+//! - [`demo`]: an embedded OpenID provider, a sample API and page, for `cloakroom demo` and for tests;
+//! - [`login`]: login, callback, logout, who am I;
+//! - [`refresh`]: fresh access tokens, one refresh for all who wait;
+//! - [`answer`]: the pages and errors that Cloakroom writes itself;
+//! - [`oidc`]: a client of OpenID providers;
 //! - [`routing`]: which site, route and upstream a request belongs to;
+//! - [`session`]: what a session is; sealed, cached, looked up;
+//! - [`store`]: where sessions live;
+//! - [`config`]: the settings, parsed and checked;
 //! - [`telemetry`]: what the process tells about itself;
 //! - [`primitives`]: small checked types that everything uses.
 
 pub mod admin;
 pub mod config;
 pub mod listener;
+pub mod answer;
+pub mod config;
+pub mod demo;
 pub mod primitives;
 pub mod routing;
 pub mod session;
