@@ -1,6 +1,9 @@
 //! Cloakroom, the edge proxy that keeps OAuth tokens out of the browser.
 //!
 //! The map, top to bottom; dependencies point downwards only:
+//! - [`config`]: the settings, parsed and checked;
+//! - [`listener`]: a connection before it is a request: deadlines, TLS, counting;
+//! - [`admin`]: probes and metrics on a listener of their own;
 //! - [`demo`]: an embedded OpenID provider, a sample API and page, for `cloakroom demo` and for tests;
 //! - [`login`]: login, callback, logout, who am I;
 //! - [`refresh`]: fresh access tokens, one refresh for all who wait;
@@ -14,6 +17,9 @@
 //! - [`telemetry`]: what the process tells about itself;
 //! - [`primitives`]: small checked types that everything uses.
 
+pub mod admin;
+pub mod config;
+pub mod listener;
 pub mod answer;
 pub mod config;
 pub mod demo;

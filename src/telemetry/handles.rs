@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::metrics::{Metrics, seconds};
+use super::metrics::Metrics;
 
 /// Status codes with a slot of their own; the others are looked up by label each time.
 const CODES: [u16; 24] = [
@@ -81,7 +81,7 @@ impl RouteMetrics {
 
     /// A request was answered with `code` after `elapsed`. Call it once a request.
     pub fn finished(&self, method: &Method, code: StatusCode, elapsed: Duration) {
-        self.duration.observe(seconds(elapsed));
+        self.duration.observe(elapsed.as_secs_f64());
         if let Some(slots) = self.counters.get(method_slot(method)) {
             count(slots, code, |code| {
                 self.requests.with_label_values(&[&*self.site, &*self.route, method_label(method), code])
@@ -129,7 +129,7 @@ impl UpstreamMetrics {
 
     /// The upstream answered with `code`, its response header came after `elapsed`.
     pub fn answered(&self, code: StatusCode, elapsed: Duration) {
-        self.duration.observe(seconds(elapsed));
+        self.duration.observe(elapsed.as_secs_f64());
         count(&self.counters, code, |code| self.requests.with_label_values(&[&*self.name, code]));
     }
 

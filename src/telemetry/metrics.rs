@@ -3,8 +3,6 @@
 //! Label values come from the settings or from a fixed list, never from a path, host, user or session, so the number
 //! of series is bounded by the settings. The registry is our own: tests make as many as they like.
 
-use std::time::Duration;
-
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
@@ -198,12 +196,6 @@ impl Metrics {
         }
         text
     }
-}
-
-/// Duration as the histograms want it.
-#[must_use]
-pub fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
 }
 
 /// Makes metrics and registers them.

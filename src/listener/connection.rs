@@ -1,0 +1,157 @@
+//! What is known of a connection, handed to each of its requests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use prometheus::IntGauge;
+
+use crate::telemetry::metrics::Metrics;
+
+tokio::task_local! {
+    /// The connection whose request this task serves.
+    static CURRENT: Arc<Connection>;
+}
+
+/// One client connection. It counts as open until the last request on it has ended.
+#[derive(Debug)]
+pub struct Connection {
+    /// Position of the listener in the settings.
+    pub listener: usize,
+    /// Whether it came in over TLS.
+    pub tls: bool,
+    /// The name that the client asked for in the TLS handshake, in lower case.
+    pub server_name: Option<Box<str>>,
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// Our end of the socket.
+    pub local: SocketAddr,
+    /// A request has begun on it at some time.
+    started: AtomicBool,
+    /// HTTP/1: the header of the request being read is complete.
+    header_complete: AtomicBool,
+    count: Count,
+}
+
+/// Opens the gate of the header deadline and returns the connection of the present request; `None` outside a
+/// connection. Must be called from `ProxyHttp::new_ctx`, which runs as soon as a request header is parsed; a
+/// connection whose first request does not call it is cut off.
+pub fn request_began() -> Option<Arc<Connection>> {
+    CURRENT
+        .try_with(|connection| {
+            connection.begin();
+            Arc::clone(connection)
+        })
+        .ok()
+}
+
+impl Connection {
+    pub(super) fn new(
+        listener: usize,
+        tls: bool,
+        server_name: Option<Box<str>>,
+        (peer, local): (SocketAddr, SocketAddr),
+        count: Count,
+    ) -> Self {
+        let (started, header_complete) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { listener, tls, server_name, peer, local, started, header_complete, count }
+    }
+
+    /// Runs the work of one request such that [`request_began`] finds this connection.
+    pub(super) async fn scope<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
+        CURRENT.scope(Arc::clone(self), work).await
+    }
+
+    /// A request header is complete.
+    pub(super) fn begin(&self) {
+        self.header_complete.store(true, Ordering::Relaxed);
+        // Streams of one HTTP/2 connection share the flag; reading it is cheaper than writing it again.
+        if !self.has_started() {
+            self.started.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The next header on a kept-alive connection is awaited.
+    pub(super) fn await_header(&self) {
+        self.header_complete.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_header(&self) -> bool {
+        self.header_complete.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn has_started(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// The protocol is known now; moves the connection from `new` to its own gauge.
+    pub(super) fn speaks(&self, protocol: Protocol) {
+        self.count.move_to(protocol);
+    }
+}
+
+/// What a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// Not known yet.
+    New = 0,
+    Http1 = 1,
+    Http2 = 2,
+}
+
+/// The gauges of one listener, by [`Protocol`].
+#[derive(Debug)]
+pub(super) struct Gauges([IntGauge; 3]);
+
+impl Gauges {
+    pub(super) fn new(metrics: &Metrics, listener: &str) -> Arc<Self> {
+        let gauge = |protocol| metrics.connections_open.with_label_values(&[listener, protocol]);
+        Arc::new(Self([gauge("new"), gauge("http1"), gauge("h2")]))
+    }
+
+    fn get(&self, protocol: u8) -> Option<&IntGauge> {
+        self.0.get(usize::from(protocol))
+    }
+}
+
+/// Counts one connection in exactly one gauge until it is dropped.
+#[derive(Debug)]
+pub(super) struct Count {
+    gauges: Arc<Gauges>,
+    protocol: AtomicU8,
+}
+
+impl Count {
+    pub(super) fn new(gauges: &Arc<Gauges>) -> Self {
+        let count = Self { gauges: Arc::clone(gauges), protocol: AtomicU8::new(Protocol::New as u8) };
+        if let Some(gauge) = count.gauges.get(Protocol::New as u8) {
+            gauge.inc();
+        }
+        count
+    }
+
+    fn move_to(&self, protocol: Protocol) {
+        let to = protocol as u8;
+        if self.protocol.load(Ordering::Relaxed) == to {
+            return;
+        }
+        let from = self.protocol.swap(to, Ordering::Relaxed);
+        // Streams of one HTTP/2 connection may race here; only one of them sees the old value.
+        if from != to {
+            if let Some(gauge) = self.gauges.get(from) {
+                gauge.dec();
+            }
+            if let Some(gauge) = self.gauges.get(to) {
+                gauge.inc();
+            }
+        }
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        if let Some(gauge) = self.gauges.get(*self.protocol.get_mut()) {
+            gauge.dec();
+        }
+    }
+}
