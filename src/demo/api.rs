@@ -54,7 +54,8 @@ impl Upstream {
     /// # Errors
     /// If the address cannot be bound.
     pub fn start(address: SocketAddr) -> io::Result<Self> {
-        let shared = Arc::new(Shared { recorder: Recorder::new(), faults: Faults::default(), refusals: Mutex::default() });
+        let shared =
+            Arc::new(Shared { recorder: Recorder::new(), faults: Faults::default(), refusals: Mutex::default() });
         let server = Server::start(address, |_| router(&shared))?;
         Ok(Self { server, shared })
     }

@@ -203,9 +203,7 @@ impl Manner {
                 }
                 Some(response)
             }
-            Self::Page(status) => {
-                Some(answer(status, "text/html", "<html><body><h1>Bad gateway</h1></body></html>"))
-            }
+            Self::Page(status) => Some(answer(status, "text/html", "<html><body><h1>Bad gateway</h1></body></html>")),
             Self::CutJson => Some(answer(200, "application/json", r#"{"access_token":"ey"#)),
             Self::Reset => {
                 if let Some(line) = line {

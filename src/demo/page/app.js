@@ -151,8 +151,8 @@ function show() {
         ["E-mail", claims?.email ?? session.user?.email],
         ["Roles", claims?.realm_access?.roles?.join(", ")],
         ["Level", session.level],
-        ["Ends when idle", clockTime(session.idle_expires_at)],
-        ["Ends at the latest", clockTime(session.expires_at)],
+        ["Idle limit", clockTime(session.idle_expires_at)],
+        ["Time limit", clockTime(session.expires_at)],
       ]
     : [["Session", "none"]];
   $("who").replaceChildren(
@@ -207,9 +207,9 @@ function tick() {
 
 function logCall(what, { status, body }) {
   const fingerprint = body?.token_fingerprint ?? null;
-  const tokenCell = cell(fingerprint ? element("code", fingerprint) : UNSEEN);
+  const tokenCell = cell(fingerprint ? element("code", fingerprint, "token") : UNSEEN);
   if (fingerprint && known.fingerprint && fingerprint !== known.fingerprint) {
-    tokenCell.append(element("span", "new", "fresh"));
+    tokenCell.append(" ", element("span", "new", "fresh"));
   }
   known.fingerprint = fingerprint ?? known.fingerprint;
   const tag = element("span", status === 0 ? "failed" : String(status), `tag ${status >= 200 && status < 400 ? "good" : "bad"}`);

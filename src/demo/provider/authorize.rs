@@ -32,7 +32,12 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, RawQuery(query): Raw
 }
 
 /// `POST /oauth/authorize`: the click on the login page.
-pub(super) async fn choose(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn choose(
+    State(shared): State<Arc<Shared>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let choice = form_urlencoded::parse(&body).find(|(name, _)| name == "login").map(|(_, login)| login.into_owned());
     answer(&shared, &query.unwrap_or_default(), &headers, Some(choice.unwrap_or_default()))
 }
@@ -46,7 +51,9 @@ fn answer(shared: &Shared, query: &str, headers: &HeaderMap, choice: Option<Stri
     let Some(client) = request.get("client_id").and_then(|id| shared.client(id)) else {
         return pages::problem(StatusCode::BAD_REQUEST, "This client is not registered here.");
     };
-    let Some(redirect_uri) = request.get("redirect_uri").filter(|uri| client.redirect_uris.iter().any(|rule| rule.allows(uri))) else {
+    let Some(redirect_uri) =
+        request.get("redirect_uri").filter(|uri| client.redirect_uris.iter().any(|rule| rule.allows(uri)))
+    else {
         return pages::problem(StatusCode::BAD_REQUEST, "This redirect URI is not registered for the client.");
     };
     let back = WayBack { redirect_uri, state: request.get("state") };
@@ -62,11 +69,15 @@ fn answer(shared: &Shared, query: &str, headers: &HeaderMap, choice: Option<Stri
     let known = sso_cookie(headers).and_then(|cookie| shared.grants(|grants| grants.sso(now, &cookie)));
     let chosen = shared.switches.now().auto_login.or(choice);
     let (session, cookie) = match chosen {
-        Some(login) if shared.user(&login).is_some() => log_in(shared, now, &login, known, request.has_word("prompt", "login")),
+        Some(login) if shared.user(&login).is_some() => {
+            log_in(shared, now, &login, known, request.has_word("prompt", "login"))
+        }
         Some(_) => return back.error(shared, "access_denied", "the user cancelled"),
         None => match known.filter(|session| !must_ask(&request, session, now)) {
             Some(session) => (session, None),
-            None if request.has_word("prompt", "none") => return back.error(shared, "login_required", "nobody is logged in"),
+            None if request.has_word("prompt", "none") => {
+                return back.error(shared, "login_required", "nobody is logged in");
+            }
             None => return pages::login(shared, query, redirect_uri, request.get("login_hint")),
         },
     };
@@ -89,7 +100,13 @@ fn answer(shared: &Shared, query: &str, headers: &HeaderMap, choice: Option<Stri
 }
 
 /// The session of a click: the known one if it is the same user and nobody asked for a fresh login.
-fn log_in(shared: &Shared, now: u64, login: &str, known: Option<SsoSession>, fresh: bool) -> (SsoSession, Option<String>) {
+fn log_in(
+    shared: &Shared,
+    now: u64,
+    login: &str,
+    known: Option<SsoSession>,
+    fresh: bool,
+) -> (SsoSession, Option<String>) {
     match known.filter(|session| session.login == login && !fresh) {
         Some(session) => (session, None),
         None => {
@@ -111,7 +128,10 @@ fn check(request: &Parameters) -> Result<String, (&'static str, &'static str)> {
         return Err(("invalid_request", "PKCE with S256 is required"));
     }
     // A SHA-256 in base64url has 43 characters.
-    request.owned("code_challenge").filter(|challenge| challenge.len() == 43).ok_or(("invalid_request", "code_challenge is missing or odd"))
+    request
+        .owned("code_challenge")
+        .filter(|challenge| challenge.len() == 43)
+        .ok_or(("invalid_request", "code_challenge is missing or odd"))
 }
 
 /// Whether a known guest has to log in all the same.

@@ -14,9 +14,15 @@ use crate::demo::support::unverified_claims;
 
 /// The client of a request. A client with a secret must show it, by Basic or in the form but not both;
 /// one without shows only its id.
-pub(super) fn authenticate<'a>(shared: &'a Shared, headers: &HeaderMap, form: &Parameters) -> Result<&'a Client, TokenError> {
+pub(super) fn authenticate<'a>(
+    shared: &'a Shared,
+    headers: &HeaderMap,
+    form: &Parameters,
+) -> Result<&'a Client, TokenError> {
     let basic = match headers.get(header::AUTHORIZATION) {
-        Some(value) => Some(basic(value.as_bytes()).ok_or_else(|| TokenError::invalid_client("unreadable Basic credentials"))?),
+        Some(value) => {
+            Some(basic(value.as_bytes()).ok_or_else(|| TokenError::invalid_client("unreadable Basic credentials"))?)
+        }
         None => None,
     };
     let in_form = form.get("client_secret");
@@ -25,7 +31,10 @@ pub(super) fn authenticate<'a>(shared: &'a Shared, headers: &HeaderMap, form: &P
     }
     let (id, secret) = match basic {
         Some((id, secret)) => (id, Some(secret)),
-        None => (form.owned("client_id").or_else(|| assertion_subject(form)).unwrap_or_default(), in_form.map(str::to_owned)),
+        None => (
+            form.owned("client_id").or_else(|| assertion_subject(form)).unwrap_or_default(),
+            in_form.map(str::to_owned),
+        ),
     };
     if form.get("client_id").is_some_and(|in_form| in_form != id) {
         return Err(TokenError::invalid_request("two client ids"));

@@ -179,7 +179,9 @@ mod tests {
     fn a_rule_without_star_is_a_plain_comparison() {
         let rule = UriRule::new("http://app.test/auth/callback");
         assert!(rule.allows("http://app.test/auth/callback"));
-        for other in ["http://app.test/auth/callback/", "http://app.test/auth/callback?x", "http://APP.test/auth/callback"] {
+        for other in
+            ["http://app.test/auth/callback/", "http://app.test/auth/callback?x", "http://APP.test/auth/callback"]
+        {
             assert!(!rule.allows(other), "{other}");
         }
     }

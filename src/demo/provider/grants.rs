@@ -86,7 +86,14 @@ pub(super) struct Grants {
 }
 
 impl Grants {
-    pub(super) fn new_code(&mut self, now: u64, grant: Grant, redirect_uri: String, challenge: String, nonce: Option<String>) -> String {
+    pub(super) fn new_code(
+        &mut self,
+        now: u64,
+        grant: Grant,
+        redirect_uri: String,
+        challenge: String,
+        nonce: Option<String>,
+    ) -> String {
         self.sweep(now);
         let code = random_value();
         let expires = now + CODE_LIFETIME;
@@ -137,7 +144,14 @@ impl Grants {
     }
 
     /// Checks a refresh token. With `rotate` it is used up; shown again later than `grace` it kills its family.
-    pub(super) fn refresh(&mut self, now: u64, token: &str, client_id: &str, rotate: bool, grace: Duration) -> Result<(Grant, u64), Refusal> {
+    pub(super) fn refresh(
+        &mut self,
+        now: u64,
+        token: &str,
+        client_id: &str,
+        rotate: bool,
+        grace: Duration,
+    ) -> Result<(Grant, u64), Refusal> {
         let record = self.refresh_tokens.get_mut(token).ok_or(Refusal("unknown refresh token"))?;
         let family_id = record.family;
         let family = self.families.get(&family_id).ok_or(Refusal("the family is dead"))?;
@@ -169,7 +183,9 @@ impl Grants {
     /// Revokes a token of this client: a refresh token with its family, an access token alone. Unknown
     /// tokens and tokens of others are left alone in silence (RFC 7009, 2.2).
     pub(super) fn revoke(&mut self, token: &str, client_id: &str) {
-        let owner = |families: &HashMap<u64, Family>, family: u64| families.get(&family).is_some_and(|family| family.grant.client_id == client_id);
+        let owner = |families: &HashMap<u64, Family>, family: u64| {
+            families.get(&family).is_some_and(|family| family.grant.client_id == client_id)
+        };
         if let Some(record) = self.refresh_tokens.get(token) {
             if owner(&self.families, record.family) {
                 self.families.remove(&record.family);
@@ -184,7 +200,8 @@ impl Grants {
     /// Remembers a login at the page; returns the value of the cookie and the session.
     pub(super) fn open_sso(&mut self, now: u64, login: &str, life: Duration) -> (String, SsoSession) {
         self.sweep(now);
-        let session = SsoSession { login: login.to_owned(), sid: random_value(), auth_time: now, expires: now + life.as_secs() };
+        let session =
+            SsoSession { login: login.to_owned(), sid: random_value(), auth_time: now, expires: now + life.as_secs() };
         let cookie = random_value();
         self.sso.insert(cookie.clone(), session.clone());
         (cookie, session)

@@ -41,7 +41,8 @@ pub(super) fn token_answer(
     let expires = now + life.as_secs();
     let refresh_life = shared.config.refresh_token_lifetime;
 
-    let access_token = shared.sign("at+jwt", &access_claims(shared, user, grant, &switch, now, expires), &Signing::Honest)?;
+    let access_token =
+        shared.sign("at+jwt", &access_claims(shared, user, grant, &switch, now, expires), &Signing::Honest)?;
     let refreshing = matches!(occasion, Occasion::Refresh { .. });
     let id_token = if (refreshing && switch.no_id_token_on_refresh) || !has_word(&grant.scope, "openid") {
         None

@@ -114,17 +114,18 @@ impl KeyRing {
             Signing::Honest | Signing::Broken | Signing::Unpublished => {}
         }
         let signed = format!("{}.{}", base64url(Value::Object(header).to_string()), base64url(claims.to_string()));
-        let hmac_over = |key: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), signed.as_bytes()).as_ref().to_vec();
+        let hmac_over =
+            |key: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), signed.as_bytes()).as_ref().to_vec();
         let mut signature = match signing {
             Signing::Unsigned => Vec::new(),
             Signing::HmacWithSecret(secret) => hmac_over(secret.as_bytes()),
             Signing::HmacWithPublicKey => hmac_over(key.pair.public_key().as_ref()),
             _ => key.pair.sign(&SystemRandom::new(), signed.as_bytes())?.as_ref().to_vec(),
         };
-        if *signing == Signing::Broken {
-            if let Some(byte) = signature.first_mut() {
-                *byte ^= 1;
-            }
+        if *signing == Signing::Broken
+            && let Some(byte) = signature.first_mut()
+        {
+            *byte ^= 1;
         }
         Ok(format!("{signed}.{}", base64url(signature)))
     }

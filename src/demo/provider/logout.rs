@@ -17,7 +17,11 @@ use super::token::TokenError;
 use crate::demo::support::unverified_claims;
 
 /// `POST /oauth/revoke`. Success also for a token nobody knows.
-pub(super) async fn revoke(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Result<Response, TokenError> {
+pub(super) async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, TokenError> {
     let form = Parameters::parse(&body).map_err(|_| TokenError::invalid_request("a parameter came twice"))?;
     shared.ledger.record(Endpoint::Revoke, form.pairs(), &headers);
     let client = authenticate(&shared, &headers, &form)?;
@@ -31,7 +35,13 @@ pub(super) async fn revoke(State(shared): State<Arc<Shared>>, headers: HeaderMap
 ///
 /// With an `id_token_hint` the session it names ends at once. Without one, the page asks first: a link on
 /// some other page must not log anybody out.
-pub(super) async fn end_session(State(shared): State<Arc<Shared>>, method: Method, RawQuery(query): RawQuery, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) async fn end_session(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let query = query.unwrap_or_default();
     let text = if method == Method::POST { body.as_ref() } else { query.as_bytes() };
     let Ok(request) = Parameters::parse(text) else {
@@ -51,9 +61,9 @@ pub(super) async fn end_session(State(shared): State<Arc<Shared>>, method: Metho
 
     let client_id = hint.map(|(client_id, _)| client_id).or_else(|| request.owned("client_id"));
     let client = client_id.and_then(|id| shared.client(&id));
-    let target = request
-        .get("post_logout_redirect_uri")
-        .filter(|uri| client.is_some_and(|client| client.post_logout_redirect_uris.iter().any(|rule| rule.allows(uri))));
+    let target = request.get("post_logout_redirect_uri").filter(|uri| {
+        client.is_some_and(|client| client.post_logout_redirect_uris.iter().any(|rule| rule.allows(uri)))
+    });
     match target {
         Some(uri) => {
             let state: Vec<(&str, &str)> = request.get("state").map(|state| ("state", state)).into_iter().collect();

@@ -55,7 +55,8 @@ pub(super) async fn userinfo(State(shared): State<Arc<Shared>>, headers: HeaderM
         .and_then(|token| shared.grants(|grants| grants.bearer(now, token)))
         .and_then(|login| shared.user(&login));
     let Some(user) = user else {
-        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")]).into_response();
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")])
+            .into_response();
     };
     let subject = if shared.switches.now().other_subject_at_userinfo { "somebody-else" } else { user.subject.as_str() };
     let mut claims = user.claims();

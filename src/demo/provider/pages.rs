@@ -43,7 +43,8 @@ pub(super) fn login(shared: &Shared, query: &str, redirect_uri: &str, hint: Opti
 }
 
 fn user_button(user: &User, focus: bool) -> String {
-    let roles: String = user.roles.iter().map(|role| format!("<span class=\"role\">{}</span>", escaped(role))).collect();
+    let roles: String =
+        user.roles.iter().map(|role| format!("<span class=\"role\">{}</span>", escaped(role))).collect();
     format!(
         r#"<li><button class="person" type="submit" name="login" value="{login}"{focus}>
 <span class="face" aria-hidden="true">{initial}</span>

@@ -30,7 +30,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: ProviderConfig, address: SocketAddr, keys: KeyRing, switches: Switches, ledger: Ledger) -> Arc<Self> {
+    pub(super) fn new(
+        config: ProviderConfig,
+        address: SocketAddr,
+        keys: KeyRing,
+        switches: Switches,
+        ledger: Ledger,
+    ) -> Arc<Self> {
         let issuer = config.issuer.clone().unwrap_or_else(|| format!("http://{address}"));
         Arc::new(Self { config, issuer, switches, ledger, address, keys: Mutex::new(keys), grants: Mutex::default() })
     }

@@ -51,7 +51,9 @@ impl IntoResponse for TokenError {
         let body = json!({ "error": self.code, "error_description": self.description });
         let mut response = (self.status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"demo\""));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"demo\""));
         }
         response
     }
@@ -64,7 +66,11 @@ impl From<ring::error::Unspecified> for TokenError {
 }
 
 /// `POST /oauth/token`
-pub(super) async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Result<Response, TokenError> {
+pub(super) async fn token(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, TokenError> {
     let form = Parameters::parse(&body).map_err(|_| TokenError::invalid_request("a parameter came twice"))?;
     shared.ledger.record(Endpoint::Token, form.pairs(), &headers);
     if let Some(refresh_token) = form.get("refresh_token") {
@@ -74,7 +80,9 @@ pub(super) async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap,
     let answer = match form.get("grant_type") {
         Some("authorization_code") => redeem_code(&shared, client, &form)?,
         Some("refresh_token") => refresh(&shared, client, &form)?,
-        Some(_) => return Err(TokenError::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "code and refresh only")),
+        Some(_) => {
+            return Err(TokenError::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "code and refresh only"));
+        }
         None => return Err(TokenError::invalid_request("grant_type is missing")),
     };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response())
@@ -99,7 +107,8 @@ fn redeem_code(shared: &Shared, client: &Client, form: &Parameters) -> Result<Va
 }
 
 fn refresh(shared: &Shared, client: &Client, form: &Parameters) -> Result<Value, TokenError> {
-    let refresh_token = form.get("refresh_token").ok_or_else(|| TokenError::invalid_request("refresh_token is missing"))?;
+    let refresh_token =
+        form.get("refresh_token").ok_or_else(|| TokenError::invalid_request("refresh_token is missing"))?;
     let switch = shared.switches.now();
     if let Some(code) = switch.refuse_refresh {
         let status = if code == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
@@ -107,7 +116,8 @@ fn refresh(shared: &Shared, client: &Client, form: &Parameters) -> Result<Value,
     }
     let rotate = switch.rotation == Rotation::Rotate;
     let now = shared.now();
-    let (grant, family) = shared.grants(|grants| grants.refresh(now, refresh_token, &client.id, rotate, switch.reuse_grace))?;
+    let (grant, family) =
+        shared.grants(|grants| grants.refresh(now, refresh_token, &client.id, rotate, switch.reuse_grace))?;
     let user = shared.user(&grant.login).ok_or_else(|| TokenError::invalid_grant("the user is gone"))?;
     Ok(token_answer(shared, client, &user, &grant, family, &Occasion::Refresh { refresh_token })?)
 }
