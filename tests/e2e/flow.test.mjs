@@ -245,10 +245,10 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     for (const tab of [one, two]) assert.ok(tab.url().startsWith(keycloak.issuer));
     await fillForm(one, 'alice');
     await one.waitForURL(`${site}/tab/one?a=1`);
-    // Keycloak's own page may notice the other tab's login and go on by itself; if not, the form is sent.
+    // Keycloak's own page notices the other tab's login and goes on by itself, at times while the form is being filled.
     await until('the second tab is back', async () => {
       if (two.url() === `${site}/tab/two?b=2`) return true;
-      if (await two.locator('#kc-login').isVisible()) await fillForm(two, 'alice');
+      if (await two.locator('#kc-login').isVisible()) await fillForm(two, 'alice', { timeout: 2000 });
       return false;
     }, { every: 500 });
     for (const tab of [one, two]) {

@@ -88,10 +88,10 @@ export async function newUser(browser, site) {
 }
 
 /** Fills Keycloak's form and sends it. */
-export async function fillForm(page, user, password = user) {
-  await page.locator('#username').fill(user);
-  await page.locator('#password').fill(password);
-  await page.locator('#kc-login').click();
+export async function fillForm(page, user, { password = user, timeout = 30_000 } = {}) {
+  await page.locator('#username').fill(user, { timeout });
+  await page.locator('#password').fill(password, { timeout });
+  await page.locator('#kc-login').click({ timeout });
 }
 
 /** Logs `user` in by going to `url`, and comes back when the browser is at `url` again. */
