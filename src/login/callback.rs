@@ -11,7 +11,7 @@ use super::record::LoginRecord;
 use super::return_to::ReturnTo;
 use super::{Logins, Visit, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
-use crate::oidc::{OidcError, Provider, TokenSet};
+use crate::oidc::{self, OidcError, Provider};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{NewSession, SessionError, new_csrf_token};
 use crate::session::model::Secrets;
@@ -94,9 +94,9 @@ impl Logins {
         let code = code.filter(|code| !code.is_empty()).ok_or(Failed::Request("code_missing"))?;
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
         let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
-        let tokens = redeemed.map_err(|e| if e.is_transient() { Failed::Unreachable(e) } else { Failed::Untrusted(e) })?;
+        let login = redeemed.map_err(|e| if e.is_transient() { Failed::Unreachable(e) } else { Failed::Untrusted(e) })?;
 
-        let open = self.begin(visit, provider, tokens).await?;
+        let open = self.begin(visit, provider, login).await?;
         self.end_former(visit, &record).await;
         self.finished.observe(&binding, 1);
         self.metrics.login_duration_seconds.with_label_values(&[provider.name()]).observe(age.as_secs_f64());
@@ -107,20 +107,21 @@ impl Logins {
         &self,
         visit: &Visit<'_>,
         provider: &Provider,
-        tokens: TokenSet,
+        login: oidc::Login,
     ) -> Result<std::sync::Arc<Open>, SessionError> {
+        let oidc::Login { tokens, id_token } = login;
         let new = NewSession {
             provider: provider.name().to_string(),
-            subject: tokens.subject,
-            provider_session: tokens.provider_session,
+            subject: id_token.subject,
+            provider_session: id_token.provider_session,
             secrets: Secrets {
                 access_token: tokens.access_token,
                 access_issued: self.sessions.clock().now(),
                 access_expires: tokens.access_expires,
                 refresh_token: tokens.refresh_token,
                 refresh_expires: tokens.refresh_expires,
-                id_token: tokens.id_token,
-                claims: tokens.claims.unwrap_or_default(),
+                id_token: Some(id_token.text),
+                claims: id_token.claims,
                 csrf_token: new_csrf_token()?,
             },
         };

@@ -66,6 +66,21 @@ impl OidcError {
     }
 }
 
+impl OidcError {
+    /// A word for metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotReady | Self::Unavailable { .. } => "provider_unavailable",
+            Self::Refused(_) => "code_refused",
+            Self::Unexpected(_) => "unexpected_answer",
+            Self::ResponseIssuer | Self::ResponseIssuerMissing => "response_issuer",
+            Self::IdToken(_) => "id_token",
+            Self::Argument(_) => "argument",
+        }
+    }
+}
+
 impl From<Failure> for OidcError {
     fn from(failure: Failure) -> Self {
         match failure {

@@ -27,3 +27,6 @@ pub use error::{OidcError, RefreshError, SetupError};
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
 pub use text::ErrorCode;
+
+/// All providers of the settings, by name.
+pub type Providers = std::collections::HashMap<std::sync::Arc<str>, std::sync::Arc<Provider>>;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 
 use super::flight::Flights;
-use crate::oidc::{Identity, Provider, Providers, RefreshError, TokenSet};
+use crate::oidc::{self, Previous, Provider, Providers, RefreshError};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
 use crate::session::manager::Sessions;
@@ -146,14 +146,15 @@ impl Refresher {
                 return Refreshed::Renewed(newer);
             }
         }
-        let Some(provider) = self.providers.get(&record.provider) else {
+        let Some(provider) = self.providers.get(record.provider.as_str()) else {
             tracing::error!(provider = record.provider, "a session's provider is no longer in the settings");
             return Refreshed::Failed(Failure::NoRefreshToken);
         };
         let Some(refresh_token) = &secrets.refresh_token else { return Refreshed::Failed(Failure::NoRefreshToken) };
 
         let timer = self.metrics.token_refresh_duration_seconds.with_label_values(&[provider.name()]).start_timer();
-        let answer = provider.refresh(refresh_token, &Identity::of(&record.subject, &secrets.claims)).await;
+        let previous = Previous { subject: &record.subject, auth_time: auth_time(&secrets), nonce: None };
+        let answer = provider.refresh(refresh_token, previous).await;
         timer.observe_duration();
         self.count(provider, &answer);
         match answer {
@@ -221,16 +222,16 @@ impl Refresher {
     async fn refused(&self, open: &Open, profile: &Profile, record: &Record, error: RefreshError) -> Refreshed {
         let provider = record.provider.as_str();
         let (pause, failure) = match error {
-            RefreshError::Rejected | RefreshError::IdentityChanged => {
+            RefreshError::Rejected(_) | RefreshError::IdentityChanged(_) => {
                 return self.rejected(open, profile, record, &error).await;
             }
             RefreshError::Misconfigured(ref code) => {
                 tracing::error!(provider, code, "the provider refuses us as a client; check client_id and client_auth");
                 (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
             }
-            RefreshError::Unavailable { retry_after } => {
+            RefreshError::Unavailable { ref reason, retry_after } => {
                 let pause = retry_after.unwrap_or(PAUSE_UNAVAILABLE).clamp(PAUSE_UNAVAILABLE, PAUSE_LONGEST);
-                tracing::warn!(provider, "the provider cannot refresh tokens now");
+                tracing::warn!(provider, reason, "the provider cannot refresh tokens now");
                 (pause, Failure::Provider(pause))
             }
             RefreshError::InDoubt(ref why) => {
@@ -267,13 +268,13 @@ impl Refresher {
         }
     }
 
-    fn count(&self, provider: &Provider, answer: &Result<TokenSet, RefreshError>) {
+    fn count(&self, provider: &Provider, answer: &Result<oidc::Refreshed, RefreshError>) {
         let result = match answer {
             Ok(_) => "ok",
-            Err(RefreshError::Rejected | RefreshError::IdentityChanged) => "invalid_grant",
+            Err(RefreshError::Rejected(_) | RefreshError::IdentityChanged(_)) => "invalid_grant",
             Err(RefreshError::Misconfigured(_)) => "client_error",
-            Err(RefreshError::Unavailable { retry_after: Some(_) }) => "throttled",
-            Err(RefreshError::Unavailable { retry_after: None }) => "error",
+            Err(RefreshError::Unavailable { retry_after: Some(_), .. }) => "throttled",
+            Err(RefreshError::Unavailable { retry_after: None, .. }) => "error",
             Err(RefreshError::InDoubt(_)) => "timeout",
         };
         self.metrics.token_refreshes_total.with_label_values(&[provider.name(), "inline", result]).inc();
@@ -285,19 +286,29 @@ impl Refresher {
 }
 
 /// The newest of each kind of token; what the provider did not send anew is kept (behaviour R5, R12).
-fn merge(old: &Secrets, new: TokenSet, now: Timestamp) -> Secrets {
-    let (refresh_token, refresh_expires) = match new.refresh_token {
-        Some(token) => (Some(token), new.refresh_expires),
+fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secrets {
+    let oidc::Refreshed { tokens, id_token } = new;
+    let (refresh_token, refresh_expires) = match tokens.refresh_token {
+        Some(token) => (Some(token), tokens.refresh_expires),
         None => (old.refresh_token.clone(), old.refresh_expires),
     };
+    let (id_token, claims) = match id_token {
+        Some(fresh) => (Some(fresh.text), fresh.claims),
+        None => (old.id_token.clone(), old.claims.clone()),
+    };
     Secrets {
-        access_token: new.access_token,
+        access_token: tokens.access_token,
         access_issued: now,
-        access_expires: new.access_expires,
+        access_expires: tokens.access_expires,
         refresh_token,
         refresh_expires,
-        id_token: new.id_token.or_else(|| old.id_token.clone()),
-        claims: new.claims.unwrap_or_else(|| old.claims.clone()),
+        id_token,
+        claims,
         csrf_token: old.csrf_token.clone(),
     }
+}
+
+/// `auth_time` of the session's ID token (Core §2).
+fn auth_time(secrets: &Secrets) -> Option<Timestamp> {
+    secrets.claims.get("auth_time")?.as_u64().map(Timestamp::from_secs)
 }

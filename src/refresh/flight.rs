@@ -9,15 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 
+/// The work of one key, awaited by many.
+type Work<T> = Shared<BoxFuture<'static, Option<T>>>;
+
 /// Work under way, by key.
 pub(super) struct Flights<K, T> {
-    under_way: Arc<Mutex<HashMap<K, Shared<BoxFuture<'static, Option<T>>>>>>,
+    under_way: Arc<Mutex<HashMap<K, Work<T>>>>,
 }
 
 /// Takes the key out again when the work is done, also if it panicked.
 struct Landing<K: Hash + Eq, T> {
     key: K,
-    under_way: Arc<Mutex<HashMap<K, Shared<BoxFuture<'static, Option<T>>>>>>,
+    under_way: Arc<Mutex<HashMap<K, Work<T>>>>,
 }
 
 impl<K: Hash + Eq, T> Drop for Landing<K, T> {
