@@ -128,6 +128,8 @@ impl fmt::Debug for Record {
 pub struct Secrets {
     /// Sent upstream as `Authorization: Bearer`.
     pub access_token: SecretText,
+    /// When it was issued, by our clock.
+    pub access_issued: Timestamp,
     /// When it ends; `None` if the provider does not say.
     pub access_expires: Option<Timestamp>,
     /// Gets the next access token.
@@ -138,7 +140,7 @@ pub struct Secrets {
     pub id_token: Option<SecretText>,
     /// Claims of the user, from the verified ID token.
     pub claims: serde_json::Map<String, serde_json::Value>,
-    /// The session's CSRF token: a random part and its MAC, steady over id rotation.
+    /// The session's CSRF token: 256 random bits of its own, steady over id rotation.
     pub csrf_token: SecretText,
 }
 
@@ -146,6 +148,7 @@ pub struct Secrets {
 #[derive(Serialize, Deserialize)]
 struct Plain {
     at: String,
+    ati: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ate: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,6 +179,7 @@ impl Secrets {
         let text = |s: &SecretText| s.expose().to_owned();
         let plain = Plain {
             at: text(&self.access_token),
+            ati: self.access_issued,
             ate: self.access_expires,
             rt: self.refresh_token.as_ref().map(text),
             rte: self.refresh_expires,
@@ -195,6 +199,7 @@ impl Secrets {
         let take = |s: &mut String| SecretText::new(std::mem::take(s));
         Ok(Self {
             access_token: take(&mut plain.at),
+            access_issued: plain.ati,
             access_expires: plain.ate,
             refresh_token: plain.rt.as_mut().map(take),
             refresh_expires: plain.rte,
@@ -221,6 +226,7 @@ mod tests {
     fn secrets_survive_the_plaintext() {
         let secrets = Secrets {
             access_token: SecretText::new("at".into()),
+            access_issued: Timestamp::from_secs(1),
             access_expires: Some(Timestamp::from_secs(5)),
             refresh_token: None,
             refresh_expires: None,

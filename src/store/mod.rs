@@ -1,5 +1,10 @@
 //! Where sessions live: one trait, several stores. A store knows records and keys, nothing of cookies, tokens or HTTP.
 
+#[cfg(test)]
+mod conformance;
+pub mod memory;
+pub mod metered;
+
 use async_trait::async_trait;
 
 use crate::primitives::clock::Timestamp;

@@ -2,3 +2,5 @@
 
 pub mod handles;
 pub mod metrics;
+
+pub use metrics::Metrics;

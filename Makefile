@@ -1,0 +1,43 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Every target asks scripts/need.sh for the programs
+# it needs and for no others; what is missing is installed with apt-get where that is allowed, or named.
+
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+BUILD := cargo cc cmake
+E2E := redis-server chromium node npm java mvn openssl
+
+.PHONY: help setup demo test lint e2e bench loadtest
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what all targets together need, cargo-deny included
+	@scripts/need.sh $(BUILD) $(E2E) rustfmt clippy wrk shellcheck python3-venv
+	@scripts/cargo-deny.sh
+
+demo: ## Start everything on this machine: provider, sample API and page, proxy (PORT=8080)
+	@scripts/need.sh $(BUILD)
+	$(CARGO) run --locked --profile demo -- demo $(if $(PORT),--port $(PORT))
+
+test: ## Run all Rust tests
+	@scripts/need.sh $(BUILD) redis-server
+	$(CARGO) test --locked --all-targets
+	$(CARGO) test --locked --doc
+
+lint: ## Check format, clippy, licences and bans of dependencies, shell scripts
+	@scripts/need.sh $(BUILD) rustfmt clippy
+	@scripts/lint.sh
+
+e2e: ## Drive Chromium through the proxy and a real Keycloak
+	@scripts/need.sh $(BUILD) $(E2E)
+	@scripts/e2e.sh
+
+bench: ## Measure the hot path, then the proxy against bare Pingora
+	@scripts/need.sh $(BUILD) wrk
+	$(CARGO) bench --locked
+	@scripts/bench.sh
+
+loadtest: ## Run the k6 smoke scenario against `cloakroom demo`
+	@scripts/need.sh $(BUILD) python3-venv
+	@scripts/loadtest.sh

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Everything that can be judged without running the program.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+step 'format'
+cargo fmt --all --check
+
+step 'clippy'
+cargo clippy --locked --all-targets -- -D warnings
+
+step 'dependencies: bans, licences, sources'
+scripts/cargo-deny.sh
+cargo deny --locked check bans licenses sources
+
+step 'shell scripts'
+if command -v shellcheck >/dev/null 2>&1; then
+  shellcheck .ci/run scripts/*.sh
+else
+  echo 'shellcheck is not here (make setup brings it): scripts not checked'
+fi

@@ -1,0 +1,103 @@
+//! Answers that Cloakroom writes itself: one builder, so that each of them has its cookies, its security headers and
+//! `no-store` (answers of our own pass no response hook).
+
+mod page;
+mod problem;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+pub use page::{Page, continue_to};
+pub use problem::Code;
+
+/// Marks an answer as ours and names the [`Code`], so that a page can tell it from its API's.
+pub const ERROR_HEADER: HeaderName = HeaderName::from_static("cloakroom-error");
+
+/// A whole answer of our own.
+#[derive(Debug)]
+pub struct Answer(Response<Bytes>);
+
+impl Answer {
+    fn new(status: StatusCode, content_type: Option<&'static str>, body: impl Into<Bytes>) -> Self {
+        let mut response = Response::new(body.into());
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        if let Some(kind) = content_type {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        Self(response)
+    }
+
+    /// Goes on at `location` with GET (303, so that a POST is never repeated there; behaviour L12). `None` if the
+    /// location cannot stand in a header.
+    #[must_use]
+    pub fn redirect(location: &str) -> Option<Self> {
+        let mut answer = Self::new(StatusCode::SEE_OTHER, None, Bytes::new());
+        answer.0.headers_mut().insert(header::LOCATION, HeaderValue::from_str(location).ok()?);
+        Some(answer)
+    }
+
+    /// A JSON document.
+    #[must_use]
+    pub fn json(value: &serde_json::Value) -> Self {
+        Self::new(StatusCode::OK, Some("application/json"), value.to_string())
+    }
+
+    /// A page or JSON document for an error, marked with its code.
+    fn marked(mut self, code: Code) -> Self {
+        let headers = self.0.headers_mut();
+        headers.insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
+        if code.status() == StatusCode::UNAUTHORIZED {
+            // RFC 9110 §15.5.2 asks for a challenge; `Basic` would open the browser's password box.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Cloakroom"));
+        }
+        if let Some(seconds) = code.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        self
+    }
+
+    /// With a cookie.
+    #[must_use]
+    pub fn cookie(mut self, set_cookie: Option<HeaderValue>) -> Self {
+        if let Some(value) = set_cookie {
+            self.0.headers_mut().append(header::SET_COOKIE, value);
+        }
+        self
+    }
+
+    /// With several cookies.
+    #[must_use]
+    pub fn cookies(self, all: impl IntoIterator<Item = HeaderValue>) -> Self {
+        all.into_iter().fold(self, |answer, value| answer.cookie(Some(value)))
+    }
+
+    /// With one more header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers_mut().insert(name, value);
+        self
+    }
+
+    /// Asks to come back after so many seconds.
+    #[must_use]
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// Status, headers and body.
+    #[must_use]
+    pub fn into_response(self) -> Response<Bytes> {
+        self.0
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.0.status()
+    }
+}

@@ -1,0 +1,171 @@
+//! Errors that Cloakroom answers: a stable code for each, as problem+json (RFC 9457) for scripts.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::Answer;
+
+/// What went wrong, for machines. The words are part of the contract with frontends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Needs a session, and none came.
+    SessionMissing,
+    /// The session, or its last token, has ended.
+    SessionExpired,
+    /// The provider refused to renew the session's tokens.
+    RefreshRejected,
+    /// The CSRF check failed.
+    CsrfFailed,
+    /// The session store does not answer.
+    StoreUnavailable,
+    /// The OpenID provider does not answer.
+    ProviderUnavailable,
+    /// No endpoint of the upstream answers.
+    UpstreamUnavailable,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// The upstream's answer was broken.
+    UpstreamFailed,
+    /// The request is malformed or ambiguous.
+    BadRequest,
+    /// This host is not served here (RFC 9110 §15.5.20).
+    UnknownHost,
+    /// No route covers this path.
+    NotFound,
+    /// The endpoint does not know this method.
+    MethodNotAllowed,
+    /// The request body is longer than the route takes.
+    BodyTooLarge,
+    /// The request header is larger than the proxy takes.
+    HeaderTooLarge,
+    /// The login could not be finished.
+    LoginFailed,
+    /// Too many logins in a short time, probably a loop.
+    TooManyLogins,
+    /// A defect or a broken environment on our side.
+    Internal,
+}
+
+impl Code {
+    /// The word itself.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SessionMissing => "session_missing",
+            Self::SessionExpired => "session_expired",
+            Self::RefreshRejected => "refresh_rejected",
+            Self::CsrfFailed => "csrf_failed",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::ProviderUnavailable => "provider_unavailable",
+            Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::BadRequest => "bad_request",
+            Self::UnknownHost => "unknown_host",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyTooLarge => "body_too_large",
+            Self::HeaderTooLarge => "header_too_large",
+            Self::LoginFailed => "login_failed",
+            Self::TooManyLogins => "too_many_logins",
+            Self::Internal => "internal_error",
+        }
+    }
+
+    /// The status it is answered with.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
+            Self::CsrfFailed => StatusCode::FORBIDDEN,
+            Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::BadRequest | Self::LoginFailed => StatusCode::BAD_REQUEST,
+            Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooManyLogins => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// A sentence for people. Says nothing of what is inside.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::SessionMissing => "You are not logged in",
+            Self::SessionExpired => "Your session has ended",
+            Self::RefreshRejected => "Your login has ended at the login service",
+            Self::CsrfFailed => "The request did not prove that it comes from this site",
+            Self::StoreUnavailable => "Sessions are out of reach for the moment",
+            Self::ProviderUnavailable => "The login service is out of reach for the moment",
+            Self::UpstreamUnavailable => "The service behind this address is out of reach for the moment",
+            Self::UpstreamTimeout => "The service behind this address took too long",
+            Self::UpstreamFailed => "The service behind this address failed to answer",
+            Self::BadRequest => "The request cannot be understood",
+            Self::UnknownHost => "This host is not served here",
+            Self::NotFound => "There is nothing at this address",
+            Self::MethodNotAllowed => "This method is not allowed here",
+            Self::BodyTooLarge => "The request is too large",
+            Self::HeaderTooLarge => "The request header is too large",
+            Self::LoginFailed => "The login could not be finished",
+            Self::TooManyLogins => "Too many logins in a row",
+            Self::Internal => "Something went wrong on our side",
+        }
+    }
+
+    /// When it makes sense to come back, in seconds.
+    #[must_use]
+    pub fn retry_after(self) -> Option<u64> {
+        match self {
+            Self::StoreUnavailable | Self::UpstreamUnavailable => Some(1),
+            Self::ProviderUnavailable => Some(5),
+            Self::TooManyLogins => Some(10),
+            _ => None,
+        }
+    }
+}
+
+impl Answer {
+    /// An error for a script. `detail` is for people and holds nothing secret; `login_url` is where a login starts.
+    #[must_use]
+    pub fn problem(code: Code, detail: Option<&str>, login_url: Option<&str>) -> Self {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": code.title(),
+            "status": code.status().as_u16(),
+            "code": code.as_str(),
+        });
+        if let Some(object) = body.as_object_mut() {
+            if let Some(text) = detail {
+                object.insert("detail".into(), text.into());
+            }
+            if let Some(url) = login_url {
+                object.insert("login_url".into(), url.into());
+            }
+        }
+        Self::new(code.status(), Some("application/problem+json"), body.to_string()).marked(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_marked_challenged_and_never_cached() {
+        let response = Answer::problem(Code::SessionMissing, None, Some("/auth/login")).into_response();
+        assert_eq!(response.status(), 401);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        assert_eq!(response.headers()["cloakroom-error"], "session_missing");
+        assert_eq!(response.headers()["www-authenticate"], "Cloakroom");
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(body["login_url"], "/auth/login");
+        assert_eq!(body["status"], 401);
+    }
+}

@@ -1,0 +1,66 @@
+//! What the provider says about itself and about its users: discovery, keys, userinfo.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::state::Shared;
+
+/// The discovery document (OpenID Connect Discovery, 3).
+pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(document(&shared))
+}
+
+fn document(shared: &Shared) -> Value {
+    json!({
+        "issuer": shared.switches.now().discovery_issuer.unwrap_or_else(|| shared.issuer.clone()),
+        "authorization_endpoint": shared.url("authorize"),
+        "token_endpoint": shared.url("token"),
+        "userinfo_endpoint": shared.url("userinfo"),
+        "jwks_uri": shared.url("jwks"),
+        "revocation_endpoint": shared.url("revoke"),
+        "end_session_endpoint": shared.url("end-session"),
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "code_challenge_methods_supported": ["S256"],
+        "scopes_supported": ["openid", "profile", "email", "offline_access"],
+        "claims_supported": [
+            "iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid", "acr", "at_hash",
+            "name", "preferred_username", "email", "email_verified", "realm_access",
+        ],
+        "prompt_values_supported": ["none", "login", "select_account"],
+        "authorization_response_iss_parameter_supported": true,
+    })
+}
+
+/// `GET /oauth/jwks`
+pub(super) async fn jwks(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(shared.keys(|keys| keys.jwks()))
+}
+
+/// `GET` and `POST /oauth/userinfo`
+pub(super) async fn userinfo(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let now = shared.now();
+    let user = bearer
+        .and_then(|token| shared.grants(|grants| grants.bearer(now, token)))
+        .and_then(|login| shared.user(&login));
+    let Some(user) = user else {
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")]).into_response();
+    };
+    let subject = if shared.switches.now().other_subject_at_userinfo { "somebody-else" } else { user.subject.as_str() };
+    let mut claims = user.claims();
+    if let Some(claims) = claims.as_object_mut() {
+        claims.insert("sub".to_owned(), subject.into());
+    }
+    ([(header::CACHE_CONTROL, "no-store")], Json(claims)).into_response()
+}

@@ -1,0 +1,200 @@
+//! The end of a login: the provider has sent the browser back.
+//!
+//! In this order: the browser's binding and `state` take the login's record out of the store in one step, the issuer is
+//! compared, an error is shown, the code is redeemed and the ID token verified, a session begins under a new id
+//! (behaviour L3–L6, S7).
+
+use http::HeaderValue;
+
+use super::query::{Doubled, single};
+use super::record::LoginRecord;
+use super::return_to::ReturnTo;
+use super::{Logins, Visit, store_failed};
+use crate::answer::{Answer, Code, Page, continue_to};
+use crate::oidc::{OidcError, Provider, TokenSet};
+use crate::session::cookie::Ticket;
+use crate::session::manager::{NewSession, SessionError, new_csrf_token};
+use crate::session::model::Secrets;
+use crate::session::open::Open;
+
+/// Why a login was not finished.
+enum Failed {
+    /// The request itself is wrong; a word for metrics.
+    Request(&'static str),
+    /// There is no such login (any more) in this browser.
+    Unknown,
+    /// The provider says no; its error code.
+    Provider(String),
+    /// The provider's answer cannot be trusted.
+    Untrusted(OidcError),
+    /// The provider cannot be reached.
+    Unreachable(OidcError),
+    /// The session store failed.
+    Session(SessionError),
+}
+
+impl From<Doubled> for Failed {
+    fn from(_: Doubled) -> Self {
+        Self::Request("doubled_parameter")
+    }
+}
+
+impl From<SessionError> for Failed {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl Logins {
+    /// `GET /auth/callback`.
+    pub(super) async fn callback(&self, visit: Visit<'_>) -> Answer {
+        let Some(provider) = &visit.site.provider else {
+            return failure_page(Code::NotFound, "This site has no logins.", "/", "");
+        };
+        let mut return_to = ReturnTo::root();
+        match self.finish(&visit, provider, &mut return_to).await {
+            Ok(open) => {
+                self.count_login(provider, "success", "ok");
+                let cookies = self.sessions.cookies();
+                continue_to(return_to.as_str())
+                    .cookie(cookies.set_session(open.id()))
+                    .cookie(open.csrf_cookie().cloned())
+            }
+            Err(failed) => self.failed(&visit, provider, &return_to, failed).await,
+        }
+    }
+
+    async fn finish(
+        &self,
+        visit: &Visit<'_>,
+        provider: &Provider,
+        return_to: &mut ReturnTo,
+    ) -> Result<std::sync::Arc<Open>, Failed> {
+        let query = visit.query.map(str::as_bytes);
+        let state = single(query, "state")?;
+        let code = single(query, "code")?;
+        let error = single(query, "error")?;
+        let issuer = single(query, "iss")?;
+
+        let state = state.filter(|s| (1..=128).contains(&s.len())).ok_or(Failed::Request("state_missing"))?;
+        let binding = self.sessions.cookies().login_binding(visit.headers).ok_or(Failed::Unknown)?;
+        let record = LoginRecord::take(&self.sessions, provider.name(), &binding, &state).await?;
+        let record = record.filter(|r| *r.site == *visit.site.profile.site).ok_or(Failed::Unknown)?;
+        let age = self.sessions.clock().now().since(record.started);
+        if age > super::LOGIN_LIFE {
+            return Err(Failed::Unknown);
+        }
+        // Checked when it was stored; checked again where it is used.
+        *return_to = ReturnTo::parse(&record.return_to, visit.site);
+
+        provider.check_response_issuer(issuer.as_deref()).map_err(Failed::Untrusted)?;
+        if let Some(error) = error {
+            return Err(Failed::Provider(error.into_owned()));
+        }
+        let code = code.filter(|code| !code.is_empty()).ok_or(Failed::Request("code_missing"))?;
+        let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
+        let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
+        let tokens = redeemed.map_err(|e| if e.is_transient() { Failed::Unreachable(e) } else { Failed::Untrusted(e) })?;
+
+        let open = self.begin(visit, provider, tokens).await?;
+        self.end_former(visit, &record).await;
+        self.finished.observe(&binding, 1);
+        self.metrics.login_duration_seconds.with_label_values(&[provider.name()]).observe(age.as_secs_f64());
+        Ok(open)
+    }
+
+    async fn begin(
+        &self,
+        visit: &Visit<'_>,
+        provider: &Provider,
+        tokens: TokenSet,
+    ) -> Result<std::sync::Arc<Open>, SessionError> {
+        let new = NewSession {
+            provider: provider.name().to_string(),
+            subject: tokens.subject,
+            provider_session: tokens.provider_session,
+            secrets: Secrets {
+                access_token: tokens.access_token,
+                access_issued: self.sessions.clock().now(),
+                access_expires: tokens.access_expires,
+                refresh_token: tokens.refresh_token,
+                refresh_expires: tokens.refresh_expires,
+                id_token: tokens.id_token,
+                claims: tokens.claims.unwrap_or_default(),
+                csrf_token: new_csrf_token()?,
+            },
+        };
+        self.sessions.begin(new, &visit.site.profile).await
+    }
+
+    /// The browser's former session ends with the new login. If the store fails here the old one is still out of every
+    /// browser's hands and ends by its own time.
+    async fn end_former(&self, visit: &Visit<'_>, record: &LoginRecord) {
+        let ended = match (visit.ticket, record.former()) {
+            (Ticket::One(id), _) => self.sessions.end(&id).await.map(|_| ()),
+            (_, Some(key)) => self.sessions.store().delete(&key).await.map(|_| ()).map_err(SessionError::from),
+            _ => return,
+        };
+        if let Err(error) = ended {
+            tracing::warn!(%error, "a browser's former session could not be ended");
+        }
+    }
+
+    async fn failed(&self, visit: &Visit<'_>, provider: &Provider, return_to: &ReturnTo, failed: Failed) -> Answer {
+        let again = format!("{}?return_to={}", visit.site.login_url(), encode(return_to.as_str()));
+        let (reason, answer) = match failed {
+            Failed::Request(reason) => {
+                let text = "The address that the login service sent you to is incomplete or was changed on the way.";
+                (reason, failure_page(Code::LoginFailed, text, &again, ""))
+            }
+            Failed::Unknown => {
+                // A stale tab: whoever is logged in by now simply goes on (behaviour L13).
+                if let Ok(Some(_)) = self.session_of(visit).await {
+                    return continue_to("/");
+                }
+                let text = "This login is not under way in this browser: it took too long, was already finished, or \
+                            began in another browser. Please start again.";
+                ("unknown_state", failure_page(Code::LoginFailed, text, &again, ""))
+            }
+            Failed::Provider(error) => {
+                let error = error_word(&error);
+                tracing::info!(provider = %provider.name(), error, "the provider ended a login with an error");
+                let text = match error {
+                    "access_denied" => "The login was cancelled, or the login service did not let you in.",
+                    "temporarily_unavailable" | "server_error" => "The login service has a problem. Please try again.",
+                    _ => "The login service refused the login.",
+                };
+                ("provider_error", failure_page(Code::LoginFailed, text, &again, error))
+            }
+            Failed::Untrusted(error) => {
+                tracing::warn!(provider = %provider.name(), %error, "a login was refused");
+                let text = "The answer of the login service could not be verified, so you were not logged in.";
+                (error.reason(), failure_page(Code::LoginFailed, text, &again, ""))
+            }
+            Failed::Unreachable(error) => {
+                tracing::warn!(provider = %provider.name(), %error, "a login failed");
+                let text = "The login service did not answer. Please try again in a moment.";
+                (error.reason(), failure_page(Code::ProviderUnavailable, text, &again, ""))
+            }
+            Failed::Session(error) => ("store", store_failed(visit, &error)),
+        };
+        self.count_login(provider, "failure", reason);
+        answer
+    }
+}
+
+fn failure_page(code: Code, text: &str, again: &str, provider_error: &str) -> Answer {
+    let text = if provider_error.is_empty() { text.to_owned() } else { format!("{text} ({provider_error})") };
+    let page = Page { heading: code.title(), text: &text, link: Some((again, "Log in again")), form: None, code: Some(code) };
+    page.answer().header(http::header::VARY, HeaderValue::from_static("Cookie"))
+}
+
+/// The provider's error code, if it is one of RFC 6749's alphabet and short; it is shown and logged.
+fn error_word(error: &str) -> &str {
+    let plain = error.len() <= 48 && error.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    if plain { error } else { "error" }
+}
+
+fn encode(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}

@@ -1,0 +1,109 @@
+//! Which endpoint a path names.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use crate::config::settings::Aliases;
+use crate::oidc::Provider;
+use crate::primitives::path::PathPrefix;
+use crate::session::open::Profile;
+
+/// The endpoints below `auth_path`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Starts a login.
+    Login,
+    /// Ends it; the redirect URI.
+    Callback,
+    /// Ends the session.
+    Logout,
+    /// Where the provider sends the browser after a logout.
+    LoggedOut,
+    /// Claims of the user.
+    UserInfo,
+    /// State of the session.
+    Session,
+}
+
+impl Endpoint {
+    /// Whether the endpoint knows the method.
+    #[must_use]
+    pub fn takes(self, method: &Method) -> bool {
+        match self {
+            Self::Logout => matches!(*method, Method::GET | Method::POST),
+            _ => *method == Method::GET,
+        }
+    }
+
+    /// The methods it knows, for `Allow`.
+    #[must_use]
+    pub fn methods(self) -> &'static str {
+        if self == Self::Logout { "GET, POST" } else { "GET" }
+    }
+}
+
+/// What the login room knows about a site.
+pub struct SiteAuth {
+    /// What its sessions have prepared.
+    pub profile: Arc<Profile>,
+    /// Its provider; `None` on a site without logins.
+    pub provider: Option<Arc<Provider>>,
+    /// Prefix of the endpoints.
+    pub auth_path: PathPrefix,
+    /// Extra paths.
+    pub aliases: Aliases,
+    /// Public origins from the settings; the first one is used in redirect URIs.
+    pub origins: Vec<String>,
+}
+
+impl SiteAuth {
+    /// The endpoint at a canonical path. `Some(None)` for a path below `auth_path` that is none.
+    #[must_use]
+    pub fn endpoint(&self, path: &str) -> Option<Option<Endpoint>> {
+        if let Some(rest) = self.auth_path.rest(path) {
+            return Some(match rest {
+                "/login" => Some(Endpoint::Login),
+                "/callback" => Some(Endpoint::Callback),
+                "/logout" => Some(Endpoint::Logout),
+                "/logged-out" => Some(Endpoint::LoggedOut),
+                "/userinfo" => Some(Endpoint::UserInfo),
+                "/session" => Some(Endpoint::Session),
+                _ => None,
+            });
+        }
+        let is = |alias: &Option<PathPrefix>| alias.as_ref().is_some_and(|alias| alias.as_str() == path);
+        if is(&self.aliases.login) {
+            Some(Some(Endpoint::Login))
+        } else if is(&self.aliases.logout) {
+            Some(Some(Endpoint::Logout))
+        } else if is(&self.aliases.userinfo) {
+            Some(Some(Endpoint::UserInfo))
+        } else {
+            None
+        }
+    }
+
+    /// Path of an endpoint.
+    #[must_use]
+    pub fn path_of(&self, last: &str) -> String {
+        format!("{}/{last}", self.auth_path.as_str())
+    }
+
+    /// Where a page sends its user to log in.
+    #[must_use]
+    pub fn login_url(&self) -> String {
+        self.path_of("login")
+    }
+
+    /// The origin for absolute addresses: from the settings, else as the request shows it.
+    #[must_use]
+    pub fn public_origin<'a>(&'a self, seen: &'a str) -> &'a str {
+        self.origins.first().map_or(seen, String::as_str)
+    }
+
+    /// Every origin whose pages may use this site's sessions.
+    pub fn trusted_origins<'a>(&'a self, seen: &'a str) -> impl Iterator<Item = &'a str> {
+        self.origins.iter().map(String::as_str).chain(std::iter::once(seen))
+    }
+}

@@ -1,0 +1,132 @@
+//! Logout: the session first, then the provider (behaviour O1–O3).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::json;
+use url::Url;
+
+use super::query::single;
+use super::{Logins, Visit, error_answer, navigation, store_failed};
+use crate::answer::{Answer, Code, Page};
+use crate::oidc::Provider;
+use crate::primitives::secret::SecretText;
+use crate::session::csrf::{self, Refusal};
+use crate::session::open::Open;
+
+/// Pauses between attempts to revoke a refresh token.
+const REVOKE_PAUSES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
+/// Form field of the confirmation page.
+const FORM_FIELD: &str = "csrf_token";
+
+impl Logins {
+    /// `POST /auth/logout` with the CSRF token, or `GET` from a page of this site.
+    pub(super) async fn logout(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
+        let open = match self.session_of(&visit).await {
+            Ok(open) => open,
+            Err(error) => return store_failed(&visit, &error),
+        };
+        let Some(open) = open else { return self.left(&visit, None) };
+        if *visit.method == Method::GET {
+            if !csrf::is_same_origin(visit.headers) {
+                return confirm(&visit, &open);
+            }
+        } else if let Err(refusal) = self.check(&visit, &open, body) {
+            self.metrics.csrf_rejections_total.with_label_values(&[refusal.as_str(), "enforce"]).inc();
+            return error_answer(&visit, Code::CsrfFailed, "Please log out from a page of this site.");
+        }
+        self.log_out(&visit, &open).await
+    }
+
+    /// A logout is always checked, whatever `csrf.mode` says of the routes.
+    fn check(&self, visit: &Visit<'_>, open: &Open, body: &Bytes) -> Result<(), Refusal> {
+        csrf::check_origin(visit.headers, visit.site.trusted_origins(visit.origin))?;
+        let field = single(Some(body), FORM_FIELD).ok().flatten();
+        let echo = match visit.headers.get(self.sessions.csrf_header()) {
+            Some(header) => Some(header.as_bytes()),
+            None => field.as_deref().map(str::as_bytes),
+        };
+        let cookie = echo.is_some_and(|echo| self.sessions.cookies().csrf_matches(visit.headers, echo));
+        csrf::check_token(echo, cookie, open.csrf_token())
+    }
+
+    async fn log_out(&self, visit: &Visit<'_>, open: &Arc<Open>) -> Answer {
+        // The tokens are read before the record goes; a store that fails leaves everything as it is.
+        let tokens = match self.sessions.read(open.key()).await {
+            Ok(read) => read.map(|(_, secrets)| (secrets.refresh_token, secrets.id_token)),
+            Err(error) => return store_failed(visit, &error),
+        };
+        if let Err(error) = self.sessions.end(open.id()).await {
+            return store_failed(visit, &error);
+        }
+        self.metrics.logouts_total.with_label_values(&[open.provider(), "user"]).inc();
+        tracing::info!(provider = open.provider(), "a user logged out");
+        let (refresh_token, id_token) = tokens.unwrap_or_default();
+        let provider = visit.site.provider.as_ref().filter(|provider| **provider.name() == *open.provider());
+        if let (Some(provider), Some(token)) = (provider, refresh_token) {
+            tokio::spawn(revoke(provider.clone(), token));
+        }
+        let onward = provider.and_then(|provider| {
+            let back = format!("{}{}", visit.site.public_origin(visit.origin), visit.site.path_of("logged-out"));
+            provider.end_session_url(id_token.as_ref(), &Url::parse(&back).ok()?, None)
+        });
+        self.left(visit, onward)
+    }
+
+    /// No session here any more: cookies go, the browser goes on.
+    fn left(&self, visit: &Visit<'_>, onward: Option<Url>) -> Answer {
+        let onward = onward.map_or_else(|| visit.site.path_of("logged-out"), String::from);
+        let answer = if *visit.method == Method::POST && navigation::wants_json(visit.headers) {
+            Answer::json(&json!({ "redirect": onward }))
+        } else {
+            Answer::redirect(&onward).unwrap_or_else(|| logged_out(*visit))
+        };
+        answer.cookies(self.sessions.cookies().clear())
+    }
+}
+
+/// Where the provider sends the browser after a logout.
+pub(super) fn logged_out(visit: Visit<'_>) -> Answer {
+    let login = visit.site.login_url();
+    Page {
+        heading: "You are logged out",
+        text: "Your session here has ended. You may close this page.",
+        link: Some((&login, "Log in again")),
+        form: None,
+        code: None,
+    }
+    .answer()
+}
+
+/// A logout that another site's page began is not done without asking.
+fn confirm(visit: &Visit<'_>, open: &Open) -> Answer {
+    let action = visit.site.path_of("logout");
+    Page {
+        heading: "Log out?",
+        text: "You came here from outside. Please confirm that you want to log out.",
+        link: None,
+        form: Some((&action, "Log out", open.csrf_token())),
+        code: None,
+    }
+    .answer()
+    .cookie(open.csrf_cookie().cloned())
+}
+
+/// Runs in a task of its own: the user does not wait for it.
+async fn revoke(provider: Arc<Provider>, token: SecretText) {
+    for pause in REVOKE_PAUSES {
+        tokio::time::sleep(pause).await;
+        match provider.revoke(&token).await {
+            Ok(()) => return,
+            Err(error) if error.is_transient() => {}
+            Err(error) => {
+                tracing::warn!(provider = %provider.name(), %error, "a refresh token could not be revoked");
+                return;
+            }
+        }
+    }
+    tracing::warn!(provider = %provider.name(), "a refresh token could not be revoked: the provider does not answer");
+}

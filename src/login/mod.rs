@@ -1,0 +1,115 @@
+//! The endpoints below `auth_path`: login, callback, logout, who am I. Speaks HTTP's vocabulary, knows no proxy.
+
+mod callback;
+mod endpoint;
+mod info;
+mod logout;
+pub mod navigation;
+mod query;
+mod record;
+mod return_to;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use pingora_limits::rate::Rate;
+
+pub use endpoint::{Endpoint, SiteAuth};
+pub use return_to::ReturnTo;
+pub use start::Wishes;
+
+use crate::answer::{Answer, Code, Page};
+use crate::oidc::Provider;
+use crate::session::cookie::Ticket;
+use crate::session::manager::{SessionError, Sessions};
+use crate::session::open::Open;
+use crate::telemetry::Metrics;
+
+/// How long a login may take, from the redirect to the provider until the callback (behaviour L2).
+const LOGIN_LIFE: Duration = Duration::from_secs(600);
+/// So many logins begun right after a finished one, within [`LOOP_WINDOW`], are a loop (behaviour L14).
+const LOOP_LOGINS: isize = 5;
+const LOOP_WINDOW: Duration = Duration::from_secs(5);
+
+/// What the login room sees of a request.
+#[derive(Clone, Copy)]
+pub struct Visit<'r> {
+    /// Method.
+    pub method: &'r Method,
+    /// Canonical path.
+    pub path: &'r str,
+    /// Query, as it came, without `?`.
+    pub query: Option<&'r str>,
+    /// Header fields, as they came.
+    pub headers: &'r HeaderMap,
+    /// Our origin as this browser sees it: `https://app.example.com`.
+    pub origin: &'r str,
+    /// The session cookie.
+    pub ticket: Ticket,
+    /// The site.
+    pub site: &'r SiteAuth,
+}
+
+/// The login room.
+pub struct Logins {
+    sessions: Arc<Sessions>,
+    metrics: Arc<Metrics>,
+    /// Finished logins by browser, to notice a loop. Approximate and of this process alone, which is enough for that.
+    finished: Rate,
+}
+
+impl Logins {
+    /// Ties the parts together. No I/O.
+    #[must_use]
+    pub fn new(sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> Self {
+        Self { sessions, metrics, finished: Rate::new(LOOP_WINDOW) }
+    }
+
+    /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.
+    pub async fn answer(&self, endpoint: Endpoint, visit: Visit<'_>, body: &Bytes) -> Answer {
+        if !endpoint.takes(visit.method) {
+            let allow = http::HeaderValue::from_static(endpoint.methods());
+            return Answer::problem(Code::MethodNotAllowed, None, None).header(http::header::ALLOW, allow);
+        }
+        match endpoint {
+            Endpoint::Login => self.login(visit).await,
+            Endpoint::Callback => self.callback(visit).await,
+            Endpoint::Logout => self.logout(visit, body).await,
+            Endpoint::LoggedOut => logout::logged_out(visit),
+            Endpoint::UserInfo => self.user_info(visit).await,
+            Endpoint::Session => self.session(visit).await,
+        }
+    }
+
+    /// The visitor's session, if there is one on this site.
+    async fn session_of(&self, visit: &Visit<'_>) -> Result<Option<Arc<Open>>, SessionError> {
+        match visit.ticket {
+            Ticket::One(id) => self.sessions.lookup(&id, &visit.site.profile).await,
+            _ => Ok(None),
+        }
+    }
+
+    fn count_login(&self, provider: &Provider, result: &str, reason: &str) {
+        self.metrics.logins_total.with_label_values(&[provider.name(), result, reason]).inc();
+    }
+}
+
+/// An error in the form that the client reads: a page for a navigation, problem+json for a script.
+#[must_use]
+pub fn error_answer(visit: &Visit<'_>, code: Code, text: &str) -> Answer {
+    if navigation::wants_page(visit.headers) {
+        let heading = code.title();
+        Page { heading, text, link: Some(("/", "Go to the start page")), form: None, code: Some(code) }.answer()
+    } else {
+        Answer::problem(code, Some(text), Some(&visit.site.login_url()))
+    }
+}
+
+/// The answer to a store that failed: nothing is known about the session, so no cookie is touched (behaviour D1).
+fn store_failed(visit: &Visit<'_>, error: &SessionError) -> Answer {
+    tracing::warn!(%error, "the session store failed");
+    error_answer(visit, Code::StoreUnavailable, "Your session is safe. Please try again in a moment.")
+}

@@ -1,0 +1,66 @@
+//! A login under way, as the store keeps it: sealed, named by browser and `state`, taken out once (behaviour L2, L3).
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::primitives::clock::Timestamp;
+use crate::session::manager::{SessionError, Sessions};
+use crate::session::model::SessionKey;
+use crate::session::seal::{Context, Purpose};
+use crate::store::LoginKey;
+
+/// What must be known again when the browser comes back.
+#[derive(Serialize, Deserialize)]
+pub(super) struct LoginRecord {
+    pub(super) site: String,
+    pub(super) nonce: String,
+    pub(super) pkce_verifier: String,
+    pub(super) redirect_uri: String,
+    pub(super) return_to: String,
+    pub(super) started: Timestamp,
+    /// The session that the browser had when it began; it ends when the new one begins (behaviour S7).
+    pub(super) former: Option<[u8; 32]>,
+}
+
+impl LoginRecord {
+    pub(super) fn former(&self) -> Option<SessionKey> {
+        self.former.map(SessionKey::from_bytes)
+    }
+
+    /// Seals the record and stores it until `expires`.
+    pub(super) async fn put(
+        &self,
+        sessions: &Sessions,
+        provider: &str,
+        binding: &str,
+        state: &str,
+        expires: Timestamp,
+    ) -> Result<(), SessionError> {
+        let key = key(binding, state);
+        let plain = Zeroizing::new(serde_json::to_vec(self)?);
+        let sealed = sessions.ring().seal(&context(provider, &key), &plain)?;
+        Ok(sessions.store().put_login(&key, &sealed, expires).await?)
+    }
+
+    /// Takes the record of this browser and state out of the store: a second try finds none.
+    pub(super) async fn take(
+        sessions: &Sessions,
+        provider: &str,
+        binding: &str,
+        state: &str,
+    ) -> Result<Option<Self>, SessionError> {
+        let key = key(binding, state);
+        let Some(sealed) = sessions.store().take_login(&key).await? else { return Ok(None) };
+        let opened = sessions.ring().open(&context(provider, &key), &sealed);
+        Ok(opened.ok().and_then(|plain| serde_json::from_slice(&plain).ok()))
+    }
+}
+
+fn key(binding: &str, state: &str) -> LoginKey {
+    LoginKey { browser: Sha256::digest(binding).into(), state: Sha256::digest(state).into() }
+}
+
+fn context<'a>(provider: &'a str, key: &'a LoginKey) -> Context<'a> {
+    Context { purpose: Purpose::Login, key: &key.state, provider, generation: 0 }
+}

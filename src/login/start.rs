@@ -1,0 +1,179 @@
+//! The beginning of a login: state, nonce and verifier are made and kept, the browser goes to the provider.
+
+use http::HeaderValue;
+use url::Url;
+
+use super::query::single;
+use super::record::LoginRecord;
+use super::return_to::ReturnTo;
+use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, store_failed};
+use crate::answer::{Answer, Code, Page};
+use crate::oidc::{AuthorizationRequest, Provider};
+use crate::primitives::random::{self, NoEntropy};
+use crate::session::cookie::Ticket;
+use crate::session::manager::SessionError;
+
+/// What a page may ask of the provider; everything else is dropped.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// `login`, `consent`, `select_account` or `create`.
+    pub prompt: Option<String>,
+    /// Whom the provider should expect.
+    pub login_hint: Option<String>,
+    /// How strongly the provider should authenticate.
+    pub acr_values: Option<String>,
+}
+
+impl Wishes {
+    fn parse(query: Option<&[u8]>) -> Self {
+        let wish = |name: &str| {
+            let value = single(query, name).ok().flatten()?.into_owned();
+            (value.len() <= 256 && !value.chars().any(char::is_control)).then_some(value)
+        };
+        Self {
+            prompt: wish("prompt").filter(|p| matches!(p.as_str(), "login" | "consent" | "select_account" | "create")),
+            login_hint: wish("login_hint"),
+            acr_values: wish("acr_values"),
+        }
+    }
+}
+
+/// The secrets of one login.
+struct Fresh {
+    binding: String,
+    state: String,
+    nonce: String,
+    pkce_verifier: String,
+}
+
+impl Logins {
+    /// `GET /auth/login`.
+    pub(super) async fn login(&self, visit: Visit<'_>) -> Answer {
+        let query = visit.query.map(str::as_bytes);
+        let mode = visit.headers.get("sec-fetch-mode");
+        if mode.is_some_and(|mode| mode != "navigate") {
+            return error_answer(&visit, Code::SessionMissing, "A login starts with a navigation, not with a script.");
+        }
+        let wish = single(query, "return_to").ok().flatten();
+        let return_to = wish.map_or_else(ReturnTo::root, |wish| ReturnTo::parse(&wish, visit.site));
+        self.start(&visit, return_to, Wishes::parse(query)).await
+    }
+
+    /// Sends the browser to the provider of the site, to come back to `return_to`.
+    pub async fn start(&self, visit: &Visit<'_>, return_to: ReturnTo, wishes: Wishes) -> Answer {
+        let Some(provider) = &visit.site.provider else {
+            return error_answer(visit, Code::NotFound, "This site has no logins.");
+        };
+        let binding = visit_binding(self, visit);
+        if let Some(binding) = &binding
+            && self.finished.observe(binding, 0) >= LOOP_LOGINS
+        {
+            self.count_login(provider, "failure", "loop");
+            return looping(&return_to, visit);
+        }
+        let fresh = match Fresh::new(binding) {
+            Ok(fresh) => fresh,
+            Err(error) => return internal(visit, &error.to_string()),
+        };
+        match self.redirect(visit, provider, &return_to, &wishes, &fresh).await {
+            Ok(location) => {
+                let cookie = self.sessions.cookies().set_login(&fresh.binding, LOGIN_LIFE);
+                Answer::redirect(location.as_str())
+                    .map_or_else(|| internal(visit, "the authorization address is no header value"), |a| a.cookie(cookie))
+            }
+            Err(StartError::NotReady) => {
+                self.count_login(provider, "failure", "provider_unavailable");
+                error_answer(visit, Code::ProviderUnavailable, "Please try again in a moment.")
+            }
+            Err(StartError::Session(error)) => store_failed(visit, &error),
+            Err(StartError::Address) => internal(visit, "the redirect URI cannot be built"),
+        }
+    }
+
+    async fn redirect(
+        &self,
+        visit: &Visit<'_>,
+        provider: &Provider,
+        return_to: &ReturnTo,
+        wishes: &Wishes,
+        fresh: &Fresh,
+    ) -> Result<Url, StartError> {
+        let origin = visit.site.public_origin(visit.origin);
+        let redirect_uri = format!("{origin}{}", visit.site.path_of("callback"));
+        let redirect_uri = Url::parse(&redirect_uri).map_err(|_| StartError::Address)?;
+        let location = provider
+            .authorization_url(&AuthorizationRequest {
+                redirect_uri: &redirect_uri,
+                state: &fresh.state,
+                nonce: &fresh.nonce,
+                pkce_verifier: &fresh.pkce_verifier,
+                prompt: wishes.prompt.as_deref(),
+                login_hint: wishes.login_hint.as_deref(),
+                acr_values: wishes.acr_values.as_deref(),
+            })
+            .map_err(|_| StartError::NotReady)?;
+        let now = self.sessions.clock().now();
+        let former = match visit.ticket {
+            Ticket::One(id) => Some(*id.key().as_bytes()),
+            _ => None,
+        };
+        let record = LoginRecord {
+            site: visit.site.profile.site.to_string(),
+            nonce: fresh.nonce.clone(),
+            pkce_verifier: fresh.pkce_verifier.clone(),
+            redirect_uri: redirect_uri.to_string(),
+            return_to: return_to.as_str().to_owned(),
+            started: now,
+            former,
+        };
+        let expires = now.plus(LOGIN_LIFE);
+        record
+            .put(&self.sessions, provider.name(), &fresh.binding, &fresh.state, expires)
+            .await
+            .map_err(StartError::Session)?;
+        Ok(location)
+    }
+}
+
+enum StartError {
+    NotReady,
+    Address,
+    Session(SessionError),
+}
+
+impl Fresh {
+    fn new(binding: Option<String>) -> Result<Self, NoEntropy> {
+        Ok(Self {
+            binding: binding.map_or_else(random::token, Ok)?,
+            state: random::token()?,
+            nonce: random::token()?,
+            pkce_verifier: random::token()?,
+        })
+    }
+}
+
+fn visit_binding(logins: &Logins, visit: &Visit<'_>) -> Option<String> {
+    logins.sessions.cookies().login_binding(visit.headers)
+}
+
+fn internal(visit: &Visit<'_>, why: &str) -> Answer {
+    tracing::error!(why, "a login could not be started");
+    error_answer(visit, Code::Internal, "Please try again in a moment.")
+}
+
+/// A browser that finishes logins and at once begins new ones would go on for ever (behaviour L14).
+fn looping(return_to: &ReturnTo, visit: &Visit<'_>) -> Answer {
+    if !navigation::wants_page(visit.headers) {
+        return error_answer(visit, Code::TooManyLogins, "Please wait a moment.");
+    }
+    let text = "This browser has logged in several times within a few seconds and was asked to log in again each time. \
+                Perhaps it does not keep our cookie. Please wait a moment, then try again.";
+    let page = Page {
+        heading: Code::TooManyLogins.title(),
+        text,
+        link: Some((return_to.as_str(), "Try again")),
+        form: None,
+        code: Some(Code::TooManyLogins),
+    };
+    page.answer().header(http::header::RETRY_AFTER, HeaderValue::from_static("10"))
+}

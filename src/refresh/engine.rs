@@ -1,0 +1,303 @@
+//! The refresh of one session's tokens on demand.
+//!
+//! Within a process each session has at most one refresh under way. The new tokens are stored before anyone gets them
+//! (behaviour R4); a logout that came first wins, and the late refresh token is revoked (R6). What an error means for
+//! the session follows the table of R10. Replicas are not yet coordinated: the lease in the record has its place between
+//! reading the record and calling the provider.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quick_cache::sync::Cache;
+
+use super::flight::Flights;
+use crate::oidc::{Identity, Provider, Providers, RefreshError, TokenSet};
+use crate::primitives::clock::Timestamp;
+use crate::primitives::secret::SecretText;
+use crate::session::manager::Sessions;
+use crate::session::model::{Record, Secrets, SessionId, SessionKey};
+use crate::session::open::{Open, Profile};
+use crate::store::Swap;
+use crate::telemetry::Metrics;
+
+/// How long a request waits for a refresh while its own token still lives.
+const WAIT_ALIVE: Duration = Duration::from_secs(2);
+/// How long a request waits for a refresh when its token is dead.
+const WAIT_DEAD: Duration = Duration::from_secs(8);
+/// How long new tokens are held while the store does not take them.
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
+/// Pause after a refused connection, 429, 500 or 503 that names no time itself.
+const PAUSE_UNAVAILABLE: Duration = Duration::from_secs(1);
+/// Longest pause that a provider may ask for.
+const PAUSE_LONGEST: Duration = Duration::from_secs(60);
+/// Pause after an answer that says our own settings are wrong.
+const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(30);
+/// A refresh token whose last use is in doubt is not shown again within this time (behaviour R8).
+const PAUSE_IN_DOUBT: Duration = Duration::from_secs(600);
+/// Sessions whose pause is remembered.
+const PAUSES: usize = 50_000;
+
+/// What became of the wish for a fresh token.
+#[derive(Clone)]
+pub enum Refreshed {
+    /// The session with a fresh token.
+    Renewed(Arc<Open>),
+    /// The session is over: the provider refused the refresh token, or a logout came first.
+    Ended,
+    /// No fresh token for now; the session is kept.
+    Failed(Failure),
+}
+
+/// Why there is no fresh token although the session goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The provider gave none; there is nothing to refresh with.
+    NoRefreshToken,
+    /// The provider is not reached, busy, or refuses us as a client; ask again after this time.
+    Provider(Duration),
+    /// Nobody knows whether the provider used up the refresh token.
+    InDoubt,
+    /// The session store is not there.
+    Store,
+}
+
+#[derive(Clone, Copy)]
+struct Pause {
+    generation: u64,
+    until: Timestamp,
+    failure: Failure,
+}
+
+/// Refreshes tokens of sessions.
+pub struct Refresher {
+    sessions: Arc<Sessions>,
+    providers: Providers,
+    minimum_lifetime: Duration,
+    flights: Flights<SessionKey, Refreshed>,
+    pauses: Cache<SessionKey, Pause>,
+    metrics: Arc<Metrics>,
+}
+
+impl Refresher {
+    /// Ties the parts together. No I/O.
+    #[must_use]
+    pub fn new(
+        sessions: Arc<Sessions>,
+        providers: Providers,
+        minimum_lifetime: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let (flights, pauses) = (Flights::new(), Cache::new(PAUSES));
+        Arc::new(Self { sessions, providers, minimum_lifetime, flights, pauses, metrics })
+    }
+
+    /// Whether the session's access token may go upstream as it is.
+    #[must_use]
+    pub fn is_fresh(&self, open: &Open) -> bool {
+        open.is_fresh(self.sessions.clock().now(), self.minimum_lifetime)
+    }
+
+    /// The session with an access token that has `minimum_lifetime` left. Where there is none to be had, a token that
+    /// still lives is used to its end.
+    pub async fn freshen(self: &Arc<Self>, open: Arc<Open>, profile: &Arc<Profile>) -> Refreshed {
+        if self.is_fresh(&open) {
+            return Refreshed::Renewed(open);
+        }
+        let now = self.sessions.clock().now();
+        let result = match self.pauses.get(open.key()) {
+            Some(pause) if pause.generation == open.generation() && now < pause.until => Refreshed::Failed(pause.failure),
+            _ if !open.has_refresh_token() => Refreshed::Failed(Failure::NoRefreshToken),
+            _ => self.wait(&open, profile, now).await,
+        };
+        match result {
+            Refreshed::Failed(_) if open.is_alive(self.sessions.clock().now()) => Refreshed::Renewed(open),
+            other => other,
+        }
+    }
+
+    async fn wait(self: &Arc<Self>, open: &Arc<Open>, profile: &Arc<Profile>, now: Timestamp) -> Refreshed {
+        let patience = if open.is_alive(now) { WAIT_ALIVE } else { WAIT_DEAD };
+        let waiters = self.metrics.token_refresh_waiters.with_label_values(&[open.provider()]);
+        waiters.inc();
+        let flight = self.flights.join(*open.key(), || {
+            let (engine, open, profile) = (self.clone(), open.clone(), profile.clone());
+            async move { engine.run(&open, &profile).await }
+        });
+        let result = tokio::time::timeout(patience, flight).await;
+        waiters.dec();
+        // A waiter that gives up ends nothing: the refresh goes on without it (behaviour R9).
+        result.ok().flatten().unwrap_or(Refreshed::Failed(Failure::Provider(PAUSE_UNAVAILABLE)))
+    }
+
+    /// The one refresh of a session that is under way.
+    async fn run(&self, open: &Open, profile: &Profile) -> Refreshed {
+        let (record, secrets) = match self.sessions.read(open.key()).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return Refreshed::Ended,
+            Err(error) => {
+                tracing::warn!(%error, "a session could not be read for its refresh");
+                return Refreshed::Failed(Failure::Store);
+            }
+        };
+        if record.generation != open.generation() {
+            // Somebody was faster; the result is in the record.
+            let newer = self.sessions.remember(*open.id(), &record, &secrets, profile);
+            if self.is_fresh(&newer) {
+                return Refreshed::Renewed(newer);
+            }
+        }
+        let Some(provider) = self.providers.get(&record.provider) else {
+            tracing::error!(provider = record.provider, "a session's provider is no longer in the settings");
+            return Refreshed::Failed(Failure::NoRefreshToken);
+        };
+        let Some(refresh_token) = &secrets.refresh_token else { return Refreshed::Failed(Failure::NoRefreshToken) };
+
+        let timer = self.metrics.token_refresh_duration_seconds.with_label_values(&[provider.name()]).start_timer();
+        let answer = provider.refresh(refresh_token, &Identity::of(&record.subject, &secrets.claims)).await;
+        timer.observe_duration();
+        self.count(provider, &answer);
+        match answer {
+            Ok(tokens) => self.keep(open, profile, provider, record, merge(&secrets, tokens, self.now())).await,
+            Err(error) => self.refused(open, profile, &record, error).await,
+        }
+    }
+
+    /// Stores new tokens, however long it takes within reason, and only then hands them out.
+    async fn keep(
+        &self,
+        open: &Open,
+        profile: &Profile,
+        provider: &Provider,
+        mut record: Record,
+        secrets: Secrets,
+    ) -> Refreshed {
+        let generation = record.generation;
+        let started = tokio::time::Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.sessions.write(open.key(), &record, &secrets).await {
+                Ok((Swap::Stored, stored)) => {
+                    return Refreshed::Renewed(self.sessions.remember(*open.id(), &stored, &secrets, profile));
+                }
+                Ok((Swap::Gone, _)) => return self.too_late(provider, &secrets).await,
+                Ok((Swap::Conflict, _)) => match self.sessions.read(open.key()).await {
+                    Ok(None) => return self.too_late(provider, &secrets).await,
+                    Ok(Some((now, theirs))) if now.generation != generation => {
+                        // Another replica stored newer tokens: theirs count, ours are superfluous.
+                        self.revoke(provider, secrets.refresh_token.as_ref()).await;
+                        return Refreshed::Renewed(self.sessions.remember(*open.id(), &now, &theirs, profile));
+                    }
+                    Ok(Some((now, _))) => {
+                        record = now;
+                        continue;
+                    }
+                    Err(_) => {}
+                },
+                Err(error) => tracing::warn!(%error, "refreshed tokens are held until the store takes them"),
+            }
+            if started.elapsed() > STORE_PATIENCE {
+                tracing::error!("refreshed tokens could not be stored and are given up; the session may have to log in");
+                return Refreshed::Failed(Failure::Store);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    /// The session ended while its refresh was under way: logout wins.
+    async fn too_late(&self, provider: &Provider, secrets: &Secrets) -> Refreshed {
+        self.revoke(provider, secrets.refresh_token.as_ref()).await;
+        Refreshed::Ended
+    }
+
+    async fn revoke(&self, provider: &Provider, token: Option<&SecretText>) {
+        if let Some(token) = token
+            && let Err(error) = provider.revoke(token).await
+        {
+            tracing::warn!(%error, provider = %provider.name(), "a superfluous refresh token could not be revoked");
+        }
+    }
+
+    async fn refused(&self, open: &Open, profile: &Profile, record: &Record, error: RefreshError) -> Refreshed {
+        let provider = record.provider.as_str();
+        let (pause, failure) = match error {
+            RefreshError::Rejected | RefreshError::IdentityChanged => {
+                return self.rejected(open, profile, record, &error).await;
+            }
+            RefreshError::Misconfigured(ref code) => {
+                tracing::error!(provider, code, "the provider refuses us as a client; check client_id and client_auth");
+                (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
+            }
+            RefreshError::Unavailable { retry_after } => {
+                let pause = retry_after.unwrap_or(PAUSE_UNAVAILABLE).clamp(PAUSE_UNAVAILABLE, PAUSE_LONGEST);
+                tracing::warn!(provider, "the provider cannot refresh tokens now");
+                (pause, Failure::Provider(pause))
+            }
+            RefreshError::InDoubt(ref why) => {
+                tracing::warn!(provider, why, "the outcome of a token refresh is unknown");
+                (PAUSE_IN_DOUBT, Failure::InDoubt)
+            }
+        };
+        let pause = Pause { generation: record.generation, until: self.now().plus(pause), failure };
+        self.pauses.insert(*open.key(), pause);
+        Refreshed::Failed(failure)
+    }
+
+    /// The provider says the refresh token is worth nothing. If another replica used it meanwhile its result counts,
+    /// else the session is over (behaviour R10).
+    async fn rejected(&self, open: &Open, profile: &Profile, read: &Record, error: &RefreshError) -> Refreshed {
+        match self.sessions.read(open.key()).await {
+            Ok(Some((record, secrets))) if record.generation != read.generation => {
+                return Refreshed::Renewed(self.sessions.remember(*open.id(), &record, &secrets, profile));
+            }
+            Ok(_) => {}
+            Err(_) => return Refreshed::Failed(Failure::Store),
+        }
+        tracing::info!(provider = read.provider, %error, "a session ends: its refresh token was refused");
+        self.end(open.id(), &read.provider).await
+    }
+
+    async fn end(&self, id: &SessionId, provider: &str) -> Refreshed {
+        match self.sessions.end(id).await {
+            Ok(_) => {
+                self.metrics.logouts_total.with_label_values(&[provider, "refresh_rejected"]).inc();
+                Refreshed::Ended
+            }
+            Err(_) => Refreshed::Failed(Failure::Store),
+        }
+    }
+
+    fn count(&self, provider: &Provider, answer: &Result<TokenSet, RefreshError>) {
+        let result = match answer {
+            Ok(_) => "ok",
+            Err(RefreshError::Rejected | RefreshError::IdentityChanged) => "invalid_grant",
+            Err(RefreshError::Misconfigured(_)) => "client_error",
+            Err(RefreshError::Unavailable { retry_after: Some(_) }) => "throttled",
+            Err(RefreshError::Unavailable { retry_after: None }) => "error",
+            Err(RefreshError::InDoubt(_)) => "timeout",
+        };
+        self.metrics.token_refreshes_total.with_label_values(&[provider.name(), "inline", result]).inc();
+    }
+
+    fn now(&self) -> Timestamp {
+        self.sessions.clock().now()
+    }
+}
+
+/// The newest of each kind of token; what the provider did not send anew is kept (behaviour R5, R12).
+fn merge(old: &Secrets, new: TokenSet, now: Timestamp) -> Secrets {
+    let (refresh_token, refresh_expires) = match new.refresh_token {
+        Some(token) => (Some(token), new.refresh_expires),
+        None => (old.refresh_token.clone(), old.refresh_expires),
+    };
+    Secrets {
+        access_token: new.access_token,
+        access_issued: now,
+        access_expires: new.access_expires,
+        refresh_token,
+        refresh_expires,
+        id_token: new.id_token.or_else(|| old.id_token.clone()),
+        claims: new.claims.unwrap_or_else(|| old.claims.clone()),
+        csrf_token: old.csrf_token.clone(),
+    }
+}

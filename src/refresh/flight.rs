@@ -1,0 +1,106 @@
+//! Single flight: of many callers with the same key one starts the work, all get its result.
+//!
+//! The work runs in a task of its own, so a caller that goes away cancels nothing (behaviour R3).
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+
+/// Work under way, by key.
+pub(super) struct Flights<K, T> {
+    under_way: Arc<Mutex<HashMap<K, Shared<BoxFuture<'static, Option<T>>>>>>,
+}
+
+/// Takes the key out again when the work is done, also if it panicked.
+struct Landing<K: Hash + Eq, T> {
+    key: K,
+    under_way: Arc<Mutex<HashMap<K, Shared<BoxFuture<'static, Option<T>>>>>>,
+}
+
+impl<K: Hash + Eq, T> Drop for Landing<K, T> {
+    fn drop(&mut self) {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+impl<K, T> Flights<K, T>
+where
+    K: Copy + Hash + Eq + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    pub(super) fn new() -> Self {
+        Self { under_way: Arc::default() }
+    }
+
+    /// The result of the work of this key: of the one under way, or of `work`, which is started now. `None` only if the
+    /// work panicked or its runtime went away.
+    pub(super) async fn join<W>(&self, key: K, work: impl FnOnce() -> W) -> Option<T>
+    where
+        W: Future<Output = T> + Send + 'static,
+    {
+        let flight = {
+            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            under_way
+                .entry(key)
+                .or_insert_with(|| {
+                    let landing = Landing { key, under_way: self.under_way.clone() };
+                    let work = work();
+                    let task = tokio::spawn(async move {
+                        let _landing = landing;
+                        work.await
+                    });
+                    task.map(Result::ok).boxed().shared()
+                })
+                .clone()
+        };
+        flight.await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_callers_one_work_and_a_gone_caller_cancels_nothing() {
+        let flights = Arc::new(Flights::<u8, usize>::new());
+        let runs = Arc::new(AtomicUsize::new(0));
+        let gate = Arc::new(Semaphore::new(0));
+        let start = |flights: Arc<Flights<u8, usize>>| {
+            let (runs, gate) = (runs.clone(), gate.clone());
+            tokio::spawn(async move {
+                flights
+                    .join(1, || async move {
+                        let _permit = gate.acquire().await;
+                        runs.fetch_add(1, Ordering::SeqCst) + 1
+                    })
+                    .await
+            })
+        };
+        let first = start(flights.clone());
+        let others: Vec<_> = (0..50).map(|_| start(flights.clone())).collect();
+        tokio::task::yield_now().await;
+        first.abort();
+        gate.add_permits(1);
+        for other in others {
+            assert_eq!(other.await.unwrap(), Some(1));
+        }
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+        assert!(flights.under_way.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_work_reaches_nobody_and_clears_the_place() {
+        let flights = Flights::<u8, usize>::new();
+        let panics = || async { panic!("deliberate") };
+        assert_eq!(flights.join(1, panics).await, None);
+        assert_eq!(flights.join(1, || async { 7 }).await, Some(7));
+    }
+}

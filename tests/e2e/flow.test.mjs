@@ -1,0 +1,387 @@
+// The whole way: Chromium, Cloakroom over TLS with Redis, a real Keycloak with strict refresh token rotation, and an
+// application that records what it is sent. Each test is a user of its own.
+import assert from 'node:assert/strict';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { call, fillForm, launch, logIn, newUser, shoot } from './lib/browser.mjs';
+import { logIn as logInByHand, tokenRequest } from './lib/form-login.mjs';
+import { client, startKeycloak } from './lib/keycloak.mjs';
+import { freePort, until } from './lib/net.mjs';
+import { logs } from './lib/paths.mjs';
+import { cloakroomBinary, makeCertificate, prepareProxy, startRedis } from './lib/servers.mjs';
+import { claimsOf, startElsewhere, startUpstream, tokenOf } from './lib/upstream.mjs';
+
+const SESSION = '__Host-session';
+const XSRF = 'XSRF-TOKEN';
+
+describe('behind Cloakroom', { concurrency: false }, () => {
+  let site, keycloak, redis, upstream, elsewhere, proxy, browser;
+  const started = [];
+  const users = [];
+
+  before(async () => {
+    const binary = cloakroomBinary();
+    const port = await freePort();
+    site = `https://localhost:${port}`;
+    const tls = makeCertificate();
+    const keep = async (server) => {
+      const it = await server;
+      started.push(it);
+      return it;
+    };
+    [keycloak, redis, upstream, elsewhere, browser] = await Promise.all([
+      keep(startKeycloak(site, { trust: tls.certificate })),
+      keep(startRedis()),
+      keep(startUpstream()),
+      keep(startElsewhere(`${site}/from/elsewhere?x=1`)),
+      launch(),
+    ]);
+    console.log(`e2e: Keycloak was ready after ${keycloak.seconds.toFixed(1)} s`);
+    proxy = await prepareProxy({ binary, port, tls, redis: redis.url, issuer: keycloak.issuer, upstreamPort: upstream.port });
+    started.push(proxy);
+    await proxy.start();
+  });
+
+  after(async () => {
+    await browser?.close();
+    for (const server of started.reverse()) await server.stop();
+  });
+
+  async function user() {
+    const it = await newUser(browser, site);
+    users.push(it);
+    return it;
+  }
+
+  /** A user who is logged in, with a tab at `path`. */
+  async function loggedIn(name, path = '/') {
+    const it = await user();
+    const page = await it.tab();
+    await logIn(page, `${site}${path}`, name);
+    return { ...it, page };
+  }
+
+  /** The last request the application got whose path begins with `path`. */
+  const last = (path) => upstream.at(path).at(-1);
+
+  /** Calls the API until the application sees a token other than `old`; every answer on the way must be 200. */
+  function tokenChanges(page, path, old) {
+    return until('the application sees a refreshed token', async () => {
+      const answer = await call(page, path);
+      assert.equal(answer.status, 200, answer.text);
+      const token = tokenOf(last(path).headers);
+      return token !== old && token;
+    }, { seconds: 40, every: 500 });
+  }
+
+  const expiryOf = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url')).exp * 1000;
+
+  function expired(token) {
+    return until('the access token has expired', () => Date.now() > expiryOf(token) + 500, { seconds: 40, every: 250 });
+  }
+
+  test('the provider rotates strictly: a refresh token is good once', async () => {
+    const callback = `${site}/auth/callback`;
+    const { code, verifier } = await logInByHand(keycloak.issuer, client, callback, 'bob', 'bob');
+    const form = { grant_type: 'authorization_code', code, redirect_uri: callback, code_verifier: verifier };
+    const first = await tokenRequest(keycloak.issuer, client, form);
+    assert.equal(first.status, 200, JSON.stringify(first.body));
+    const refresh = { grant_type: 'refresh_token', refresh_token: first.body.refresh_token };
+    assert.equal((await tokenRequest(keycloak.issuer, client, refresh)).status, 200);
+    const again = await tokenRequest(keycloak.issuer, client, refresh);
+    assert.equal(again.status, 400);
+    assert.equal(again.body.error, 'invalid_grant');
+  });
+
+  test('without a session a script gets 401 with a way to log in, never a redirect', async () => {
+    const page = await (await user()).tab();
+    await page.goto(`${site}/public/start`);
+    const before = upstream.seen.length;
+    const answer = await call(page, '/api/me');
+    assert.equal(answer.status, 401);
+    assert.match(answer.headers['content-type'], /^application\/problem\+json/);
+    assert.equal(answer.headers['cloakroom-error'], 'session_missing');
+    const problem = JSON.parse(answer.text);
+    assert.equal(problem.status, 401);
+    assert.equal(problem.code, 'session_missing');
+    assert.equal(new URL(problem.login_url, site).pathname, '/auth/login');
+    assert.equal(upstream.seen.length, before, 'the application was asked nothing');
+    const session = await call(page, '/auth/session');
+    assert.equal(session.status, 200);
+    assert.equal(JSON.parse(session.text).authenticated, false);
+    assert.equal((await call(page, '/auth/userinfo')).status, 401);
+  });
+
+  test('a navigation logs in and comes back exactly where it wanted to go', async () => {
+    const alice = await user();
+    const page = await alice.tab();
+    const deep = `${site}/shop/cart?item=7&colour=dark%20red`;
+    await page.goto(deep);
+    assert.ok(page.url().startsWith(keycloak.issuer), `at the provider, not at ${page.url()}`);
+    await shoot(page, '1-login-form');
+    await fillForm(page, 'alice');
+    await page.waitForURL(deep);
+    assert.equal(await page.locator('#user').textContent(), 'alice');
+    assert.equal(await page.locator('#path').textContent(), '/shop/cart?item=7&colour=dark%20red');
+    await shoot(page, '2-logged-in');
+    const session = JSON.parse((await call(page, '/auth/session')).text);
+    assert.equal(session.authenticated, true);
+    const userinfo = await call(page, '/auth/userinfo');
+    assert.equal(userinfo.status, 200);
+    assert.equal(JSON.parse(userinfo.text).preferred_username, 'alice');
+    assert.match(userinfo.headers['cache-control'], /no-store/);
+  });
+
+  test('the application gets the user’s token and nothing of ours or of a forger’s', async () => {
+    const { page } = await loggedIn('alice');
+    await page.evaluate(() => {
+      document.cookie = 'theme=dark; path=/; secure';
+    });
+    const answer = await call(page, '/api/me', {
+      headers: { Authorization: 'Bearer forged', 'X-User-Id': 'root', 'X-User-Name': 'root' },
+    });
+    assert.equal(answer.status, 200, answer.text);
+    assert.equal(JSON.parse(answer.text).user, 'alice');
+    const { headers } = last('/api/me');
+    const claims = claimsOf(headers);
+    assert.equal(claims.preferred_username, 'alice');
+    assert.equal(claims.azp, client.id);
+    assert.deepEqual(claims.realm_access.roles.filter((role) => /^(user|admin)$/.test(role)).sort(), ['admin', 'user']);
+    assert.equal(headers['x-user-id'], claims.sub);
+    assert.equal(headers['x-user-name'], 'alice');
+    assert.equal(headers.cookie, 'theme=dark');
+  });
+
+  test('the cookies in the browser’s jar are as hard as they can be', async () => {
+    const { page, cookie, cookies } = await loggedIn('alice');
+    await call(page, '/api/me');
+    const session = await cookie(SESSION);
+    assert.equal(session.domain, 'localhost', 'host-only: no leading dot');
+    assert.equal(session.path, '/');
+    assert.equal(session.httpOnly, true);
+    assert.equal(session.secure, true);
+    assert.equal(session.sameSite, 'Strict');
+    assert.match(session.value, /^[A-Za-z0-9_-]{43,64}$/);
+    const xsrf = await cookie(XSRF);
+    assert.equal(xsrf.httpOnly, false);
+    assert.equal(xsrf.secure, true);
+    assert.equal(xsrf.path, '/');
+    const readable = await page.evaluate(() => document.cookie);
+    assert.ok(readable.includes(`${XSRF}=`), readable);
+    assert.ok(!readable.includes(SESSION), readable);
+    for (const { name, secure } of await cookies()) assert.equal(secure, true, name);
+  });
+
+  test('an unsafe method needs the echoed CSRF token', async () => {
+    const { page, cookie } = await loggedIn('alice');
+    await call(page, '/api/me');
+    const token = decodeURIComponent((await cookie(XSRF)).value);
+    const good = await call(page, '/api/orders', { method: 'POST', headers: { 'X-XSRF-TOKEN': token }, body: 'coat' });
+    assert.equal(good.status, 200, good.text);
+    assert.equal(last('/api/orders').body, 'coat');
+    const count = upstream.at('/api/orders').length;
+    const other = await loggedIn('bob');
+    await call(other.page, '/api/me');
+    const stranger = decodeURIComponent((await other.cookie(XSRF)).value);
+    for (const headers of [{}, { 'X-XSRF-TOKEN': 'guess' }, { 'X-XSRF-TOKEN': stranger }]) {
+      const bad = await call(page, '/api/orders', { method: 'POST', headers, body: 'coat' });
+      assert.equal(bad.status, 403, JSON.stringify(headers));
+      assert.equal(JSON.parse(bad.text).code, 'csrf_failed');
+    }
+    assert.equal(upstream.at('/api/orders').length, count, 'the application saw none of the refused requests');
+  });
+
+  test('an expired token is refreshed, again and again, and the browser notices nothing', async () => {
+    const { page, cookie } = await loggedIn('alice');
+    await call(page, '/api/tick');
+    const ticket = (await cookie(SESSION)).value;
+    const first = tokenOf(last('/api/tick').headers);
+    const second = await tokenChanges(page, '/api/tick', first);
+    // Strict rotation: a third token comes only if the refresh token of the second was kept.
+    const third = await tokenChanges(page, '/api/tick', second);
+    assert.equal(new Set([first, second, third]).size, 3);
+    assert.equal(claimsOf(last('/api/tick').headers).preferred_username, 'alice');
+    assert.equal((await cookie(SESSION)).value, ticket, 'a refresh does not rotate the session');
+  });
+
+  test('twenty calls at once on an expired token are all served by one refresh', async () => {
+    const { page } = await loggedIn('bob');
+    await call(page, '/api/burst');
+    const old = tokenOf(last('/api/burst').headers);
+    await expired(old);
+    const count = upstream.at('/api/burst').length;
+    const answers = await page.evaluate(() =>
+      Promise.all(Array.from({ length: 20 }, async (_, n) => (await fetch(`/api/burst?n=${n}`)).status)),
+    );
+    assert.deepEqual(answers, Array(20).fill(200));
+    const burst = upstream.at('/api/burst').slice(count);
+    assert.equal(burst.length, 20);
+    const tokens = new Set(burst.map((request) => tokenOf(request.headers)));
+    assert.equal(tokens.size, 1, 'one refresh serves them all');
+    assert.ok(!tokens.has(old));
+    assert.ok(expiryOf([...tokens][0]) > Date.now());
+    // Had a refresh token been shown twice, Keycloak would have ended the session: the next refresh tells.
+    await tokenChanges(page, '/api/burst', [...tokens][0]);
+  });
+
+  test('a link on another site finds the live session, in spite of SameSite=Strict', async () => {
+    const { page } = await loggedIn('alice');
+    await page.goto(elsewhere.url);
+    const asked = [];
+    page.on('request', (request) => asked.push(request.url()));
+    await page.locator('a').click();
+    await page.waitForURL(`${site}/from/elsewhere?x=1`);
+    await until('the page of the application', () => page.locator('#user').textContent({ timeout: 1000 }));
+    assert.equal(await page.locator('#user').textContent(), 'alice');
+    assert.deepEqual(asked.filter((url) => url.startsWith(keycloak.origin)), [], 'the provider was not asked');
+  });
+
+  test('two tabs that both begin a login both end on their own path', async () => {
+    const alice = await user();
+    const [one, two] = [await alice.tab(), await alice.tab()];
+    await one.goto(`${site}/tab/one?a=1`);
+    await two.goto(`${site}/tab/two?b=2`);
+    for (const tab of [one, two]) assert.ok(tab.url().startsWith(keycloak.issuer));
+    await fillForm(one, 'alice');
+    await one.waitForURL(`${site}/tab/one?a=1`);
+    // Keycloak's own page may notice the other tab's login and go on by itself; if not, the form is sent.
+    await until('the second tab is back', async () => {
+      if (two.url() === `${site}/tab/two?b=2`) return true;
+      if (await two.locator('#kc-login').isVisible()) await fillForm(two, 'alice');
+      return false;
+    }, { every: 500 });
+    for (const tab of [one, two]) {
+      assert.equal(await tab.locator('#user').textContent(), 'alice');
+      assert.equal((await call(tab, '/api/me')).status, 200);
+    }
+    await shoot(two, '3-second-tab');
+  });
+
+  test('logout ends the session here and at the provider', async () => {
+    const { page, cookie, cookies, context } = await loggedIn('alice');
+    await call(page, '/api/me');
+    const ticket = await cookie(SESSION);
+    const xsrf = decodeURIComponent((await cookie(XSRF)).value);
+    assert.equal((await call(page, '/auth/logout', { method: 'POST' })).status, 403, 'not without the CSRF token');
+    assert.equal((await call(page, '/api/me')).status, 200);
+    const answer = await call(page, '/auth/logout', {
+      method: 'POST',
+      headers: { 'X-XSRF-TOKEN': xsrf, Accept: 'application/json' },
+    });
+    assert.equal(answer.status, 200, answer.text);
+    const { redirect } = JSON.parse(answer.text);
+    assert.ok(redirect.startsWith(keycloak.issuer), redirect);
+    await page.goto(redirect);
+    await page.waitForURL((url) => url.origin === site && url.pathname === '/auth/logged-out');
+    await shoot(page, '4-logged-out');
+    assert.equal((await cookies()).find(({ name }) => name === SESSION), undefined);
+    const refused = await call(page, '/api/me');
+    assert.equal(refused.status, 401);
+    assert.equal(JSON.parse(refused.text).code, 'session_missing');
+    await page.goto(`${site}/`);
+    await page.locator('#kc-login').waitFor();
+    assert.ok(page.url().startsWith(keycloak.issuer), 'the provider asks for the password again');
+    // A copy of the old cookie opens nothing.
+    await context.addCookies([ticket]);
+    const copy = await context.newPage();
+    await copy.goto(`${site}/public/start`);
+    assert.equal((await call(copy, '/api/me')).status, 401);
+  });
+
+  test('a logout at the provider ends the session here (back-channel)', async () => {
+    const { page } = await loggedIn('alice');
+    assert.equal((await call(page, '/api/me')).status, 200);
+    const tab = await page.context().newPage();
+    await tab.goto(`${keycloak.issuer}/protocol/openid-connect/logout`);
+    await tab.locator('#kc-logout').click();
+    await until('the API refuses', async () => (await call(page, '/api/me')).status === 401, { seconds: 10 });
+  });
+
+  test('a callback is worth nothing in another browser', async () => {
+    const victim = await user();
+    const page = await victim.tab();
+    const deep = `${site}/shop/mine`;
+    await page.goto(deep);
+    // The browser is stopped on its way back, code in hand.
+    const devtools = await victim.context.newCDPSession(page);
+    const stolen = new Promise((resolve) => {
+      devtools.on('Fetch.requestPaused', ({ requestId, request }) => {
+        resolve(request.url);
+        devtools.send('Fetch.failRequest', { requestId, errorReason: 'Aborted' }).catch(() => {});
+      });
+    });
+    await devtools.send('Fetch.enable', { patterns: [{ urlPattern: `${site}/auth/callback*`, requestStage: 'Request' }] });
+    await fillForm(page, 'alice');
+    const callback = await stolen;
+    await devtools.detach();
+    assert.ok(new URL(callback).searchParams.get('code'));
+
+    const bare = await user();
+    const begun = await user();
+    const begunPage = await begun.tab();
+    await begunPage.goto(`${site}/shop/other`);
+    for (const [foreign, tab] of [[bare, await bare.tab()], [begun, begunPage]]) {
+      const answer = await tab.goto(callback);
+      assert.ok(answer.status() >= 400 && answer.status() < 500, `status ${answer.status()}`);
+      assert.equal(await foreign.cookie(SESSION), undefined);
+      await shoot(tab, '5-foreign-callback');
+    }
+    // Nothing was redeemed: in its own browser the same address still ends the login.
+    await page.goto(callback);
+    await page.waitForURL(deep);
+    assert.equal(await page.locator('#user').textContent(), 'alice');
+    // And once only.
+    const again = await (await user()).tab();
+    assert.ok((await again.goto(callback)).status() >= 400);
+  });
+
+  test('sessions outlive a restart of the proxy', async () => {
+    const { page, cookie } = await loggedIn('bob', '/before');
+    const ticket = (await cookie(SESSION)).value;
+    await proxy.stop();
+    await proxy.start();
+    await page.goto(`${site}/after`);
+    assert.equal(page.url(), `${site}/after`);
+    assert.equal(await page.locator('#user').textContent(), 'bob');
+    assert.equal((await cookie(SESSION)).value, ticket);
+  });
+
+  test('no browser was ever shown a token', async () => {
+    const tokens = upstream.tokens();
+    assert.ok(tokens.length >= 10, `only ${tokens.length} tokens came to the application`);
+    let records = 0;
+    for (const it of users) {
+      const cookies = JSON.stringify(await it.context.cookies());
+      for (const { url, text } of [...(await it.seen()), { url: 'the cookie jar', text: cookies }]) {
+        records += 1;
+        for (const token of tokens) {
+          // The signature alone is enough to know a token by.
+          for (const part of [token, token.split('.')[2]]) {
+            assert.ok(!text.includes(part) && !url.includes(part), `an access token was shown at ${url}`);
+          }
+        }
+        if (url.startsWith(site) && new URL(url).pathname !== '/auth/logout') {
+          assert.doesNotMatch(text, /eyJ[\w-]{10,}\.eyJ[\w-]{10,}\./, `a JWT was shown at ${url}`);
+        }
+      }
+    }
+    assert.ok(records > 100, `only ${records} records were looked through`);
+  });
+
+  test('nor did one get into the proxy’s log or metrics', async () => {
+    const metrics = await fetch(`${proxy.admin}/metrics`, { headers: { authorization: `Bearer ${proxy.adminToken}` } });
+    assert.equal(metrics.status, 200);
+    const texts = [await metrics.text()];
+    for (const name of readdirSync(logs)) {
+      if (name.startsWith('cloakroom')) texts.push(readFileSync(join(logs, name), 'utf8'));
+    }
+    const tickets = [];
+    for (const it of users) tickets.push((await it.cookie(SESSION))?.value);
+    const secrets = [...upstream.tokens(), ...tickets.filter(Boolean), client.secret];
+    for (const text of texts) {
+      for (const secret of secrets) assert.ok(!text.includes(secret), 'a secret is in the log or in the metrics');
+      assert.doesNotMatch(text, /[?&]code=/);
+    }
+  });
+});

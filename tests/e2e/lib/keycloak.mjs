@@ -1,0 +1,86 @@
+// A real Keycloak on loopback: fetched once from Maven's repository, started in development mode with our realm.
+//
+//   node lib/keycloak.mjs fetch             only fetch it
+//   node lib/keycloak.mjs [SITE-ORIGIN]     start it, log in once to prove it, keep it until Ctrl-C
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { logs, suite, work } from './paths.mjs';
+import { start } from './process.mjs';
+import { freePort } from './net.mjs';
+import { logIn } from './form-login.mjs';
+
+export const version = '26.7.4';
+const home = join(work, `keycloak-${version}`);
+const unpackPlugin = 'org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack';
+
+/** The client as `realm.json` has it. */
+export const client = { id: 'cloakroom', secret: 'cloakroom-secret' };
+
+/** Fetches and unpacks the distribution unless it lies there already. */
+export function fetchKeycloak() {
+  if (existsSync(join(home, 'bin', 'kc.sh'))) return;
+  console.log(`e2e: fetching Keycloak ${version} with Maven (about 180 MB, once) …`);
+  const fresh = join(work, 'unpack');
+  rmSync(fresh, { recursive: true, force: true });
+  mkdirSync(fresh, { recursive: true });
+  const maven = spawnSync(
+    'mvn',
+    [
+      '--batch-mode', '-Dstyle.color=never', '--no-transfer-progress', '--quiet', unpackPlugin,
+      `-Dartifact=org.keycloak:keycloak-quarkus-dist:${version}:zip`, `-DoutputDirectory=${fresh}`,
+    ],
+    // Outside the project, so that Maven's marker files land in the folder that is thrown away.
+    { cwd: fresh, stdio: ['ignore', 'inherit', 'inherit'] },
+  );
+  if (maven.error) throw new Error(`mvn could not be started: ${maven.error.message}`);
+  if (maven.status !== 0) throw new Error(`mvn ended with ${maven.status}`);
+  // The rename comes last: a fetch that was cut off is never taken for a whole one.
+  renameSync(join(fresh, `keycloak-${version}`), home);
+  rmSync(fresh, { recursive: true, force: true });
+}
+
+/**
+ * Starts Keycloak with the realm of `realm.json`, its URLs moved to `site`, the origin under test.
+ * `trust` is a PEM file Keycloak trusts when it calls the site (back-channel logout).
+ */
+export async function startKeycloak(site, { trust } = {}) {
+  fetchKeycloak();
+  const port = await freePort();
+  const origin = `http://127.0.0.1:${port}`;
+  const realm = readFileSync(join(suite, 'realm.json'), 'utf8').replaceAll('https://localhost:8443', site);
+  const imports = join(home, 'data', 'import');
+  mkdirSync(imports, { recursive: true });
+  writeFileSync(join(imports, 'cloakroom-realm.json'), realm);
+  const begun = Date.now();
+  const args = [
+    'start-dev', '--import-realm', '--db=dev-mem', '--http-host=127.0.0.1', `--http-port=${port}`,
+    `--hostname=${origin}`, ...(trust ? [`--truststore-paths=${trust}`] : []),
+  ];
+  const server = start('Keycloak', join(home, 'bin', 'kc.sh'), args, {
+    log: join(logs, 'keycloak.log'),
+    // The first compiler only: nearly halves the start, and nobody measures this Keycloak's speed.
+    env: { JAVA_OPTS_KC_HEAP: '-Xms64m -Xmx768m', JAVA_OPTS_APPEND: '-XX:TieredStopAtLevel=1' },
+  });
+  const issuer = `${origin}/realms/cloakroom`;
+  await server.ready(async () => {
+    const answer = await fetch(`${issuer}/.well-known/openid-configuration`, { signal: AbortSignal.timeout(5000) });
+    return answer.ok && (await answer.json()).issuer === issuer;
+  }, 240);
+  return { origin, issuer, seconds: (Date.now() - begun) / 1000, log: server.log, stop: () => server.stop() };
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const argument = process.argv[2];
+  if (argument === 'fetch') {
+    fetchKeycloak();
+  } else {
+    const site = argument ?? 'https://localhost:8443';
+    const keycloak = await startKeycloak(site);
+    console.log(`e2e: Keycloak is ready after ${keycloak.seconds.toFixed(1)} s: ${keycloak.issuer}`);
+    const { code } = await logIn(keycloak.issuer, client, `${site}/auth/callback`, 'alice', 'alice');
+    console.log(`e2e: alice's login through the form gave a code of ${code.length} characters; Ctrl-C ends it`);
+    if (argument === undefined && process.env.CI) await keycloak.stop();
+  }
+}
