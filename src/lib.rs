@@ -1,6 +1,8 @@
 //! Cloakroom, the edge proxy that keeps OAuth tokens out of the browser.
 //!
 //! The map, top to bottom; dependencies point downwards only:
+//! - [`listener`]: a connection before it is a request: deadlines, TLS, counting;
+//! - [`admin`]: probes and metrics on a listener of their own;
 //! - [`demo`]: an embedded OpenID provider, a sample API and page, for `cloakroom demo` and for tests;
 //! - [`listener`]: a connection before it is a request: deadlines, TLS, counting;
 //! - [`admin`]: probes and metrics on a listener of their own;
