@@ -6,6 +6,7 @@
 //! - [`demo`]: an embedded OpenID provider, a sample API and page, for `cloakroom demo` and for tests;
 //! - [`listener`]: a connection before it is a request: deadlines, TLS, counting;
 //! - [`admin`]: probes and metrics on a listener of their own;
+//! - [`proxy`]: the hooks of Pingora, thin;
 //! - [`gate`]: what happens to a request before it goes upstream;
 //! - [`login`]: login, callback, logout, who am I;
 //! - [`refresh`]: fresh access tokens, one refresh for all who wait;
@@ -27,6 +28,7 @@ pub mod listener;
 pub mod login;
 pub mod oidc;
 pub mod primitives;
+pub mod proxy;
 pub mod refresh;
 pub mod routing;
 pub mod session;

@@ -89,7 +89,8 @@ mod tests {
     #[test]
     fn d4_everything_is_escaped() {
         let evil = "\"><script>alert(1)</script>";
-        let page = Page { heading: evil, text: evil, link: Some((evil, evil)), form: Some((evil, evil, evil)), code: None };
+        let page =
+            Page { heading: evil, text: evil, link: Some((evil, evil)), form: Some((evil, evil, evil)), code: None };
         let html = body(page.answer());
         assert!(!html.contains("<script>alert"), "{html}");
         assert!(!body(continue_to(evil)).contains("<script>alert"));

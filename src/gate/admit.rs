@@ -294,7 +294,8 @@ impl Gate {
 }
 
 /// An error as a page or as JSON, whichever the client reads.
-pub(crate) fn refusal(request: &Request<'_>, code: Code, text: &str) -> Answer {
+#[must_use]
+pub fn refusal(request: &Request<'_>, code: Code, text: &str) -> Answer {
     if wants_page(request.headers) {
         Page { heading: code.title(), text, link: None, form: None, code: Some(code) }.answer()
     } else {

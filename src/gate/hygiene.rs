@@ -46,14 +46,17 @@ impl Hygiene {
     }
 
     fn is_reserved(&self, name: &str) -> bool {
-        if name.as_bytes().contains(&b'_') { self.is_reserved_plain(&name.replace('_', "-")) } else { self.is_reserved_plain(name) }
+        if name.as_bytes().contains(&b'_') {
+            self.is_reserved_plain(&name.replace('_', "-"))
+        } else {
+            self.is_reserved_plain(name)
+        }
     }
 
     fn is_reserved_plain(&self, name: &str) -> bool {
         // The common fields (accept, host, user-agent …) leave at the first letter.
         let suspicious = matches!(name.as_bytes().first(), Some(b'a' | b'c' | b'f' | b't' | b'x'));
-        (suspicious
-            && (RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))))
+        (suspicious && (RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))))
             || self.identity.iter().any(|identity| identity == name)
     }
 }
@@ -76,16 +79,32 @@ mod tests {
     #[test]
     fn h1_identity_and_forwarding_headers_go_in_every_spelling() {
         let bad = [
-            "authorization", "x-user-id", "x_user_id", "x-user_id", "x_user-id", "remote-user", "remote_user",
-            "forwarded", "x-forwarded-for", "x_forwarded_for", "x-forwarded-anything", "x-original-url",
-            "x_original_host", "x-real-ip", "x_real_ip", "x-rewrite-url", "x-http-method-override", "x-user-context",
+            "authorization",
+            "x-user-id",
+            "x_user_id",
+            "x-user_id",
+            "x_user-id",
+            "remote-user",
+            "remote_user",
+            "forwarded",
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x-forwarded-anything",
+            "x-original-url",
+            "x_original_host",
+            "x-real-ip",
+            "x_real_ip",
+            "x-rewrite-url",
+            "x-http-method-override",
+            "x-user-context",
         ];
         assert_eq!(unwanted(&bad).len(), bad.len());
     }
 
     #[test]
     fn other_headers_stay() {
-        let good = ["accept", "host", "user-agent", "x-request-id", "x-xsrf-token", "x-user-idx", "content-type", "cookie"];
+        let good =
+            ["accept", "host", "user-agent", "x-request-id", "x-xsrf-token", "x-user-idx", "content-type", "cookie"];
         assert!(unwanted(&good).is_empty());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
 
-pub use admit::Gate;
+pub use admit::{Gate, refusal};
 pub use client::{Client, Connection, Scheme};
 pub use hygiene::Hygiene;
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use http::HeaderValue;
 use prometheus::IntGauge;
 
 use crate::telemetry::metrics::Metrics;
@@ -30,6 +31,8 @@ pub struct Connection {
     started: AtomicBool,
     /// HTTP/1: the header of the request being read is complete.
     header_complete: AtomicBool,
+    /// The peer's address as a header value, written out once a connection.
+    peer_text: HeaderValue,
     count: Count,
 }
 
@@ -54,7 +57,15 @@ impl Connection {
         count: Count,
     ) -> Self {
         let (started, header_complete) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { listener, tls, server_name, peer, local, started, header_complete, count }
+        let peer_text = HeaderValue::from_str(&peer.ip().to_canonical().to_string());
+        let peer_text = peer_text.unwrap_or(HeaderValue::from_static("unknown"));
+        Self { listener, tls, server_name, peer, local, started, header_complete, peer_text, count }
+    }
+
+    /// The peer's address as a header value.
+    #[must_use]
+    pub fn peer_text(&self) -> &HeaderValue {
+        &self.peer_text
     }
 
     /// Runs the work of one request such that [`request_began`] finds this connection.

@@ -94,7 +94,8 @@ impl Logins {
         let code = code.filter(|code| !code.is_empty()).ok_or(Failed::Request("code_missing"))?;
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
         let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
-        let login = redeemed.map_err(|e| if e.is_transient() { Failed::Unreachable(e) } else { Failed::Untrusted(e) })?;
+        let login =
+            redeemed.map_err(|e| if e.is_transient() { Failed::Unreachable(e) } else { Failed::Untrusted(e) })?;
 
         let open = self.begin(visit, provider, login).await?;
         self.end_former(visit, &record).await;
@@ -186,7 +187,8 @@ impl Logins {
 
 fn failure_page(code: Code, text: &str, again: &str, provider_error: &str) -> Answer {
     let text = if provider_error.is_empty() { text.to_owned() } else { format!("{text} ({provider_error})") };
-    let page = Page { heading: code.title(), text: &text, link: Some((again, "Log in again")), form: None, code: Some(code) };
+    let page =
+        Page { heading: code.title(), text: &text, link: Some((again, "Log in again")), form: None, code: Some(code) };
     page.answer().header(http::header::VARY, HeaderValue::from_static("Cookie"))
 }
 

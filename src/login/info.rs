@@ -9,9 +9,8 @@ use crate::session::model::Secrets;
 use crate::session::open::Open;
 
 /// Claims that `/auth/session` shows; `/auth/userinfo` has all.
-const PROFILE_CLAIMS: [&str; 9] = [
-    "sub", "name", "preferred_username", "given_name", "family_name", "email", "email_verified", "picture", "locale",
-];
+const PROFILE_CLAIMS: [&str; 9] =
+    ["sub", "name", "preferred_username", "given_name", "family_name", "email", "email_verified", "picture", "locale"];
 
 impl Logins {
     /// `GET /auth/userinfo`.

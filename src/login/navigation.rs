@@ -1,7 +1,7 @@
 //! What kind of request a browser makes, by Fetch Metadata where it sends it (behaviour L11).
 
-use http::header::{ACCEPT, HeaderMap, UPGRADE};
 use http::Method;
+use http::header::{ACCEPT, HeaderMap, UPGRADE};
 
 /// Whether the user goes to a page, so that a login may start. Frames, prefetches, scripts, event streams and WebSockets
 /// are no navigation.
@@ -78,7 +78,10 @@ mod tests {
         assert!(!check(Method::GET, &[("accept", "application/json")]));
         assert!(!check(Method::GET, &[("accept", "text/html"), ("x-requested-with", "XMLHttpRequest")]));
         assert!(!check(Method::GET, &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")]));
-        assert!(!check(Method::GET, &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("accept", "text/html")]));
+        assert!(!check(
+            Method::GET,
+            &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("accept", "text/html")]
+        ));
         assert!(!check(Method::GET, &[page[0], page[1], ("sec-purpose", "prefetch;prerender")]));
         assert!(!check(Method::GET, &[page[0], page[1], ("upgrade", "websocket")]));
         assert!(!check(Method::GET, &[("accept", "text/event-stream")]));

@@ -78,8 +78,10 @@ impl Logins {
         match self.redirect(visit, provider, &return_to, &wishes, &fresh).await {
             Ok(location) => {
                 let cookie = self.sessions.cookies().set_login(&fresh.binding, LOGIN_LIFE);
-                Answer::redirect(location.as_str())
-                    .map_or_else(|| internal(visit, "the authorization address is no header value"), |a| a.cookie(cookie))
+                Answer::redirect(location.as_str()).map_or_else(
+                    || internal(visit, "the authorization address is no header value"),
+                    |a| a.cookie(cookie),
+                )
             }
             Err(StartError::NotReady) => {
                 self.count_login(provider, "failure", "provider_unavailable");

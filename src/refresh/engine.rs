@@ -105,7 +105,9 @@ impl Refresher {
         }
         let now = self.sessions.clock().now();
         let result = match self.pauses.get(open.key()) {
-            Some(pause) if pause.generation == open.generation() && now < pause.until => Refreshed::Failed(pause.failure),
+            Some(pause) if pause.generation == open.generation() && now < pause.until => {
+                Refreshed::Failed(pause.failure)
+            }
             _ if !open.has_refresh_token() => Refreshed::Failed(Failure::NoRefreshToken),
             _ => self.wait(&open, profile, now).await,
         };
@@ -197,7 +199,9 @@ impl Refresher {
                 Err(error) => tracing::warn!(%error, "refreshed tokens are held until the store takes them"),
             }
             if started.elapsed() > STORE_PATIENCE {
-                tracing::error!("refreshed tokens could not be stored and are given up; the session may have to log in");
+                tracing::error!(
+                    "refreshed tokens could not be stored and are given up; the session may have to log in"
+                );
                 return Refreshed::Failed(Failure::Store);
             }
             tokio::time::sleep(pause).await;

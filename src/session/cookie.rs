@@ -301,7 +301,10 @@ mod tests {
             format!("__Host-session={}; HttpOnly; SameSite=Strict; Secure; Path=/", id.expose())
         );
         assert_eq!(text(cookies().set_csrf("t")), "XSRF-TOKEN=t; SameSite=Strict; Secure; Path=/");
-        assert!(text(cookies().set_login("b", Duration::from_secs(600))).contains("SameSite=Lax; Secure; Path=/; Max-Age=600"));
+        assert!(
+            text(cookies().set_login("b", Duration::from_secs(600)))
+                .contains("SameSite=Lax; Secure; Path=/; Max-Age=600")
+        );
         let cleared: Vec<_> = cookies().clear().into_iter().map(|v| text(Some(v))).collect();
         assert_eq!(cleared[0], "__Host-session=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0");
         assert_eq!(cleared[1], "XSRF-TOKEN=; SameSite=Strict; Secure; Path=/; Max-Age=0");

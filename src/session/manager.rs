@@ -259,7 +259,12 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError`]; the caller holds the secrets and tries again (behaviour R4).
-    pub async fn write(&self, key: &SessionKey, read: &Record, secrets: &Secrets) -> Result<(Swap, Record), SessionError> {
+    pub async fn write(
+        &self,
+        key: &SessionKey,
+        read: &Record,
+        secrets: &Secrets,
+    ) -> Result<(Swap, Record), SessionError> {
         let mut record = read.clone();
         record.version += 1;
         record.generation += 1;

@@ -1,0 +1,65 @@
+//! `fail_to_proxy`: an error becomes an answer, here and nowhere else. Nothing internal reaches the client.
+
+use pingora::prelude::{Error, ErrorSource, ErrorType, Session};
+use pingora_proxy::FailToProxy;
+
+use super::{Context, request, respond, upstream};
+use crate::answer::Code;
+use crate::gate;
+
+/// Answers an error if the client can still be answered.
+pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    let gone = *error.esource() == ErrorSource::Downstream
+        && matches!(error.etype(), ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed);
+    if gone {
+        return FailToProxy { error_code: 0, can_reuse_downstream: false };
+    }
+    let code = code(error);
+    let status = code.status().as_u16();
+    if let Some(pass) = &ctx.pass
+        && *error.esource() == ErrorSource::Upstream
+    {
+        pass.route.upstream.metrics().failed(code.as_str());
+    }
+    if code == Code::Internal {
+        tracing::error!(%error, "a request failed");
+    } else {
+        tracing::debug!(%error, code = code.as_str(), "a request failed");
+    }
+    if session.response_written().is_none() {
+        let answer = gate::refusal(&request::view(session.req_header(), session, ctx), code, text(code));
+        if let Err(error) = respond::write(session, ctx, answer).await {
+            tracing::debug!(%error, "an error could not be told to the client");
+        }
+    }
+    FailToProxy { error_code: status, can_reuse_downstream: false }
+}
+
+fn code(error: &Error) -> Code {
+    match error.etype() {
+        ErrorType::HTTPStatus(431) => Code::HeaderTooLarge,
+        kind if *kind == upstream::TOO_LONG => Code::BodyTooLarge,
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error if *error.esource() == ErrorSource::Downstream => {
+            Code::BadRequest
+        }
+        ErrorType::HTTPStatus(400..=499) => Code::BadRequest,
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::SocketError
+        | ErrorType::BindError => Code::UpstreamUnavailable,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Code::UpstreamTimeout,
+        _ if *error.esource() == ErrorSource::Upstream => Code::UpstreamFailed,
+        _ if *error.esource() == ErrorSource::Downstream => Code::BadRequest,
+        _ => Code::Internal,
+    }
+}
+
+fn text(code: Code) -> &'static str {
+    match code {
+        Code::UpstreamUnavailable | Code::UpstreamTimeout | Code::UpstreamFailed => "Please try again in a moment.",
+        Code::HeaderTooLarge => "Deleting this site's cookies may help.",
+        _ => "",
+    }
+}

@@ -1,0 +1,129 @@
+//! The only Pingora [`ProxyHttp`] code: one file a hook. A hook reads the request, calls one function, writes the
+//! answer; what is decided is decided in [`crate::gate`].
+
+mod failure;
+mod request;
+mod respond;
+mod response;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::{Error, HttpPeer, ProxyHttp, Session};
+use pingora_proxy::FailToProxy;
+
+use crate::gate::{Gate, Pass};
+use crate::listener::{self, Connection};
+use crate::telemetry::handles::InFlight;
+
+/// Cloakroom as Pingora runs it.
+pub struct Proxy {
+    gate: Arc<Gate>,
+}
+
+/// What is remembered from hook to hook of one request.
+pub struct Context {
+    connection: Option<Arc<Connection>>,
+    started: Instant,
+    pass: Option<Box<Pass>>,
+    in_flight: Option<InFlight>,
+    /// Endpoint of the present attempt.
+    address: Option<SocketAddr>,
+    /// Endpoint that could not be reached.
+    failed: Option<SocketAddr>,
+    upstream_started: Option<Instant>,
+    body_bytes: u64,
+    /// Status of an answer of our own.
+    answered: Option<StatusCode>,
+}
+
+impl Proxy {
+    /// In front of everything that the gate knows.
+    #[must_use]
+    pub fn new(gate: Arc<Gate>) -> Self {
+        Self { gate }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context {
+            connection: listener::request_began(),
+            started: Instant::now(),
+            pass: None,
+            in_flight: None,
+            address: None,
+            failed: None,
+            upstream_started: None,
+            body_bytes: 0,
+            answered: None,
+        }
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> pingora::Result<()> {
+        request::check_limits(session.req_header())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+        request::filter(&self.gate, session, ctx).await
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+        upstream::peer(session, ctx)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        upstream::failed_to_connect(ctx, error)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        upstream::request(session, upstream_request, ctx)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        upstream::body(body, end_of_stream, ctx)
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        response::filter(&self.gate, upstream_response, ctx)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        failure::answer(session, error, ctx).await
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        response::finished(session, error, ctx);
+    }
+}

@@ -1,0 +1,136 @@
+//! Towards the upstream: which endpoint, which headers, how much body.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
+
+use super::Context;
+use crate::config::settings::Token;
+use crate::gate::Pass;
+use crate::session::cookie::Foreign;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// A body longer than the route takes.
+pub(super) const TOO_LONG: ErrorType = ErrorType::HTTPStatus(413);
+
+/// An endpoint of the route's upstream; not the one that has just failed, if there is another.
+pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+    let pass = ctx.pass.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was decided"))?;
+    let upstream = &pass.route.upstream;
+    let Some(address) = upstream.pick_except(ctx.failed) else {
+        return Error::e_explain(ErrorType::ConnectNoRoute, "the upstream has no endpoint");
+    };
+    ctx.address = Some(address);
+    ctx.upstream_started = Some(Instant::now());
+    let mut peer = upstream.peer(address);
+    if session.is_upgrade_req() {
+        // A tunnel may be silent for as long as both ends like.
+        session.set_read_timeout(None);
+        peer.options.read_timeout = None;
+    }
+    Ok(Box::new(peer))
+}
+
+/// Nothing was sent yet, so another endpoint may be tried whatever the method.
+pub(super) fn failed_to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    if let Some(pass) = &ctx.pass {
+        pass.route.upstream.metrics().failed("connect");
+    }
+    ctx.failed = ctx.address;
+    error.set_retry(true);
+    error
+}
+
+/// Our cookies leave; token, identity and forwarding headers enter; the path is the canonical one. Runs for every
+/// attempt on a fresh copy of the client's header.
+pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
+    ctx.body_bytes = 0;
+    let Some(pass) = &ctx.pass else { return Ok(()) };
+    set_path(request, pass)?;
+    match &pass.cookies {
+        Foreign::Unchanged => {}
+        Foreign::Nothing => {
+            request.remove_header(&COOKIE);
+        }
+        Foreign::Field(value) => request.insert_header(COOKIE, value.clone())?,
+    }
+    if let Some(open) = &pass.session {
+        let authorization = match pass.route.token {
+            Token::None => None,
+            Token::Access => open.authorization(),
+            Token::Id => open.id_authorization(),
+        };
+        if let Some(value) = authorization {
+            request.insert_header(AUTHORIZATION, value.clone())?;
+        }
+        for (name, claim) in &pass.route.identity_headers {
+            if let Some(value) = open.identity(*claim) {
+                request.insert_header(name.clone(), value.clone())?;
+            }
+        }
+    }
+    forwarded(session, request, pass, ctx)
+}
+
+fn set_path(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {
+    let absolute_form = request.raw_path().first() != Some(&b'/');
+    let path = match &pass.path {
+        Some(path) => path.as_str(),
+        None if absolute_form => request.uri.path(),
+        None => return Ok(()),
+    };
+    let target = match request.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    request.set_raw_path(target.as_bytes())
+}
+
+/// Rebuilt from what we know ourselves; a client's own were removed (behaviour H2).
+fn forwarded(session: &Session, request: &mut RequestHeader, pass: &Pass, ctx: &Context) -> pingora::Result<()> {
+    let connection = ctx.connection.as_ref();
+    let peer = match connection {
+        Some(connection) => connection.peer_text().clone(),
+        None => HeaderValue::from_str(&pass.client.ip.to_string()).map_err(|_| Error::new(ErrorType::InternalError))?,
+    };
+    let chain = match &pass.client.chain {
+        Some(before) => {
+            let chain = [before.as_bytes(), b", ", peer.as_bytes()].concat();
+            HeaderValue::from_bytes(&chain).map_err(|_| Error::new(ErrorType::InternalError))?
+        }
+        None => peer,
+    };
+    request.insert_header(FORWARDED_FOR, chain)?;
+    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(pass.client.scheme.as_str()))?;
+    let host = pass.client.host.clone().or_else(|| host(session.req_header()));
+    if let Some(host) = host {
+        request.insert_header(FORWARDED_HOST, host)?;
+    }
+    Ok(())
+}
+
+fn host(request: &RequestHeader) -> Option<HeaderValue> {
+    match request.headers.get(HOST) {
+        Some(host) => Some(host.clone()),
+        None => HeaderValue::from_str(request.uri.authority()?.as_str()).ok(),
+    }
+}
+
+/// Counts the body and stops at the route's limit.
+pub(super) fn body(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Context) -> pingora::Result<()> {
+    // An empty last frame from HTTP/2 would end a chunked body twice and poison the upstream connection (Pingora #935).
+    if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+        *body = None;
+    }
+    let Some(pass) = &ctx.pass else { return Ok(()) };
+    ctx.body_bytes += body.as_ref().map_or(0, |piece| u64::try_from(piece.len()).unwrap_or(u64::MAX));
+    if ctx.body_bytes > pass.route.max_body {
+        return Error::e_explain(TOO_LONG, "the body is longer than the route takes");
+    }
+    Ok(())
+}
