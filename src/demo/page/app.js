@@ -78,11 +78,14 @@ function noticeRefresh(before, now) {
 }
 
 function offerLogin(problem) {
+  // Nothing more to see until somebody logs in, and no reason to announce it every few seconds.
+  $("repeat").checked = false;
   const notice = $("notice");
   const link = document.createElement("a");
   link.href = sameOrigin(problem?.login_url) ?? "/auth/login?return_to=/";
   link.textContent = "Log in";
-  notice.replaceChildren(`${problem?.title ?? "You are not logged in."} `, link);
+  const sentence = (problem?.title ?? "You are not logged in").replace(/\.?$/, ".");
+  notice.replaceChildren(`${sentence} `, link);
   notice.hidden = false;
 }
 
