@@ -1,6 +1,7 @@
 //! Cloakroom, the edge proxy that keeps OAuth tokens out of the browser.
 //!
 //! The map, top to bottom; dependencies point downwards only:
+//! - [`app`]: the composition root;
 //! - [`listener`]: a connection before it is a request: deadlines, TLS, counting;
 //! - [`admin`]: probes and metrics on a listener of their own;
 //! - [`demo`]: an embedded OpenID provider, a sample API and page, for `cloakroom demo` and for tests;
@@ -21,6 +22,7 @@
 
 pub mod admin;
 pub mod answer;
+pub mod app;
 pub mod config;
 pub mod demo;
 pub mod gate;

@@ -1,0 +1,300 @@
+//! The composition root: settings -> parts -> services -> a running server.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use pingora::prelude::Server;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use pingora_proxy::http_proxy;
+
+use crate::admin;
+use crate::admin::readiness::{Latch, Readiness};
+use crate::config::settings::{self, Settings, Store};
+use crate::gate::{Gate, Hygiene};
+use crate::listener::tls::{TlsError, install_crypto_provider};
+use crate::listener::{Edge, Limits, until_listening};
+use crate::login::{Logins, SiteAuth};
+use crate::oidc::http::{BuildError, Client};
+use crate::oidc::{self, Provider, Providers, SetupError};
+use crate::primitives::clock::Clock;
+use crate::proxy::Proxy;
+use crate::refresh::Refresher;
+use crate::routing::discovery::system_lookup;
+use crate::routing::table::{Site, Table, TableError};
+use crate::routing::upstream::Upstreams;
+use crate::session::key_ring::{KeyRing, KeyRingError};
+use crate::session::manager::{Sessions, TouchWriter};
+use crate::session::open::Profile;
+use crate::store::SessionStore;
+use crate::store::memory::MemoryStore;
+use crate::store::metered::Metered;
+use crate::store::redis::{AddressError, RedisStore};
+use crate::telemetry::Metrics;
+
+/// Attempts of one request at an upstream, the first included.
+const ATTEMPTS: usize = 3;
+/// How long requests may go on after the shutdown has begun.
+const GRACE_SECONDS: u64 = 5;
+/// How often values that nobody reports are read.
+const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+/// Pause between signs of life asked of a store that has not given one yet.
+const PING_EVERY: Duration = Duration::from_millis(500);
+
+/// The program cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A key of `keys` is unusable.
+    #[error("keys: {0}")]
+    Keys(#[from] KeyRingError),
+    /// `store.url` is unusable.
+    #[error("store.url: {0}")]
+    StoreAddress(#[from] AddressError),
+    /// The HTTP client of a provider could not be made.
+    #[error("provider {0}: {1}")]
+    Client(Arc<str>, BuildError),
+    /// A provider's settings are unusable.
+    #[error("provider {0}: {1}")]
+    Provider(Arc<str>, SetupError),
+    /// Sites and upstreams do not fit together.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A certificate is unusable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A socket cannot be opened.
+    #[error("cannot listen on {0}: {1}. Is another program using the port? Choose another address in the settings.")]
+    Bind(SocketAddr, std::io::Error),
+    /// Two metrics share a name: a defect.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Everything put together, nothing started yet.
+pub struct App {
+    server: Server,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+}
+
+impl App {
+    /// Puts everything together. Opens no connection; a store or provider that is down is no obstacle.
+    ///
+    /// # Errors
+    /// [`StartError`] with the setting that is to blame.
+    pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
+        install_crypto_provider();
+        let readiness = Readiness::new();
+        let metrics = Arc::new(Metrics::new()?);
+        check_addresses(settings)?;
+
+        let ring = KeyRing::new(&settings.keys)?;
+        let store = store(&settings.store, clock, &metrics)?;
+        let (sessions, touches) = Sessions::new(&settings.session, store.clone(), ring, clock.clone(), metrics.clone());
+        let sessions = Arc::new(sessions);
+        let providers = providers(settings, clock, &metrics)?;
+        let upstreams = Upstreams::new(&settings.upstreams, &system_lookup(), &metrics);
+        let gate = gate(settings, &sessions, &providers, &upstreams, &metrics)?;
+
+        let mut server = Server::new_with_opt_and_conf(None, server_conf(settings));
+        server.bootstrap();
+        let proxy = http_proxy(&server.configuration, Proxy::new(Arc::new(gate)));
+        let edge = Edge::new(Arc::new(proxy), &settings.listeners, Limits::default(), &metrics)?;
+        for provider in providers.values() {
+            let provider = provider.clone();
+            let name = format!("provider {}", provider.name());
+            readiness.inform(name, move || (provider.is_ready(), provider.status()));
+        }
+        let housekeeping = Housekeeping {
+            listeners: settings.listeners.clone(),
+            listening: readiness.latch("listeners"),
+            store,
+            reached: readiness.latch("store"),
+            sessions,
+            metrics: metrics.clone(),
+            providers: providers.into_values().collect(),
+            touches: Mutex::new(Some(touches)),
+        };
+        server.add_service(edge.into_service());
+        server.add_service(upstreams.service());
+        server.add_service(background_service("housekeeping", housekeeping));
+        if let Some(admin) = &settings.admin {
+            server.add_service(admin::server::service(admin, readiness.clone(), metrics.clone()));
+        }
+        Ok(Self { server, readiness, metrics })
+    }
+
+    /// Whether traffic may come.
+    #[must_use]
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// All metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Serves until the signal comes.
+    pub fn run(self, shutdown_signal: Box<dyn ShutdownSignalWatch>) {
+        self.server.run(RunArgs { shutdown_signal });
+    }
+}
+
+fn server_conf(settings: &Settings) -> ServerConf {
+    ServerConf {
+        threads: settings.threads.get(),
+        max_retries: ATTEMPTS,
+        grace_period_seconds: Some(GRACE_SECONDS),
+        graceful_shutdown_timeout_seconds: Some(GRACE_SECONDS),
+        upstream_keepalive_pool_size: 1024,
+        ..ServerConf::default()
+    }
+}
+
+/// Pingora ends the process when a socket cannot be bound; this tells why before it does.
+fn check_addresses(settings: &Settings) -> Result<(), StartError> {
+    let public = settings.listeners.iter().map(|listener| listener.address);
+    for address in public.chain(settings.admin.as_ref().map(|admin| admin.address)) {
+        TcpListener::bind(address).map_err(|error| StartError::Bind(address, error))?;
+    }
+    Ok(())
+}
+
+fn store(settings: &Store, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Arc<dyn SessionStore>, StartError> {
+    Ok(match settings {
+        Store::Memory => Arc::new(Metered::new(MemoryStore::new(clock.clone()), metrics.clone())),
+        Store::Redis(redis) => Arc::new(Metered::new(RedisStore::new(redis, clock.clone())?, metrics.clone())),
+    })
+}
+
+fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Providers, StartError> {
+    let make = |one: &settings::Provider| {
+        let observer = Arc::new(ProviderObserver { name: one.name.clone(), metrics: metrics.clone() });
+        let client = Client::new(observer).map_err(|error| StartError::Client(one.name.clone(), error))?;
+        let provider = Provider::new(one, client, clock.clone());
+        let provider = provider.map_err(|error| StartError::Provider(one.name.clone(), error))?;
+        Ok((one.name.clone(), Arc::new(provider)))
+    };
+    settings.providers.iter().map(make).collect()
+}
+
+fn gate(
+    settings: &Settings,
+    sessions: &Arc<Sessions>,
+    providers: &Providers,
+    upstreams: &Upstreams,
+    metrics: &Arc<Metrics>,
+) -> Result<Gate, StartError> {
+    let table = Table::new(settings, upstreams, metrics)?;
+    let auth: HashMap<_, _> =
+        table.sites().iter().map(|site| (site.name.clone(), Arc::new(site_auth(site, providers)))).collect();
+    let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
+    let minimum = settings.refresh.minimum_lifetime;
+    Ok(Gate {
+        table,
+        auth,
+        hygiene: Hygiene::new(&reserved),
+        trusted_proxies: settings.trusted_proxies.clone(),
+        csrf_mode: settings.session.csrf.mode,
+        same_site: settings.session.cookie.same_site,
+        sessions: sessions.clone(),
+        logins: Logins::new(sessions.clone(), metrics.clone()),
+        refresher: Refresher::new(sessions.clone(), providers.clone(), minimum, metrics.clone()),
+        metrics: metrics.clone(),
+    })
+}
+
+fn site_auth(site: &Site, providers: &Providers) -> SiteAuth {
+    SiteAuth {
+        profile: Arc::new(Profile {
+            site: site.name.clone(),
+            claims: site.claim_paths.clone(),
+            id_token: site.routes().any(|route| route.token == settings::Token::Id),
+        }),
+        provider: site.provider.as_ref().and_then(|name| providers.get(name)).cloned(),
+        auth_path: site.auth_path.clone(),
+        aliases: site.aliases.clone(),
+        origins: site.origins.iter().map(|origin| origin.0.origin().ascii_serialization()).collect(),
+    }
+}
+
+/// Counts what a provider is asked.
+struct ProviderObserver {
+    name: Arc<str>,
+    metrics: Arc<Metrics>,
+}
+
+impl oidc::http::Observer for ProviderObserver {
+    fn request(&self, endpoint: oidc::http::Endpoint, outcome: oidc::http::Outcome, took: Duration) {
+        let (name, endpoint) = (&*self.name, endpoint.as_str());
+        self.metrics.idp_requests_total.with_label_values(&[name, endpoint, outcome.as_str()]).inc();
+        self.metrics.idp_request_duration_seconds.with_label_values(&[name, endpoint]).observe(took.as_secs_f64());
+    }
+
+    fn key_set(&self, good: bool) {
+        let result = if good { "ok" } else { "error" };
+        self.metrics.jwks_refreshes_total.with_label_values(&[&*self.name, result]).inc();
+    }
+}
+
+/// Work that no request waits for.
+struct Housekeeping {
+    listeners: Vec<settings::Listener>,
+    listening: Latch,
+    store: Arc<dyn SessionStore>,
+    reached: Latch,
+    sessions: Arc<Sessions>,
+    metrics: Arc<Metrics>,
+    providers: Vec<Arc<Provider>>,
+    touches: Mutex<Option<TouchWriter>>,
+}
+
+impl Housekeeping {
+    async fn watch_start(&self) {
+        let listeners = async {
+            until_listening(&self.listeners).await;
+            self.listening.release();
+        };
+        let store = async {
+            while let Err(error) = self.store.ping().await {
+                tracing::warn!(%error, "the session store gives no sign of life yet");
+                tokio::time::sleep(PING_EVERY).await;
+            }
+            self.reached.release();
+        };
+        tokio::join!(listeners, store);
+        tracing::info!("ready");
+    }
+
+    async fn sample(&self) {
+        loop {
+            self.metrics.session_cache_entries.set(i64::try_from(self.sessions.cached()).unwrap_or(i64::MAX));
+            tokio::time::sleep(SAMPLE_EVERY).await;
+        }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Housekeeping {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let touches = self.touches.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let write_touches = async {
+            if let Some(writer) = touches {
+                writer.run().await;
+            }
+        };
+        let maintain = join_all(self.providers.iter().map(|provider| provider.maintain()));
+        let work = async { tokio::join!(self.watch_start(), self.sample(), write_touches, maintain) };
+        tokio::select! {
+            _ = work => {}
+            _ = shutdown.wait_for(|down| *down) => {}
+        }
+    }
+}
