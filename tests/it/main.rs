@@ -1,2 +1,7 @@
-//! Integration tests.
-fn main() {}
+//! The real proxy on real parts. One module a subject; `harness` builds the world they live in.
+#![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+mod harness;
+mod login;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
