@@ -16,6 +16,7 @@
 //! - [`routing`]: which site, route and upstream a request belongs to;
 //! - [`session`]: what a session is; sealed, cached, looked up;
 //! - [`store`]: where sessions live;
+//! - [`cli`]: the command line, one file a subcommand;
 //! - [`config`]: the settings, parsed and checked;
 //! - [`telemetry`]: what the process tells about itself;
 //! - [`primitives`]: small checked types that everything uses.
@@ -23,6 +24,7 @@
 pub mod admin;
 pub mod answer;
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod gate;

@@ -1,2 +1,7 @@
 //! The command `cloakroom`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cloakroom::cli::run()
+}

@@ -1,0 +1,119 @@
+//! `cloakroom check`: every mistake of a settings file, with its place and the next step.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::FAILED;
+use crate::config::settings::Settings;
+use crate::config::{self, Diagnostics, Env, Loaded};
+
+/// What `check` is told.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The settings file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// How to tell
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// For programs: one JSON object
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let outcome = config::load(&args.config, &Env::process());
+    let good = outcome.is_ok();
+    match args.format {
+        Format::Text => tell(outcome),
+        Format::Json => print(&tell_programs(outcome)),
+    }
+    if good { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}
+
+/// Mistakes and warnings go to standard error, the summary to standard output.
+fn tell(outcome: Result<Loaded, Diagnostics>) {
+    match outcome {
+        Ok(Loaded { settings, warnings, .. }) => {
+            print_diagnostics(&warnings);
+            let mut line = format!("{}: good: {}", warnings.file(), summary(&settings));
+            if warnings.warnings() > 0 {
+                line.push_str(&format!(" ({})", count(warnings.warnings(), "warning")));
+            }
+            print(&line);
+        }
+        Err(found) => {
+            print_diagnostics(&found);
+            let mut line = format!("{}: {}", found.file(), count(found.errors(), "mistake"));
+            if found.warnings() > 0 {
+                line.push_str(&format!(", {}", count(found.warnings(), "warning")));
+            }
+            eprintln!("{line}");
+        }
+    }
+}
+
+fn tell_programs(outcome: Result<Loaded, Diagnostics>) -> String {
+    let (good, found) = match outcome {
+        Ok(loaded) => (true, loaded.warnings),
+        Err(found) => (false, found),
+    };
+    json!({
+        "file": found.file(), "good": good, "errors": found.errors(), "warnings": found.warnings(),
+        "diagnostics": found.to_json(),
+    })
+    .to_string()
+}
+
+/// Framed and coloured on a terminal, plain lines elsewhere.
+pub(super) fn print_diagnostics(found: &Diagnostics) {
+    if !io::stderr().is_terminal() {
+        eprint!("{}", found.plain());
+        return;
+    }
+    let width = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
+    // https://no-color.org: any value that is not empty.
+    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    eprint!("{}", found.fancy(width, colour));
+}
+
+/// `2 sites, 5 routes, …`
+fn summary(settings: &Settings) -> String {
+    [
+        count(settings.sites.len(), "site"),
+        count(settings.sites.iter().map(|site| site.routes.len()).sum(), "route"),
+        count(settings.upstreams.len(), "upstream"),
+        count(settings.providers.len(), "provider"),
+        count(settings.listeners.len(), "listener"),
+    ]
+    .join(", ")
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A reader that has gone away is no reason to panic, as `println!` would.
+fn print(line: &str) {
+    writeln!(io::stdout().lock(), "{line}").ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_read_well() {
+        assert_eq!(count(1, "site"), "1 site");
+        assert_eq!(count(0, "site"), "0 sites");
+    }
+}

@@ -1,0 +1,48 @@
+//! The command line: one file a subcommand. Exit codes: 0 good, 1 mistakes found or failed, 2 wrong usage.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks through its output")]
+
+mod check;
+mod keygen;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Something is wrong with what was looked at.
+const FAILED: u8 = 1;
+/// Something is wrong with how the command was called.
+const WRONG_USAGE: u8 = 2;
+
+/// The edge proxy that keeps OAuth tokens out of the browser.
+#[derive(Debug, Parser)]
+#[command(name = "cloakroom", version, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look a settings file over and tell every mistake in it
+    Check(check::Args),
+    /// Print a fresh key for `keys`
+    Keygen,
+}
+
+/// Runs the command of this process's command line.
+#[must_use]
+pub fn run() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // Help and version come this way too; a closed pipe is nobody's mistake.
+            error.print().ok();
+            return if error.use_stderr() { ExitCode::from(WRONG_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match line.command {
+        Command::Check(args) => check::run(&args),
+        Command::Keygen => keygen::run(),
+    }
+}

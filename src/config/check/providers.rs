@@ -1,0 +1,136 @@
+//! OpenID providers.
+
+use std::collections::BTreeMap;
+
+use super::Names;
+use crate::config::decode::Reader;
+use crate::config::diagnostic::{Code, did_you_mean};
+use crate::config::schema::{CLIENT_AUTH, PROVIDER};
+use crate::config::secrets::secret;
+use crate::config::settings::{ClientAuth, Provider};
+use crate::config::values;
+use crate::config::yaml::Node;
+
+/// Parameters of the authorization request that Cloakroom sets itself.
+const RESERVED: &[&str] = &[
+    "client_id",
+    "redirect_uri",
+    "response_type",
+    "response_mode",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+    "request",
+    "request_uri",
+];
+
+pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provider> {
+    let Some(fields) = reader.fields(node, &PROVIDER) else {
+        names.incomplete = true;
+        return None;
+    };
+    names.incomplete |= fields.get("name").is_none();
+    let name = fields.required(reader, "name", "keycloak", |reader, node| names.define(reader, node));
+    // One kind so far; the key is taken so that files say what they mean once there are more.
+    let kind = fields.optional(reader, "kind", (), |reader, node| reader.choice(node, &[("oidc", ())]));
+    let issuer = fields.required(reader, "issuer", "https://id.example.com/realms/main", values::issuer);
+    let client_id = fields.required(reader, "client_id", "cloakroom", |r, n| r.word(n));
+    let example = "{ method: client_secret_basic, secret: { env: CLIENT_SECRET } }";
+    let client_auth = fields.required(reader, "client_auth", example, client_auth);
+    let scopes = fields.optional(reader, "scopes", default_scopes(), scopes);
+    let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
+    kind?;
+    Some(Provider {
+        name: name?,
+        issuer: issuer?,
+        client_id: client_id?,
+        client_auth: client_auth?,
+        scopes: scopes?,
+        authorization_params: authorization_params?,
+    })
+}
+
+fn default_scopes() -> Vec<String> {
+    ["openid", "profile", "email"].map(str::to_owned).to_vec()
+}
+
+#[derive(Clone, Copy)]
+enum Method {
+    Basic,
+    Post,
+    None,
+}
+
+fn client_auth(reader: &mut Reader<'_>, node: &Node) -> Option<ClientAuth> {
+    let fields = reader.fields(node, &CLIENT_AUTH)?;
+    let methods =
+        [("client_secret_basic", Method::Basic), ("client_secret_post", Method::Post), ("none", Method::None)];
+    let method = fields.required(reader, "method", "client_secret_basic", |r, n| r.choice(n, &methods));
+    let Some(method) = method else {
+        // Read all the same: mistakes in the secret are mistakes.
+        fields.maybe(reader, "secret", secret);
+        return None;
+    };
+    if let Method::None = method {
+        let at = fields.get("method").unwrap_or(node);
+        if let Some(node) = fields.get("secret") {
+            reader.note(
+                Code::Contradiction,
+                node,
+                "`method: none` shows no secret",
+                "remove it, or choose another method",
+            );
+        } else {
+            let help = "register a confidential client and use `client_secret_basic`";
+            reader.note(Code::PublicClient, at, "anyone may pose as this client at the provider", help);
+        }
+        return Some(ClientAuth::None);
+    }
+    let secret = fields.required(reader, "secret", "{ env: CLIENT_SECRET }", secret)?;
+    Some(if let Method::Post = method { ClientAuth::Post(secret) } else { ClientAuth::Basic(secret) })
+}
+
+/// Scope tokens (RFC 6749 §3.3), `openid` among them, none twice.
+fn scopes(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<String>> {
+    let mut scopes = vec!["openid".to_owned()];
+    for scope in reader.list(node, scope)? {
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    Some(scopes)
+}
+
+fn scope(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+    let scope = reader.word(node)?;
+    if scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
+        return Some(scope);
+    }
+    reader.note(
+        Code::BadValue,
+        node,
+        format!("`{scope}` is no scope"),
+        "write one scope an item, without blanks and quotes",
+    );
+    None
+}
+
+fn authorization_params(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap<String, String>> {
+    let mut params = BTreeMap::new();
+    for entry in reader.free_map(node)? {
+        let value = reader.scalar_text(&entry.value);
+        if RESERVED.contains(&entry.name.as_str()) {
+            let help = if entry.name == "scope" { "use `scopes`" } else { "remove it" };
+            let message = format!("Cloakroom sets `{}` itself", entry.name);
+            reader.note_at(Code::ReservedParameter, entry.at, &entry.value.setting, message, help);
+        } else if entry.name.is_empty() || !entry.name.bytes().all(|b| b.is_ascii_graphic()) {
+            let help = did_you_mean(entry.name.trim(), ["audience", "prompt"]).unwrap_or_default();
+            reader.note_at(Code::BadValue, entry.at, &entry.value.setting, "this is no parameter name", help);
+        } else if let Some(value) = value {
+            params.insert(entry.name.clone(), value);
+        }
+    }
+    Some(params)
+}

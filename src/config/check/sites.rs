@@ -1,0 +1,155 @@
+//! Sites: hosts, auth path, aliases, origins.
+
+use std::sync::Arc;
+
+use super::routes::{self, Around};
+use super::{Names, duplicate};
+use crate::config::decode::Reader;
+use crate::config::diagnostic::Code;
+use crate::config::schema::{ALIASES, SITE};
+use crate::config::settings::{Access, Aliases, HostPattern, Origin, Site};
+use crate::config::source::Span;
+use crate::config::values;
+use crate::config::yaml::Node;
+use crate::primitives::path::PathPrefix;
+
+/// At least one; no host in two of them.
+pub(super) fn sites(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    providers: &mut Names,
+    upstreams: &mut Names,
+) -> Option<Vec<Site>> {
+    let mut hosts: Vec<(HostPattern, Span)> = Vec::new();
+    reader.list_of_some(node, |reader, item| site(reader, item, providers, upstreams, &mut hosts))
+}
+
+fn site(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    providers: &mut Names,
+    upstreams: &mut Names,
+    taken: &mut Vec<(HostPattern, Span)>,
+) -> Option<Site> {
+    let fields = reader.fields(node, &SITE)?;
+    let hosts = fields.required(reader, "hosts", "[app.example.com]", |reader, node| {
+        reader.list_of_some(node, |reader, item| host(reader, item, taken))
+    });
+    let provider = fields.maybe(reader, "provider", |reader, node| providers.refer(reader, node));
+    let auth_path = match PathPrefix::parse("/auth") {
+        Ok(default) => fields.optional(reader, "auth_path", default, auth_path),
+        Err(_) => None,
+    };
+    let aliases =
+        fields.optional(reader, "aliases", Vec::new(), |reader, node| aliases(reader, node, auth_path.as_ref()));
+    let origins = fields.optional(reader, "origins", Vec::new(), |reader, node| {
+        reader.list(node, |reader, item| origin(reader, item, hosts.as_deref()))
+    });
+    let around = Around {
+        // A provider that is named wrongly was meant to be there.
+        provider: !matches!(provider, Some(None)),
+        auth_path: auth_path.as_ref(),
+        aliases: aliases.as_deref().unwrap_or_default(),
+    };
+    let routes = fields.required(reader, "routes", "[{ path: /, upstream: app }]", |reader, node| {
+        routes::routes(reader, node, upstreams, &around)
+    });
+    if let (Some(node), Some(Some(_)), Some(routes)) = (fields.get("provider"), &provider, &routes)
+        && routes.iter().all(|route| route.access == Access::Public)
+    {
+        let help = "set `access: optional` or `required` on the routes that need to know the user";
+        reader.note(Code::NoEffect, node, "users may log in, but every route is public", help);
+    }
+    let hosts = hosts?;
+    let name = hosts.first().map(|host| Arc::<str>::from(display(host)))?;
+    let mut paths = aliases?;
+    let mut alias = |key: &str| {
+        let index = paths.iter().position(|alias| alias.key == key)?;
+        Some(paths.swap_remove(index).path)
+    };
+    Some(Site {
+        name,
+        hosts,
+        provider: provider?,
+        auth_path: auth_path?,
+        aliases: Aliases { login: alias("login"), logout: alias("logout"), userinfo: alias("userinfo") },
+        origins: origins?,
+        routes: routes?,
+    })
+}
+
+/// A host pattern as it is written.
+fn display(host: &HostPattern) -> String {
+    match host {
+        HostPattern::Exact(host) => host.clone(),
+        HostPattern::Wildcard(domain) => format!("*.{domain}"),
+        HostPattern::Any => "*".to_owned(),
+    }
+}
+
+fn host(reader: &mut Reader<'_>, node: &Node, taken: &mut Vec<(HostPattern, Span)>) -> Option<HostPattern> {
+    let host = values::host_pattern(reader, node)?;
+    if let Some((_, first)) = taken.iter().find(|(other, _)| *other == host) {
+        duplicate(reader, node, &format!("the host `{}` is served already", display(&host)), *first);
+        return Some(host);
+    }
+    taken.push((host.clone(), node.label()));
+    Some(host)
+}
+
+fn auth_path(reader: &mut Reader<'_>, node: &Node) -> Option<PathPrefix> {
+    let path = values::path(reader, node)?;
+    if path.depth() == 0 {
+        reader.note(Code::BadPath, node, "the auth endpoints would cover the whole site", "write for example `/auth`");
+        return None;
+    }
+    Some(path)
+}
+
+/// An extra path of one endpoint.
+pub(super) struct Alias {
+    pub(super) key: &'static str,
+    pub(super) path: PathPrefix,
+    pub(super) at: Span,
+}
+
+fn aliases(reader: &mut Reader<'_>, node: &Node, auth_path: Option<&PathPrefix>) -> Option<Vec<Alias>> {
+    let fields = reader.fields(node, &ALIASES)?;
+    let mut out: Vec<Alias> = Vec::new();
+    for key in ["login", "logout", "userinfo"] {
+        let Some(node) = fields.get(key) else { continue };
+        let Some(path) = values::path(reader, node) else { continue };
+        if path.depth() == 0 {
+            reader.note(
+                Code::BadPath,
+                node,
+                "an alias cannot be the whole site",
+                format!("write for example `/{key}`"),
+            );
+        } else if auth_path.is_some_and(|auth| auth.rest(path.as_str()).is_some()) {
+            let help = "the endpoints below `auth_path` are there anyway; choose a path outside";
+            reader.note(Code::InsideAuthPath, node, "this alias lies below `auth_path`", help);
+        } else if let Some(other) = out.iter().find(|other| other.path == path) {
+            let message = format!("`{path}` is the alias of `{}` already", other.key);
+            duplicate(reader, node, &message, other.at);
+        } else {
+            out.push(Alias { key, path, at: node.label() });
+        }
+    }
+    Some(out)
+}
+
+fn origin(reader: &mut Reader<'_>, node: &Node, hosts: Option<&[HostPattern]>) -> Option<Origin> {
+    let origin = values::origin(reader, node)?;
+    let host = origin.0.host_str().unwrap_or_default();
+    let served = |pattern: &HostPattern| match pattern {
+        HostPattern::Any => true,
+        HostPattern::Exact(exact) => exact == host,
+        HostPattern::Wildcard(domain) => host.split_once('.').is_some_and(|(_, rest)| rest == domain),
+    };
+    if hosts.is_some_and(|hosts| !hosts.iter().any(served)) {
+        let help = "logins end at the first origin: add its host to `hosts`, unless a proxy in front rewrites `Host`";
+        reader.note(Code::OriginNotServed, node, format!("this site does not serve `{host}`"), help);
+    }
+    Some(origin)
+}

@@ -1,0 +1,54 @@
+//! Every key this version knows. What is not here is a mistake, and what is here is in `docs/reference/settings.md`
+//! (a test compares the two).
+
+/// The keys of one mapping.
+#[derive(Debug)]
+pub struct Section {
+    /// Where it lies; `[]` stands for the items of a list, the root is empty.
+    pub path: &'static str,
+    /// Its keys, in the order of the documentation.
+    pub keys: &'static [&'static str],
+}
+
+macro_rules! sections {
+    ($($name:ident $path:literal: $($key:literal)*;)*) => {
+        $(pub(super) const $name: Section = Section { path: $path, keys: &[$($key),*] };)*
+
+        /// All of them.
+        pub const ALL: &[Section] = &[$($name),*];
+    };
+}
+
+sections! {
+    ROOT "": "listeners" "threads" "trusted_proxies" "admin" "keys" "store" "session" "refresh" "providers" "upstreams" "sites";
+    LISTENER "listeners[]": "address" "tls";
+    TLS "listeners[].tls": "certificates";
+    CERTIFICATE "listeners[].tls.certificates[]": "certificate" "key";
+    ADMIN "admin": "address" "token";
+    KEY "keys[]": "id" "secret";
+    STORE "store": "kind" "url" "prefix" "command_timeout";
+    SESSION "session": "idle_timeout" "absolute_timeout" "cookie" "csrf" "cache";
+    COOKIE "session.cookie": "name" "same_site" "secure";
+    CSRF "session.csrf": "cookie" "header" "mode";
+    CACHE "session.cache": "ttl" "capacity";
+    REFRESH "refresh": "minimum_lifetime";
+    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "authorization_params";
+    CLIENT_AUTH "providers[].client_auth": "method" "secret";
+    UPSTREAM "upstreams[]": "name" "endpoints" "timeouts";
+    TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
+    SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "routes";
+    ALIASES "sites[].aliases": "login" "logout" "userinfo";
+    ROUTE "sites[].routes[]": "path" "upstream" "strip_prefix" "access" "on_missing" "token" "identity_headers" "max_body" "csrf";
+    TOKEN "sites[].routes[].token": "kind";
+    SECRET "(secret)": "env" "file";
+}
+
+/// Where a key is known, if there is exactly one such place: for a key that stands one level too high or too low.
+pub(super) fn home_of(key: &str) -> Option<String> {
+    let mut homes = ALL.iter().filter(|section| section.keys.contains(&key));
+    match (homes.next(), homes.next()) {
+        (Some(Section { path: "", .. }), None) => Some("the top level".to_owned()),
+        (Some(home), None) => Some(format!("`{}`", home.path)),
+        _ => None,
+    }
+}

@@ -1,0 +1,152 @@
+//! Whole files in, settings or diagnostics out. One file a risk.
+
+mod examples;
+mod limits;
+mod relations;
+mod report;
+mod secrecy;
+mod values;
+
+use super::*;
+
+/// 32 different bytes.
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+fn env() -> Env {
+    Env::fixed([
+        ("CLOAKROOM_KEY", KEY),
+        ("CLOAKROOM_ADMIN_TOKEN", "admin-token-from-outside"),
+        ("CLIENT_SECRET", "client-secret-from-outside"),
+        ("REDIS_URL", "redis://:password@redis:6379/1"),
+        ("EMPTY", ""),
+        ("BREAK", "secret\r\n"),
+    ])
+}
+
+/// A file without mistakes and warnings; tests replace parts of it.
+const GOOD: &str = r#"listeners:
+  - address: 127.0.0.1:8080
+admin:
+  address: 127.0.0.1:9090
+keys:
+  - id: one
+    secret: { env: CLOAKROOM_KEY }
+store: { kind: memory }
+session:
+  idle_timeout: 30m
+  absolute_timeout: 12h
+  cookie: { name: __Host-session }
+  csrf: { cookie: XSRF-TOKEN, header: X-XSRF-TOKEN }
+  cache: { ttl: 5s, capacity: 1000 }
+refresh: { minimum_lifetime: 10s }
+providers:
+  - name: main
+    issuer: https://id.example.com/realms/main
+    client_id: cloakroom
+    client_auth: { method: client_secret_basic, secret: { env: CLIENT_SECRET } }
+    scopes: [openid, profile]
+upstreams:
+  - name: api
+    endpoints: ["api.internal:3000"]
+sites:
+  - hosts: [app.example.com]
+    provider: main
+    auth_path: /auth
+    aliases: { login: /login }
+    origins: []
+    routes:
+      - path: /api
+        upstream: api
+        access: required
+        max_body: 10MiB
+"#;
+
+fn load_text(text: &str) -> Result<Loaded, Diagnostics> {
+    load_str("cloakroom.yaml", text, &env())
+}
+
+/// [`GOOD`] with one part replaced.
+fn with(old: &str, new: &str) -> Result<Loaded, Diagnostics> {
+    assert_eq!(GOOD.matches(old).count(), 1, "{old:?} must stand in the good file exactly once");
+    load_text(&GOOD.replace(old, new))
+}
+
+/// `line:column code` of all that is found.
+fn places(outcome: &Result<Loaded, Diagnostics>) -> Vec<String> {
+    let found = match outcome {
+        Ok(loaded) => &loaded.warnings,
+        Err(found) => found,
+    };
+    found.iter().map(|d| format!("{}:{} {}", d.span.line, d.span.column, d.code)).collect()
+}
+
+/// The codes alone.
+fn codes(outcome: &Result<Loaded, Diagnostics>) -> Vec<&'static str> {
+    let found = match outcome {
+        Ok(loaded) => &loaded.warnings,
+        Err(found) => found,
+    };
+    found.iter().map(|d| d.code.as_str()).collect()
+}
+
+/// Each case replaces a part of the good file and yields exactly these codes.
+fn expect(old: &str, cases: &[(&str, &[&str])]) {
+    for (new, expected) in cases {
+        let outcome = with(old, new);
+        assert_eq!(
+            codes(&outcome),
+            *expected,
+            "{new}\n{}",
+            outcome.err().map(|found| found.plain()).unwrap_or_default()
+        );
+    }
+}
+
+#[test]
+fn the_good_file_is_good_and_defaults_are_as_documented() {
+    let loaded = load_text(GOOD).unwrap();
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let bare = r#"
+listeners: [{ address: "[::1]:8080" }]
+keys: [{ id: one, secret: { env: CLOAKROOM_KEY } }]
+upstreams: [{ name: a, endpoints: ["[::1]:80", "10.0.0.1:81", "Host.Example:82"] }]
+providers: [{ name: p, issuer: "http://localhost:9/", client_id: c, client_auth: { method: client_secret_post, secret: { env: BREAK } }, scopes: [email] }]
+sites:
+- hosts: [App.Example.com, "*.Example.org", "::1", bücher.example]
+  provider: p
+  origins: ["https://App.example.com:443"]
+  routes: [{ path: /, upstream: a }, { path: /p/, upstream: a, access: public, strip_prefix: /p }]
+- hosts: ["*"]
+  routes: [{ path: /, upstream: a, access: public }]
+"#;
+    let settings = load_text(bare).map_err(|found| found.plain()).unwrap().settings;
+    insta_like(
+        &settings,
+        r#"Settings { listeners: [Listener { address: [::1]:8080, tls: None }], threads: N, trusted_proxies: [], admin: None,
+keys: [SealingKey { id: "one", secret: Key256(…) }], store: Memory,
+session: Session { idle_timeout: 1800s, absolute_timeout: 43200s, cookie: SessionCookie { name: "__Host-session", same_site: Strict, secure: true },
+csrf: Csrf { cookie: "XSRF-TOKEN", header: "x-xsrf-token", mode: Enforce }, cache: Cache { ttl: 5s, capacity: 100000 } },
+refresh: Refresh { minimum_lifetime: 10s },
+providers: [Provider { name: "p", issuer: "http://localhost:9/", client_id: "c", client_auth: Post(SecretText(…)), scopes: ["openid", "email"], authorization_params: {} }],
+upstreams: [Upstream { name: "a", endpoints: [Endpoint { host: "::1", port: 80 }, Endpoint { host: "10.0.0.1", port: 81 }, Endpoint { host: "host.example", port: 82 }],
+timeouts: UpstreamTimeouts { connect: 2s, read: 60s, write: 60s, idle: 60s } }],
+sites: [Site { name: "app.example.com", hosts: [Exact("app.example.com"), Wildcard("example.org"), Exact("[::1]"), Exact("xn--bcher-kva.example")], provider: Some("p"), auth_path: /auth,
+aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [Origin(https://app.example.com/)],
+routes: [Route { path: /, upstream: "a", strip_prefix: None, access: Required, on_missing: Auto, token: Access, identity_headers: [], max_body: 10485760, csrf: true },
+Route { path: /p, upstream: "a", strip_prefix: Some(/p), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true }] },
+Site { name: "*", hosts: [Any], provider: None, auth_path: /auth, aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [],
+routes: [Route { path: /, upstream: "a", strip_prefix: None, access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true }] }] }"#,
+    );
+    let settings::ClientAuth::Post(secret) = &settings.providers[0].client_auth else { panic!() };
+    assert_eq!(secret.expose(), "secret", "the line break is taken off");
+}
+
+/// Compares the `Debug` text, with the URL's long form and the number of cores taken out.
+fn insta_like(settings: &settings::Settings, expected: &str) {
+    let mut text = format!("{settings:?}").replace(&format!("threads: {}", settings.threads), "threads: N");
+    while let Some((before, rest)) = text.split_once("Origin(Url {") {
+        let (_, after) = rest.split_once("})").unwrap();
+        text = format!("{before}Origin({}){after}", settings.sites[0].origins[0].0);
+    }
+    assert_eq!(text, expected.replace('\n', " "));
+}

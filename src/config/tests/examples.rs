@@ -1,0 +1,86 @@
+//! The example files are good, and the documentation knows every key and code.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn every_example_loads_without_mistakes_and_warnings() {
+    let mut seen = 0;
+    for entry in fs::read_dir(root().join("conf")).unwrap() {
+        let path = entry.unwrap().path();
+        let loaded = load(&path, &env()).map_err(|found| found.plain()).unwrap();
+        assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+        seen += 1;
+    }
+    assert!(seen >= 7);
+}
+
+#[test]
+fn the_full_example_names_every_key() {
+    let text = fs::read_to_string(root().join("conf/cloakroom.yaml")).unwrap();
+    for key in schema::ALL.iter().flat_map(|section| section.keys) {
+        assert!(text.contains(&format!("{key}:")), "{key} is missing in conf/cloakroom.yaml");
+    }
+}
+
+/// What the example shows as a comment is right too: every such block, switched on, loads.
+#[test]
+fn the_commented_parts_of_the_full_example_load() {
+    let text = fs::read_to_string(root().join("conf/cloakroom.yaml")).unwrap();
+    let (_, redis) = text.split_once("# store:\n").unwrap();
+    let redis: String =
+        redis.lines().take_while(|line| line.starts_with("#  ")).map(|line| format!("{}\n", &line[2..])).collect();
+    // Everything else is indented as it would stand without its comment sign.
+    let mut all: String = String::new();
+    for line in text.replace("store:\n  kind: memory\n", "").lines() {
+        let trimmed = line.trim_start();
+        let indent = &line[..line.len() - trimmed.len()];
+        let bare = trimmed.strip_prefix("# ").unwrap_or(trimmed);
+        let key = bare.trim_start().trim_start_matches("- ").split(':').next().unwrap_or_default();
+        let setting = bare.contains(':')
+            && schema::ALL.iter().any(|section| section.keys.contains(&key))
+            && !bare.starts_with("store");
+        let free = ["audience:", "X-User-Id:", "X-User-Roles:"].iter().any(|key| bare.trim_start().starts_with(key));
+        let redis = redis.lines().any(|other| other.trim() == bare.trim());
+        let tls = ["tls:", "certificates:", "- certificate:", "key:", "- address: 0.0.0.0:8443"]
+            .iter()
+            .any(|p| bare.trim_start().starts_with(p));
+        if line.is_empty() || !trimmed.starts_with('#') {
+            all.push_str(line);
+        } else if (setting || free) && !redis && !tls {
+            all.push_str(&format!("{indent}{bare}"));
+        }
+        all.push('\n');
+    }
+    all.push_str("store:\n");
+    all.push_str(&redis);
+    let loaded = load_text(&all).map_err(|found| format!("{}\n{all}", found.plain())).unwrap();
+    assert!(matches!(loaded.settings.store, settings::Store::Redis(_)));
+    assert_eq!(loaded.settings.sites[0].routes[0].identity_headers.len(), 2);
+    assert_eq!(loaded.settings.trusted_proxies.len(), 2);
+    assert!(loaded.settings.sites[0].aliases.userinfo.is_some());
+}
+
+#[test]
+fn the_reference_names_every_key_and_code() {
+    let text = fs::read_to_string(root().join("docs/reference/settings.md")).unwrap();
+    for section in schema::ALL.iter().filter(|section| section.path != "(secret)") {
+        let heading =
+            if section.path.is_empty() { "## Top level\n".to_owned() } else { format!("### `{}`\n", section.path) };
+        let (_, body) = text.split_once(&heading).unwrap_or_else(|| panic!("no heading {heading}"));
+        let body = body.split("\n#").next().unwrap_or_default();
+        let documented: Vec<&str> =
+            body.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(key, _)| key).collect();
+        assert_eq!(documented, section.keys, "{heading}");
+    }
+    for code in Code::ALL {
+        let row = format!("| `{code}` | {} |", code.title());
+        assert!(text.contains(&row), "add to docs/reference/settings.md: {row}");
+    }
+}

@@ -1,0 +1,164 @@
+//! Settings that must fit each other.
+
+use super::*;
+
+#[test]
+fn sockets_are_bound_once() {
+    expect(
+        "  - address: 127.0.0.1:8080",
+        &[
+            ("  - address: 127.0.0.1:8080\n  - address: 127.0.0.1:8080", &["E0401"]),
+            ("  - address: 127.0.0.1:8080\n  - address: 0.0.0.0:8080", &["E0401"]),
+            ("  - address: 127.0.0.1:8080\n  - address: 127.0.0.2:8080", &[]),
+            ("  - address: 127.0.0.1:8080\n  - address: '[::]:8080'", &[]),
+            ("  - address: 0.0.0.0:9090", &["E0401"]),
+        ],
+    );
+}
+
+#[test]
+fn cookies() {
+    expect(
+        "cookie: { name: __Host-session }",
+        &[
+            ("cookie: { name: session }", &["W0002"]),
+            ("cookie: { name: session, secure: false }", &["W0002", "W0003"]),
+            ("cookie: { secure: false }", &["E0403"]),
+            ("cookie: { name: __host-x, secure: false }", &["E0403"]),
+            ("cookie: { name: __Secure-x, secure: false }", &["W0002", "E0403"]),
+            ("cookie: { same_site: lax }", &["W0004"]),
+            ("cookie: { same_site: none }", &["E0104"]),
+            ("cookie: { name: __Host-login }", &["E0205"]),
+            ("cookie: { name: 'a=b' }", &["E0205"]),
+            ("cookie: { name: 'a b' }", &["E0205"]),
+            ("cookie: { name: '' }", &["E0105"]),
+            ("cookie: { name: xsrf-token }", &["W0002", "E0205"]),
+        ],
+    );
+    expect(
+        "csrf: { cookie: XSRF-TOKEN,",
+        &[("csrf: { cookie: __Host-session,", &["E0205"]), ("csrf: { cookie: __Host-login,", &["E0205"])],
+    );
+    let outcome =
+        load_text(&GOOD.replace("name: __Host-session", "name: s, secure: false").replace("XSRF-TOKEN,", "__Host-x,"));
+    assert_eq!(codes(&outcome), ["W0002", "W0003", "E0403"]);
+}
+
+#[test]
+fn idle_is_at_most_absolute() {
+    expect("idle_timeout: 30m", &[("idle_timeout: 12h", &[]), ("idle_timeout: 13h", &["E0404"])]);
+    expect("absolute_timeout: 12h", &[("absolute_timeout: 10m", &["E0404"]), ("absolute_timeout: x", &["E0201"])]);
+}
+
+#[test]
+fn stores() {
+    expect(
+        "store: { kind: memory }",
+        &[
+            ("store: { kind: redis, url: { env: REDIS_URL } }", &[]),
+            ("store: { kind: redis, url: 'redis://redis:6379' }", &[]),
+            ("store: { kind: redis, url: 'rediss://redis/3', prefix: 'a:', command_timeout: 1s }", &[]),
+            ("store: { kind: redis, url: 'redis://:pw@redis:6379' }", &["W0001"]),
+            ("store: { kind: redis, url: 'redis://:${EMPTY:-x}@redis:6379' }", &[]),
+            ("store: { kind: redis, url: 'redis-cluster://redis:6379' }", &["E0206"]),
+            ("store: { kind: redis, url: 'redis:6379' }", &["E0206"]),
+            ("store: { kind: redis, url: 'http://redis' }", &["E0206"]),
+            ("store: { kind: redis, url: 'redis://redis/db' }", &["E0206"]),
+            ("store: { kind: redis, url: '::' }", &["E0206"]),
+            ("store: { kind: redis }", &["E0102"]),
+            ("store: { kind: redis, url: 'redis://r', prefix: 'a{' }", &["E0201"]),
+            ("store: { kind: redis, url: 'redis://r', command_timeout: 0s }", &["E0202"]),
+            ("store: { kind: memory, url: 'redis://r' }", &["E0408"]),
+            ("store: { kind: postgres }", &["E0104"]),
+            ("store: {}", &["E0102"]),
+        ],
+    );
+}
+
+#[test]
+fn names_are_unique_and_known() {
+    expect(
+        "    secret: { env: CLOAKROOM_KEY }",
+        &[("    secret: { env: CLOAKROOM_KEY }\n  - { id: one, secret: { env: CLOAKROOM_KEY } }", &["E0401"])],
+    );
+    expect("  - id: one", &[("  - id: 1", &["E0103"]), ("  - id: a/b", &["E0201"]), ("  - id: 2026-11", &[])]);
+    expect(
+        "  - name: api",
+        &[
+            ("  - { name: api, endpoints: [\"a:1\"] }\n  - name: api", &["E0401"]),
+            ("  - { name: spare, endpoints: [\"a:1\"] }\n  - name: api", &["W0009"]),
+            ("  - name: 'a b'", &["E0201"]),
+        ],
+    );
+    expect("provider: main", &[("provider: mian", &["W0009", "E0402"]), ("#", &["W0009", "E0405"])]);
+    let found = with("upstream: api", "upstream: apo").unwrap_err();
+    assert!(found.iter().any(|d| d.help.as_deref() == Some("did you mean `api`?")));
+    let found = with("upstream: api", "upstream: other").unwrap_err();
+    assert!(found.iter().any(|d| d.help.as_deref() == Some("add it below `upstreams`; there is `api`")));
+}
+
+#[test]
+fn hosts_belong_to_one_site() {
+    let second = "  - hosts: [b.example.com, APP.example.com]\n    routes: [{ path: /, upstream: api, access: public }]\n  - hosts: [app.example.com]";
+    assert_eq!(places(&with("  - hosts: [app.example.com]", second)), ["26:13 E0401"]);
+    expect(
+        "hosts: [app.example.com]",
+        &[
+            ("hosts: [app.example.com, '*.example.com', '*']", &[]),
+            ("hosts: [a, A]", &["E0401"]),
+            ("hosts: []", &["E0105"]),
+        ],
+    );
+}
+
+#[test]
+fn routes_keep_apart() {
+    let route = |path: &str| format!("path: {path}\n        upstream: api\n      - path: /api");
+    for (path, expected) in [
+        ("/other", &[] as &[&str]),
+        ("/", &[]),
+        ("/api/", &["E0401"]),
+        ("/api/x", &[]),
+        ("/auth", &["E0406"]),
+        ("/auth/x", &["E0406"]),
+        ("/authors", &[]),
+        ("/login", &["E0401"]),
+        ("/login/x", &[]),
+    ] {
+        assert_eq!(codes(&with("path: /api", &route(path))), expected, "{path}");
+    }
+    expect(
+        "aliases: { login: /login }",
+        &[
+            ("aliases: { login: /login, logout: /login/ }", &["E0401"]),
+            ("aliases: { login: /login, logout: /logout, userinfo: /userinfo }", &[]),
+            ("aliases: { login: /auth/login }", &["E0406"]),
+            ("aliases: { login: / }", &["E0203"]),
+            ("aliases: { signin: /x }", &["E0101"]),
+        ],
+    );
+}
+
+#[test]
+fn route_settings_fit_each_other() {
+    expect(
+        "        access: required",
+        &[
+            ("        strip_prefix: /api", &[]),
+            ("        strip_prefix: /api/", &[]),
+            ("        strip_prefix: /", &[]),
+            ("        strip_prefix: /ap", &["E0407"]),
+            ("        strip_prefix: /api/x", &["E0407"]),
+            ("        access: public\n        strip_prefix: /x", &["W0010", "E0407"]),
+            ("        access: optional\n        on_missing: redirect", &["W0010"]),
+            ("        access: public\n        token: { kind: access }", &["W0010", "E0408"]),
+            ("        access: public\n        token: { kind: none }", &["W0010"]),
+            ("        access: public\n        identity_headers: { X-A: sub }", &["W0010", "E0408"]),
+            ("        access: optional\n        token: { kind: id }", &[]),
+        ],
+    );
+    let site = "  - hosts: [b]\n    routes: [{ path: /, upstream: api, access: ACCESS }]\n  - hosts: [app.example.com]";
+    for (access, expected) in [("public", &[] as &[&str]), ("optional", &["E0405"]), ("required", &["E0405"])] {
+        assert_eq!(codes(&with("  - hosts: [app.example.com]", &site.replace("ACCESS", access))), expected, "{access}");
+    }
+}

@@ -1,0 +1,334 @@
+//! Single values: what is taken and what is not.
+
+use super::*;
+
+#[test]
+fn addresses_and_networks() {
+    expect(
+        "  - address: 127.0.0.1:8080",
+        &[
+            ("  - address: '[::]:8080'", &[]),
+            ("  - address: localhost:8080", &["E0201"]),
+            ("  - address: ':8080'", &["E0201"]),
+            ("  - address: 8080", &["E0103"]),
+            ("  - address: 127.0.0.1:0", &["E0202"]),
+            ("  - address: 127.0.0.1:65536", &["E0201"]),
+            ("  []", &["E0105"]),
+        ],
+    );
+    for (value, expected) in [
+        ("[10.0.0.0/8, 192.0.2.1, '::1', 'fd00::/8']", &[] as &[&str]),
+        ("[0.0.0.0/0, '::/0']", &["W0006", "W0006"]),
+        ("[10.0.0.0/33, proxy]", &["E0201", "E0201"]),
+        ("10.0.0.0/8", &["E0103"]),
+    ] {
+        let outcome = with("admin:\n", &format!("trusted_proxies: {value}\nadmin:\n"));
+        assert_eq!(codes(&outcome), expected, "{value}");
+    }
+    let loaded = with("admin:\n", "trusted_proxies: [10.1.2.3/8]\nadmin:\n").unwrap();
+    assert_eq!(loaded.settings.trusted_proxies[0].to_string(), "10.0.0.0/8");
+}
+
+#[test]
+fn admin_is_open_to_nobody_by_accident() {
+    expect(
+        "  address: 127.0.0.1:9090",
+        &[
+            ("  address: 0.0.0.0:9090", &["W0007"]),
+            ("  address: '[::1]:9090'", &[]),
+            ("  address: 0.0.0.0:9090\n  token: { env: CLOAKROOM_ADMIN_TOKEN }", &[]),
+            ("  token: { env: CLOAKROOM_ADMIN_TOKEN }", &["E0102"]),
+        ],
+    );
+}
+
+#[test]
+fn durations_and_sizes() {
+    expect(
+        "idle_timeout: 30m",
+        &[
+            ("idle_timeout: 1h 30m", &[]),
+            ("idle_timeout: 90s", &[]),
+            ("idle_timeout: 30", &["E0201"]),
+            ("idle_timeout: thirty", &["E0201"]),
+            ("idle_timeout: ''", &["E0201"]),
+            ("idle_timeout: 0s", &["E0202"]),
+            ("idle_timeout: 100ms", &["E0202"]),
+            ("idle_timeout: 30000000000000000000h", &["E0201"]),
+            ("idle_timeout: -5m", &["E0201"]),
+            ("idle_timeout: [30m]", &["E0103"]),
+            ("idle_timeout: ${IDLE:-20m}", &[]),
+            ("idle_timeout: ${IDLE}", &["E0106"]),
+            ("idle_timeout:", &[]),
+            ("idle_timeout: ~", &[]),
+        ],
+    );
+    expect("absolute_timeout: 12h", &[("absolute_timeout: 400d", &["E0202"])]);
+    expect("ttl: 5s", &[("ttl: 0s", &["E0202"]), ("ttl: 2h", &["E0202"])]);
+    expect("minimum_lifetime: 10s", &[("minimum_lifetime: 0s", &[]), ("minimum_lifetime: 2h", &["E0202"])]);
+    expect(
+        "max_body: 10MiB",
+        &[
+            ("max_body: 1048576", &[]),
+            ("max_body: 1.5 GB", &[]),
+            ("max_body: 0", &[]),
+            ("max_body: -1", &["E0202"]),
+            ("max_body: 2TiB", &["E0202"]),
+            ("max_body: 2199023255552", &["E0202"]),
+            ("max_body: much", &["E0201"]),
+            ("max_body: ${BODY:-64KiB}", &[]),
+        ],
+    );
+}
+
+#[test]
+fn numbers_and_truth_values() {
+    for (value, expected) in [
+        ("2", &[] as &[&str]),
+        ("0", &["E0202"]),
+        ("-1", &["E0202"]),
+        ("99999999999999999999999999999999", &["E0202"]),
+        ("2.5", &["E0103"]),
+        ("'2'", &["E0103"]),
+        ("${THREADS:-2}", &[]),
+        ("${THREADS:-two}", &["E0103"]),
+        ("1025", &["E0202"]),
+    ] {
+        assert_eq!(codes(&with("admin:\n", &format!("threads: {value}\nadmin:\n"))), expected, "{value}");
+    }
+    expect("capacity: 1000", &[("capacity: 0", &["E0202"]), ("capacity: many", &["E0103"])]);
+    expect(
+        "        access: required\n",
+        &[
+            ("        csrf: false\n", &[]),
+            ("        csrf: no\n", &["E0103"]),
+            ("        csrf: ${CSRF:-true}\n", &[]),
+            ("        csrf: 'true'\n", &["E0103"]),
+        ],
+    );
+}
+
+#[test]
+fn words_are_suggested() {
+    expect(
+        "        access: required",
+        &[("        access: Required", &["E0104"]), ("        access: yes", &["E0104"])],
+    );
+    let found = with("        access: required", "        access: requierd").unwrap_err();
+    let help = found.iter().next().unwrap().help.clone().unwrap();
+    assert_eq!(help, "did you mean `required`? Allowed here: `public`, `optional`, `required`");
+    expect(
+        "        access: required",
+        &[
+            ("        on_missing: redirect", &[]),
+            ("        on_missing: refuse", &["E0104"]),
+            ("        token: { kind: exchange }", &["E0104"]),
+            ("        token: {}", &["E0102"]),
+            ("        token: access", &["E0103"]),
+        ],
+    );
+    expect("header: X-XSRF-TOKEN", &[("mode: report", &[]), ("mode: off", &["W0008"]), ("mode: on", &["E0104"])]);
+    expect(
+        "  - name: main",
+        &[("  - name: main\n    kind: oidc", &[]), ("  - name: main\n    kind: credentials", &["E0104"])],
+    );
+}
+
+#[test]
+fn issuers() {
+    expect(
+        "issuer: https://id.example.com/realms/main",
+        &[
+            ("issuer: https://tenant.eu.auth0.com/", &[]),
+            ("issuer: http://127.0.0.1:8081/realms/main", &[]),
+            ("issuer: http://[::1]:8081", &[]),
+            ("issuer: http://localhost:8081", &[]),
+            ("issuer: http://kc.localhost:8081", &[]),
+            ("issuer: http://id.example.com", &["E0206"]),
+            ("issuer: http://localhost.example.com", &["E0206"]),
+            ("issuer: https://id.example.com?a=b", &["E0206"]),
+            ("issuer: https://id.example.com/#a", &["E0206"]),
+            ("issuer: https://user:pw@id.example.com/", &["E0206"]),
+            ("issuer: id.example.com", &["E0206"]),
+            ("issuer: ftp://id.example.com", &["E0206"]),
+            ("issuer: https://login.microsoftonline.com/{tenantid}/v2.0", &["E0206"]),
+            ("issuer: https://id.example.com/.well-known/openid-configuration", &["E0206"]),
+        ],
+    );
+    let loaded = with("issuer: https://id.example.com/realms/main", "issuer: https://ID.example.com:443").unwrap();
+    assert_eq!(loaded.settings.providers[0].issuer, "https://ID.example.com:443", "kept as it is written");
+}
+
+#[test]
+fn client_authentication_scopes_and_parameters() {
+    expect(
+        "client_auth: { method: client_secret_basic, secret: { env: CLIENT_SECRET } }",
+        &[
+            ("client_auth: { method: client_secret_post, secret: { env: CLIENT_SECRET } }", &[]),
+            ("client_auth: { method: none }", &["W0005"]),
+            ("client_auth: { method: none, secret: { env: CLIENT_SECRET } }", &["E0408"]),
+            ("client_auth: { method: client_secret_basic }", &["E0102"]),
+            ("client_auth: { secret: { env: CLIENT_SECRET } }", &["E0102"]),
+            ("client_auth: { method: private_key_jwt }", &["E0104"]),
+        ],
+    );
+    expect(
+        "scopes: [openid, profile]",
+        &[
+            ("scopes: [a b]", &["E0201"]),
+            ("scopes: openid", &["E0103"]),
+            ("scopes: ['']", &["E0105"]),
+            ("scopes: []", &[]),
+        ],
+    );
+    let loaded = with("scopes: [openid, profile]", "scopes: [api, openid, api]").unwrap();
+    assert_eq!(loaded.settings.providers[0].scopes, ["openid", "api"]);
+    for reserved in [
+        "client_id",
+        "redirect_uri",
+        "response_type",
+        "response_mode",
+        "scope",
+        "state",
+        "nonce",
+        "code_challenge",
+        "code_challenge_method",
+        "request",
+        "request_uri",
+    ] {
+        let outcome = with("scopes: [openid, profile]", &format!("authorization_params: {{ {reserved}: x }}"));
+        assert_eq!(codes(&outcome), ["E0208"], "{reserved}");
+    }
+    let loaded = with("scopes: [openid, profile]", "authorization_params: { max_age: 60, prompt: consent }").unwrap();
+    assert_eq!(loaded.settings.providers[0].authorization_params["max_age"], "60");
+}
+
+#[test]
+fn hosts_and_origins() {
+    for (host, expected) in [
+        ("'*'", &[] as &[&str]),
+        ("'*.example.com'", &[]),
+        ("192.0.2.1", &[]),
+        ("'[2001:db8::1]'", &[]),
+        ("'2001:db8::1'", &[]),
+        ("intern", &[]),
+        ("app.example.com:443", &["E0207"]),
+        ("https://app.example.com", &["E0207"]),
+        ("app.example.com/x", &["E0207"]),
+        ("'*.*.example.com'", &["E0207"]),
+        ("'a*.example.com'", &["E0207"]),
+        ("'*.'", &["E0207"]),
+        ("'*.192.0.2.1'", &["E0207"]),
+        ("app.example.com.", &["E0207"]),
+        ("a..b", &["E0207"]),
+        ("'192.0.2.1:80'", &["E0207"]),
+        ("'1'", &["E0207"]),
+        ("''", &["E0105"]),
+    ] {
+        assert_eq!(codes(&with("hosts: [app.example.com]", &format!("hosts: [{host}]"))), expected, "{host}");
+    }
+    for (origin, expected) in [
+        ("https://app.example.com", &[] as &[&str]),
+        ("https://app.example.com/", &[]),
+        ("https://APP.example.com:8443", &[]),
+        ("https://other.example.com", &["W0011"]),
+        ("http://app.example.com", &["W0012"]),
+        ("app.example.com", &["E0206"]),
+        ("https://app.example.com/x", &["E0206"]),
+        ("https://app.example.com?x", &["E0206"]),
+        ("https://u@app.example.com", &["E0206"]),
+        ("ws://app.example.com", &["E0206"]),
+    ] {
+        assert_eq!(codes(&with("origins: []", &format!("origins: [{origin}]"))), expected, "{origin}");
+    }
+}
+
+#[test]
+fn endpoints() {
+    for (endpoint, expected) in [
+        ("api:80", &[] as &[&str]),
+        ("10.0.0.1:80", &[]),
+        ("[::1]:80", &[]),
+        ("::1:80", &["E0207"]),
+        ("api", &["E0207"]),
+        ("api:0", &["E0207"]),
+        ("api:080", &["E0207"]),
+        ("api:70000", &["E0207"]),
+        (":80", &["E0207"]),
+        ("http://api:80", &["E0207"]),
+        ("a b:80", &["E0207"]),
+    ] {
+        assert_eq!(codes(&with("[\"api.internal:3000\"]", &format!("['{endpoint}']"))), expected, "{endpoint}");
+    }
+    expect(
+        "endpoints: [\"api.internal:3000\"]",
+        &[("endpoints: []", &["E0105"]), ("endpoints: [\"a:1\", \"a:1\"]", &["E0401"])],
+    );
+    expect(
+        "endpoints: [\"api.internal:3000\"]",
+        &[
+            ("endpoints: [\"a:1\"]\n    timeouts: { connect: 1s, read: 1h, write: 5s, idle: 10s }", &[]),
+            ("endpoints: [\"a:1\"]\n    timeouts: { connect: 0s, read: 2d }", &["E0202", "E0202"]),
+        ],
+    );
+}
+
+#[test]
+fn paths() {
+    for (path, help) in [
+        ("/a/../b", "write `/b`"),
+        ("/a//b", "write `/a/b`"),
+        ("/%61", "write `/a`"),
+        ("api", "write `/api`"),
+        ("'*'", "paths match all below them: write `/`"),
+    ] {
+        let found = with("path: /api", &format!("path: {path}")).unwrap_err();
+        let first = found.iter().next().unwrap();
+        assert_eq!((first.code, first.help.as_deref()), (Code::BadPath, Some(help)), "{path}");
+    }
+    for path in ["/a%2fb", "/a?b", "/a b", "/é", "''"] {
+        assert_eq!(codes(&with("path: /api", &format!("path: {path}"))), ["E0203"], "{path}");
+    }
+    expect("auth_path: /auth", &[("auth_path: /", &["E0203"])]);
+}
+
+#[test]
+fn headers_and_claims() {
+    for name in [
+        "Host",
+        "Cookie",
+        "Authorization",
+        "Content-Length",
+        "X-Forwarded-For",
+        "x-forwarded-anything",
+        "Connection",
+        "Transfer-Encoding",
+        "TE",
+        "Upgrade",
+        "Proxy-Authorization",
+        "Keep-Alive",
+        "Trailer",
+        "Forwarded",
+        "a b",
+        "ä",
+        "Cloakroom-Error",
+    ] {
+        let outcome = with("        access: required", &format!("        identity_headers: {{ {name}: sub }}"));
+        assert_eq!(codes(&outcome), ["E0204"], "{name}");
+    }
+    expect(
+        "        access: required",
+        &[
+            ("        identity_headers: { X-A: sub, x-a: sub }", &["E0401"]),
+            ("        identity_headers: { X-A: '' }", &["E0105"]),
+            ("        identity_headers: { X-A: a..b }", &["E0201"]),
+            ("        identity_headers: { X-A: 1 }", &["E0103"]),
+            ("        identity_headers: [X-A]", &["E0103"]),
+        ],
+    );
+    expect("header: X-XSRF-TOKEN", &[("header: Cookie", &["E0204"]), ("header: X-My-Token", &[])]);
+    let loaded =
+        with("        access: required", r"        identity_headers: { X-A: 'https://example\.com/r.b' }").unwrap();
+    let (_, claim) = &loaded.settings.sites[0].routes[0].identity_headers[0];
+    assert_eq!(claim.0, ["https://example.com/r", "b"]);
+}
