@@ -14,7 +14,7 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike as _;
 use fred::types::ConnectHandle;
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -72,8 +72,9 @@ struct Connection {
     since: Instant,
     /// When the latest answer came, in milliseconds after `since`.
     answered: AtomicU64,
-    /// Tells the keeper to make another.
-    useless: Notify,
+    /// Whether it is over, or to be: the keeper makes another, and commands under way stop waiting. One that meets the
+    /// end of fred's task would wait for its timeout otherwise.
+    over: watch::Sender<bool>,
 }
 
 impl Link {
@@ -94,19 +95,30 @@ impl Link {
     {
         let deadline = Instant::now() + self.shared.command_timeout;
         let connection = self.connection(deadline).await?;
+        let mut over = connection.over.subscribe();
         let sent = Instant::now();
-        match timeout_at(deadline, command(connection.client.clone())).await {
+        let outcome = tokio::select! {
+            biased;
+            outcome = timeout_at(deadline, command(connection.client.clone())) => outcome,
+            _ = over.wait_for(|over| *over) => {
+                return Err(StoreError::Unavailable("the connection was lost".to_owned()));
+            }
+        };
+        match outcome {
             Ok(Ok(answer)) => {
                 connection.note_answer();
                 Ok(answer)
             }
             Ok(Err(error)) if *error.kind() != ErrorKind::Timeout => {
-                connection.note_error(&error);
+                if is_wrong_server(&error) {
+                    self.shared.give_up(&connection);
+                }
                 Err(unavailable(&error))
             }
             Ok(Err(_)) | Err(_) => {
-                if sent.elapsed() * 2 >= self.shared.command_timeout {
-                    connection.note_silence(sent);
+                // The commands behind this one need not find out one by one.
+                if sent.elapsed() * 2 >= self.shared.command_timeout && connection.silent_since(sent) {
+                    self.shared.give_up(&connection);
                 }
                 Err(StoreError::Unavailable("no answer in time".to_owned()))
             }
@@ -158,27 +170,36 @@ impl Drop for Link {
     }
 }
 
+impl Shared {
+    /// Lets nobody use this connection any more.
+    fn give_up(&self, connection: &Arc<Connection>) {
+        self.state.send_if_modified(|state| {
+            let current = matches!(state, State::Up(current) if Arc::ptr_eq(current, connection));
+            if current {
+                *state = State::Connecting(Instant::now() + PATIENCE);
+            }
+            current
+        });
+        connection.over.send_replace(true);
+    }
+}
+
 impl Connection {
     fn note_answer(&self) {
         let at = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.answered.store(at, Ordering::Relaxed);
     }
 
-    fn note_error(&self, error: &Error) {
-        // In a script's error the code may stand behind some words of Redis' own.
-        if WRONG_SERVER.iter().any(|code| error.details().contains(code)) {
-            self.useless.notify_one();
-        }
+    /// Whether no command had an answer since then: the peer is gone or stuck.
+    fn silent_since(&self, moment: Instant) -> bool {
+        let moment = u64::try_from(moment.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
+        self.answered.load(Ordering::Relaxed) <= moment
     }
+}
 
-    /// A command had no answer in time. If no other had one since it was sent, the peer is gone or stuck: the
-    /// commands behind this one need not find that out one by one.
-    fn note_silence(&self, sent: Instant) {
-        let sent = u64::try_from(sent.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
-        if self.answered.load(Ordering::Relaxed) <= sent {
-            self.useless.notify_one();
-        }
-    }
+/// In a script's error the code may stand behind some words of Redis' own.
+fn is_wrong_server(error: &Error) -> bool {
+    WRONG_SERVER.iter().any(|code| error.details().contains(code))
 }
 
 /// The keeper ends only from outside; then nobody may think that it still runs.
@@ -210,14 +231,15 @@ async fn keep(shared: &Shared) {
                 tracing::info!(server, "connected to Redis");
                 told = false;
                 shared.state.send_replace(State::Up(Arc::clone(&connection)));
+                let mut over = connection.over.subscribe();
                 let reason = tokio::select! {
                     end = &mut router.0 => match end {
                         Ok(Err(error)) => error.to_string(),
                         _ => "connection closed".to_owned(),
                     },
-                    () = connection.useless.notified() => "it does not answer, or is not the server it was".to_owned(),
+                    _ = over.wait_for(|over| *over) => "it does not answer, or is not the server it was".to_owned(),
                 };
-                shared.state.send_replace(State::Connecting(Instant::now() + PATIENCE));
+                shared.give_up(&connection);
                 drop(router);
                 tracing::warn!(server, reason, "lost the connection to Redis");
                 if connection.since.elapsed() >= GOOD_LIFE {
@@ -266,11 +288,13 @@ async fn connect(shared: &Shared) -> Result<(Arc<Connection>, Router), Error> {
     }
     // fred takes a peer that accepts and closes for a connection.
     client.ping::<String>(None).await?;
-    let since = Instant::now();
-    Ok((
-        Arc::new(Connection { client: client.clone(), since, answered: AtomicU64::new(0), useless: Notify::new() }),
-        router,
-    ))
+    let connection = Connection {
+        client: client.clone(),
+        since: Instant::now(),
+        answered: AtomicU64::new(0),
+        over: watch::Sender::new(false),
+    };
+    Ok((Arc::new(connection), router))
 }
 
 /// Up to a quarter less, so that many proxies do not return in step.

@@ -13,8 +13,11 @@ use redis_server::{RedisServer, free_port};
 
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What a busy machine may add to a bound.
-const SLACK: Duration = Duration::from_millis(100);
+/// What a busy machine may add to a bound; usual are 10 ms.
+const SLACK: Duration = Duration::from_millis(500);
+
+/// A Redis that returns is to be found within this time; usual are 10 to 400 ms.
+const RECOVERY: Duration = Duration::from_secs(1);
 
 /// A refusal while Redis is known to be away; behaviour D1 allows 250 ms.
 const AT_ONCE: Duration = Duration::from_millis(250);
@@ -81,7 +84,7 @@ async fn a_redis_that_is_down_at_start_is_told_at_once_and_found_when_it_comes()
     server.restart();
     let took = time_to_recover(&store).await;
     println!("recovered after a late start: {took:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < RECOVERY, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,7 +103,7 @@ async fn a_killed_redis_is_told_at_once_and_found_when_it_returns() {
     server.restart();
     let took = time_to_recover(&store).await;
     println!("recovered after a crash: {took:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < RECOVERY, "{took:?}");
     // The new process knows neither sessions nor scripts.
     assert!(store.load(&key).await.unwrap().is_none());
     store.create(&key, &record(Clock::system().now())).await.unwrap();
@@ -128,7 +131,7 @@ async fn a_frozen_redis_is_found_out_within_one_timeout_and_loses_nothing() {
     server.thaw();
     let took = time_to_recover(&store).await;
     println!("recovered after a freeze: {took:?}");
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < RECOVERY, "{took:?}");
     assert_eq!(store.load(&key).await.unwrap().unwrap(), record);
 }
 
@@ -139,7 +142,7 @@ async fn a_crowd_before_a_frozen_redis_waits_no_longer_than_one() {
     store.ping().await.unwrap();
     server.freeze();
     // More bytes than the sockets hold, so that writing stalls too, and more commands than the buffer holds.
-    let big = Record { sealed: vec![0; 16 * 1024], ..record(Clock::system().now()) };
+    let big = Record { sealed: vec![0; 4 * 1024], ..record(Clock::system().now()) };
     let crowd = (0..6_000).map(|_| {
         let (store, big) = (Arc::clone(&store), big.clone());
         tokio::spawn(async move {
@@ -151,9 +154,11 @@ async fn a_crowd_before_a_frozen_redis_waits_no_longer_than_one() {
     let longest = results.iter().map(|result| result.as_ref().unwrap().1).max().unwrap();
     println!("longest wait in a crowd of {}: {longest:?}", results.len());
     assert!(results.into_iter().all(|result| matches!(result.unwrap().0, Err(StoreError::Unavailable(_)))));
-    assert!(longest < COMMAND_TIMEOUT * 2, "{longest:?}");
+    // Far above the timeout, for six thousand tasks keep a busy machine busy; were one to wait for another, or all for
+    // the write that stalls, it would not be enough.
+    assert!(longest < COMMAND_TIMEOUT * 6, "{longest:?}");
     server.thaw();
-    assert!(time_to_recover(&store).await < Duration::from_secs(1));
+    assert!(time_to_recover(&store).await < RECOVERY);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,9 +170,30 @@ async fn a_closed_connection_is_made_again_unseen() {
     for _ in 0..3 {
         server.raw("CLIENT KILL TYPE normal SKIPME yes");
         // The command that was on its way may fail; none that comes a moment later does.
-        assert!(time_to_recover(&store).await < Duration::from_millis(500));
+        assert!(time_to_recover(&store).await < RECOVERY);
         assert!(store.load(&key).await.unwrap().is_some());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_became_a_replica_is_left_for_another() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), Clock::system());
+    let record = record(Clock::system().now());
+    store.create(&fresh_key(), &record).await.unwrap();
+    let connections = || {
+        let stats = String::from_utf8(server.raw("INFO stats")).unwrap();
+        let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
+        count.parse::<usize>().unwrap()
+    };
+    let before = connections();
+    server.raw(&format!("REPLICAOF 127.0.0.1 {}\r\nCONFIG SET replica-serve-stale-data yes", free_port()));
+    let error = store.create(&fresh_key(), &record).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("READONLY")), "{error}");
+    server.raw("REPLICAOF NO ONE");
+    assert!(time_to_recover(&store).await < RECOVERY);
+    store.create(&fresh_key(), &record).await.unwrap();
+    assert!(connections() > before + 3, "two of ours, the rest is the new connection");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
