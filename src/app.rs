@@ -268,6 +268,9 @@ impl Housekeeping {
                 tokio::time::sleep(PING_EVERY).await;
             }
             self.reached.release();
+            for warning in self.store.warnings().await {
+                tracing::warn!(warning, "the session store is not set up as it should be");
+            }
         };
         tokio::join!(listeners, store);
         tracing::info!("ready");

@@ -1,9 +1,8 @@
 //! Cloakroom, the edge proxy that keeps OAuth tokens out of the browser.
 //!
 //! The map, top to bottom; dependencies point downwards only:
+//! - [`cli`]: the command line, one file a subcommand;
 //! - [`app`]: the composition root;
-//! - [`listener`]: a connection before it is a request: deadlines, TLS, counting;
-//! - [`admin`]: probes and metrics on a listener of their own;
 //! - [`demo`]: an embedded OpenID provider, a sample API and page, for `cloakroom demo` and for tests;
 //! - [`listener`]: a connection before it is a request: deadlines, TLS, counting;
 //! - [`admin`]: probes and metrics on a listener of their own;
@@ -12,11 +11,10 @@
 //! - [`login`]: login, callback, logout, who am I;
 //! - [`refresh`]: fresh access tokens, one refresh for all who wait;
 //! - [`answer`]: the pages and errors that Cloakroom writes itself;
-//! - [`oidc`]: a client of OpenID providers;
+//! - [`oidc`]: one OpenID provider, as its client;
 //! - [`routing`]: which site, route and upstream a request belongs to;
 //! - [`session`]: what a session is; sealed, cached, looked up;
 //! - [`store`]: where sessions live;
-//! - [`cli`]: the command line, one file a subcommand;
 //! - [`config`]: the settings, parsed and checked;
 //! - [`telemetry`]: what the process tells about itself;
 //! - [`primitives`]: small checked types that everything uses.

@@ -3,7 +3,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks through its output")]
 
 mod check;
+mod demo;
 mod keygen;
+mod run;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -24,6 +27,10 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start everything on this machine to see it work: provider, API, page and proxy
+    Demo(demo::Args),
+    /// Start the server
+    Run(run::Args),
     /// Look a settings file over and tell every mistake in it
     Check(check::Args),
     /// Print a fresh key for `keys`
@@ -42,6 +49,8 @@ pub fn run() -> ExitCode {
         }
     };
     match line.command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Keygen => keygen::run(),
     }

@@ -186,8 +186,11 @@ impl Refresher {
                 Ok((Swap::Conflict, _)) => match self.sessions.read(open.key()).await {
                     Ok(None) => return self.too_late(provider, &secrets).await,
                     Ok(Some((now, theirs))) if now.generation != generation => {
-                        // Another replica stored newer tokens: theirs count, ours are superfluous.
-                        self.revoke(provider, secrets.refresh_token.as_ref()).await;
+                        // Ours, if an earlier try was done though the store seemed to fail. Else another replica stored
+                        // newer tokens: theirs count, ours are superfluous.
+                        if theirs.access_token.expose() != secrets.access_token.expose() {
+                            self.revoke(provider, secrets.refresh_token.as_ref()).await;
+                        }
                         return Refreshed::Renewed(self.sessions.remember(*open.id(), &now, &theirs, profile));
                     }
                     Ok(Some((now, _))) => {

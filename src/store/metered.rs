@@ -78,4 +78,8 @@ impl<S: SessionStore> SessionStore for Metered<S> {
     async fn ping(&self) -> Result<(), StoreError> {
         self.count("ping", self.inner.ping()).await
     }
+
+    async fn warnings(&self) -> Vec<String> {
+        self.inner.warnings().await
+    }
 }

@@ -193,8 +193,8 @@ impl Proxy {
         let yaml = yaml.replace("@PROXY@", &address.to_string()).replace("@ADMIN@", &admin.to_string());
         let secret = demo::CLIENT_SECRET;
         let env = Env::fixed([("TEST_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="), ("TEST_SECRET", secret)]);
-        let loaded = config::load_str("test.yaml", &yaml, &env)
-            .unwrap_or_else(|mistakes| panic!("{}", mistakes.plain()));
+        let loaded =
+            config::load_str("test.yaml", &yaml, &env).unwrap_or_else(|mistakes| panic!("{}", mistakes.plain()));
         let (stop, clock) = (Arc::new(Notify::new()), clock.clone());
         let signal = Stop(stop.clone());
         let (made, failed) = tokio::sync::oneshot::channel();
@@ -377,7 +377,7 @@ impl Browser {
     pub(crate) async fn authorize(&mut self, start: &str) -> String {
         let answer = self.navigate(start).await;
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{answer:?}");
-        let answer = self.navigate(&answer.location().to_owned()).await;
+        let answer = self.navigate(answer.location()).await;
         assert!(answer.status.is_redirection(), "{answer:?}");
         answer.location().to_owned()
     }
@@ -427,7 +427,11 @@ fn capture_logs() -> &'static Arc<Mutex<Vec<u8>>> {
         let logs = Arc::new(Mutex::new(Vec::new()));
         let writer = LogWriter(logs.clone());
         let make = move || writer.clone();
-        let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).with_writer(make).try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(make)
+            .try_init();
         logs
     })
 }

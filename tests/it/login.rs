@@ -22,10 +22,10 @@ async fn a_stranger_logs_in_calls_the_api_and_logs_out() {
     assert_eq!(me.status, StatusCode::OK, "{me:?}");
     let received = world.demo.upstream.recorder().last().expect("a request");
     assert!(received.bearer().is_some());
-    assert_eq!(received.header("x-user-id"), Some("alice"));
+    assert_eq!(received.header("x-user-roles"), Some("user,admin"));
 
     let info = browser.fetch("/userinfo").await;
-    assert_eq!(info.json()["sub"], "alice");
+    assert_eq!(info.json()["preferred_username"], "alice");
     let session = browser.fetch("/auth/session").await.json();
     assert_eq!(session["authenticated"], true);
 

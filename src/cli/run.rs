@@ -1,0 +1,55 @@
+//! `cloakroom run`: the server.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+use super::FAILED;
+use super::check::print_diagnostics;
+use super::signals::Signals;
+use crate::app::App;
+use crate::config::{self, Env};
+use crate::primitives::clock::Clock;
+
+/// What `run` is told.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The settings file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let loaded = match config::load(&args.config, &Env::process()) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => {
+            print_diagnostics(&mistakes);
+            eprintln!("{} mistakes in {}; nothing was started", mistakes.errors(), mistakes.file());
+            return ExitCode::from(FAILED);
+        }
+    };
+    print_diagnostics(&loaded.warnings);
+    log_to_stdout();
+    match App::new(&loaded.settings, &Clock::system()) {
+        Ok(app) => {
+            let signals = Signals::new(app.readiness().clone());
+            for listener in &loaded.settings.listeners {
+                tracing::info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
+            }
+            app.run(Box::new(signals));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("cloakroom cannot start: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// JSON lines; `RUST_LOG` chooses the level, `info` without it.
+fn log_to_stdout() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // A second subscriber is refused, and the first one goes on: nothing to do.
+    let _ = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).try_init();
+}
