@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::decode::Reader;
-use super::diagnostic::{Code, did_you_mean};
+use super::diagnostic::{Code, Severity, did_you_mean};
 use super::schema::ROOT;
 use super::settings::{Access, Settings};
 use super::source::Span;
@@ -157,7 +157,11 @@ impl Names {
         None
     }
 
+    /// Only where all else is right: next to a misspelt reference this would say the same thing twice.
     fn note_unused(&self, reader: &mut Reader<'_>) {
+        if reader.found.iter().any(|found| found.code.severity() == Severity::Error) {
+            return;
+        }
         for (name, (span, setting)) in self.known.iter().filter(|(name, _)| !self.used.contains(*name)) {
             let message = format!("nothing uses the {} `{name}`", self.what);
             reader.note_at(Code::Unused, *span, setting, message, "remove it, or refer to it");
