@@ -34,10 +34,13 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         return None;
     }
     let fields = reader.fields(root, &ROOT)?;
-    let listeners = fields.required(reader, "listeners", "[{ address: \"0.0.0.0:8080\" }]", edge::listeners);
+    let mut sockets = Vec::new();
+    let listeners = fields.required(reader, "listeners", "[{ address: \"0.0.0.0:8080\" }]", |reader, node| {
+        edge::listeners(reader, node, &mut sockets)
+    });
     let threads = fields.optional(reader, "threads", available_threads(), threads);
     let trusted_proxies = fields.optional(reader, "trusted_proxies", Vec::new(), edge::trusted_proxies);
-    let admin = fields.maybe(reader, "admin", edge::admin);
+    let admin = fields.maybe(reader, "admin", |reader, node| edge::admin(reader, node, &sockets));
     let keys = fields.required(reader, "keys", "[{ id: \"1\", secret: { env: CLOAKROOM_KEY } }]", session::keys);
     let store = fields.optional(reader, "store", super::settings::Store::Memory, session::store);
     let session = session::session(reader, fields.get("session"));
@@ -72,7 +75,6 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         upstreams: upstreams?,
         sites: sites?,
     };
-    edge::admin_apart(reader, &fields, &settings);
     note_csrf_off(reader, &fields, &settings);
     Some(settings)
 }

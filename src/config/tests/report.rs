@@ -175,6 +175,12 @@ fn a_duplicate_key_hides_nothing_else() {
 }
 
 #[test]
+fn relations_are_looked_at_although_other_sections_are_wrong() {
+    let text = GOOD.replace("127.0.0.1:9090", "127.0.0.1:8080").replace("kind: memory", "kind: redys, url: 'http://x'");
+    assert_eq!(places(&load_text(&text)), ["4:12 E0401", "8:16 E0104", "8:28 E0206"]);
+}
+
+#[test]
 fn anchors_and_aliases_work_and_point_at_the_alias() {
     let loaded = with(
         "    secret: { env: CLOAKROOM_KEY }",

@@ -30,6 +30,8 @@ fn a_secret_in_the_file_is_warned_of_and_not_shown() {
         ("secrte: hunter2 }", &["E0102", "E0101"]),
         ("secret: { env: hunter2-with-dash } }", &["E0201"]),
         ("secret: { env: hunter2butlongerandlonger } }", &["E0301"]),
+        ("secret: { hunter2: hunter2, hunter2: x } }", &["E0101", "E0102", "E0005"]),
+        ("secret: {{ hunter2 }} }", &["E0006", "E0102"]),
         ("secret: { hunter2 } }", &["E0101", "E0102"]),
         ("secret: [hunter2] }", &["E0103"]),
         ("secret: { value: hunter2 } }", &["E0101", "E0102"]),
