@@ -112,6 +112,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn programs_get_one_object_for_good_and_bad_files() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/okta.yaml").as_ref();
+        let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        for (env, good, errors) in [
+            (Env::fixed([("CLOAKROOM_KEY", key), ("CLIENT_SECRET", "x")]), true, 0),
+            (Env::fixed([("", "")]), false, 2),
+        ] {
+            let told: serde_json::Value = serde_json::from_str(&tell_programs(config::load(file, &env))).unwrap();
+            assert_eq!((told["good"].as_bool(), told["errors"].as_u64()), (Some(good), Some(errors)), "{told}");
+            assert_eq!(told["diagnostics"].as_array().map(Vec::len), usize::try_from(errors).ok());
+        }
+    }
+
+    #[test]
     fn counts_read_well() {
         assert_eq!(count(1, "site"), "1 site");
         assert_eq!(count(0, "site"), "0 sites");

@@ -55,3 +55,18 @@ pub fn run() -> ExitCode {
         Command::Keygen => keygen::run(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+        assert!(CommandLine::try_parse_from(["cloakroom", "check", "-c", "x.yaml", "--format", "json"]).is_ok());
+        assert!(CommandLine::try_parse_from(["cloakroom", "check"]).is_err());
+        assert!(CommandLine::try_parse_from(["cloakroom", "keygen", "extra"]).is_err());
+    }
+}

@@ -18,7 +18,7 @@ pub(super) struct Reader<'r> {
     pub(super) found: Vec<Diagnostic>,
     /// Files the settings were completed from.
     pub(super) files: BTreeSet<PathBuf>,
-    /// Scalars read as something that is no secret, by their number in the outline.
+    /// Scalars, keys included, read as something that is no secret, by their number in the outline.
     pub(super) shown: BTreeSet<usize>,
     /// Scalars read as a secret.
     pub(super) secret: BTreeSet<usize>,
@@ -61,11 +61,16 @@ impl Reader<'_> {
             self.wrong_type(node, "a mapping", &format!("its keys are {keys}"));
             return None;
         };
-        for entry in entries.iter().filter(|entry| !section.keys.contains(&entry.name.as_str())) {
+        for entry in entries {
             let name = &entry.name;
-            if section.path == schema::SECRET.path {
-                // `secret: {hunter2}` is a mapping too, and its key no name of a setting.
-                self.secret.extend(entry.key);
+            let known = section.keys.contains(&name.as_str());
+            // `secret: {hunter2}` is a mapping too, and its key no name of a setting.
+            let harmless = known || section.path != schema::SECRET.path;
+            self.shown.extend(entry.key.filter(|_| harmless));
+            if known {
+                continue;
+            }
+            if !harmless {
                 self.note_at(Code::UnknownKey, entry.at, &node.setting, "unknown key", "known here: `env`, `file`");
                 continue;
             }
@@ -80,6 +85,7 @@ impl Reader<'_> {
     /// The entries of a mapping whose keys are free.
     pub(super) fn free_map<'n>(&mut self, node: &'n Node) -> Option<&'n [Entry]> {
         if let Kind::Map(entries) = &node.kind {
+            self.shown.extend(entries.iter().filter_map(|entry| entry.key));
             return Some(entries);
         }
         self.wrong_type(node, "a mapping", "");

@@ -176,6 +176,10 @@ impl fmt::Display for Severity {
 
 /// `did you mean …?` for a word that is close to one of the known ones.
 pub(super) fn did_you_mean<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
+    // Nothing known is that long, and the comparison takes time.
+    if word.len() > 64 {
+        return None;
+    }
     let lower = word.to_ascii_lowercase().replace('-', "_");
     let (distance, best) = known
         .into_iter()

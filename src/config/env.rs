@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Finds the value of a variable.
+type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// Looks environment variables up by name, so that tests bring their own.
-pub struct Env(Box<dyn Fn(&str) -> Option<String> + Send + Sync>);
+pub struct Env(Box<Lookup>);
 
 impl Env {
     /// The environment of this process.

@@ -114,8 +114,7 @@ pub fn load_str(name: &str, text: &str, env: &Env) -> Result<Loaded, Diagnostics
 
 /// The text with everything masked that was not read as something harmless.
 fn masked(lines: &Lines, outline: &Outline, reader: &Reader<'_>) -> String {
-    let keys = outline.keys();
-    let harmless = |id: &usize| (keys.contains(id) || reader.shown.contains(id)) && !reader.secret.contains(id);
+    let harmless = |id: &usize| reader.shown.contains(id) && !reader.secret.contains(id);
     let (shown, hidden): (Vec<_>, Vec<_>) = outline.scalars().partition(|(id, _)| harmless(id));
     let regions = |scalars: Vec<(usize, Region)>| scalars.into_iter().map(|(_, region)| region).collect::<Vec<_>>();
     lines.masked(&regions(hidden), &regions(shown))

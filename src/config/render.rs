@@ -18,6 +18,9 @@ impl Diagnostics {
         for diagnostic in &self.list {
             let report = Report { diagnostic, source: &source, label: self.label(diagnostic) };
             // Writing into a String does not fail; a report that miette cannot draw is still said plainly.
+            if !out.is_empty() {
+                out.push('\n');
+            }
             if handler.render_report(&mut out, &report).is_err() {
                 self.plain_one(&mut out, diagnostic).ok();
             }

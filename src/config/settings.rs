@@ -53,7 +53,7 @@ pub struct Listener {
     pub tls: Option<Vec<Certificate>>,
 }
 
-/// A certificate chain and its key, both PEM files.
+/// A certificate chain and its key, both PEM files, joined to the folder of the settings file.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     /// Chain, leaf first.
@@ -257,7 +257,7 @@ pub struct Site {
 /// Which hosts a site serves. Compared in lower case, without port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostPattern {
-    /// `app.example.com`
+    /// `app.example.com` (an international name in its ASCII form), `192.0.2.1`, `[2001:db8::1]`.
     Exact(String),
     /// `*.example.com`, kept as `example.com`: exactly one more label.
     Wildcard(String),
@@ -336,6 +336,6 @@ pub enum Token {
     Id,
 }
 
-/// A dotted path into the claims, for example `realm_access.roles`.
+/// A dotted path into the claims, for example `realm_access.roles`; `\.` is a dot within a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClaimPath(pub Vec<String>);

@@ -4,33 +4,39 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{child, duplicate, tls};
-use crate::config::decode::{Fields, Reader};
+use super::{duplicate, tls};
+use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ADMIN, LISTENER};
 use crate::config::secrets::secret;
-use crate::config::settings::{Admin, Listener, Settings};
+use crate::config::settings::{Admin, Listener};
 use crate::config::source::Span;
 use crate::config::values;
-use crate::config::yaml::{Kind, Node};
+use crate::config::yaml::Node;
+
+/// Sockets that are taken, and where in the file.
+type Sockets = Vec<(SocketAddr, Span)>;
 
 /// At least one; no two on one socket.
-pub(super) fn listeners(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Listener>> {
-    let mut seen: Vec<(SocketAddr, Span)> = Vec::new();
+pub(super) fn listeners(reader: &mut Reader<'_>, node: &Node, taken: &mut Sockets) -> Option<Vec<Listener>> {
     reader.list_of_some(node, |reader, item| {
         let fields = reader.fields(item, &LISTENER)?;
         let address = fields.required(reader, "address", "\"0.0.0.0:8080\"", |reader, node| {
             let address = values::socket_address(reader, node)?;
-            if let Some((other, first)) = seen.iter().find(|(other, _)| collide(*other, address)) {
-                let message = format!("`{address}` and `{other}` cannot both be listened on");
-                duplicate(reader, node, &message, *first);
-            }
-            seen.push((address, node.label()));
+            note_taken(reader, node, address, taken);
+            taken.push((address, node.label()));
             Some(address)
         });
         let tls = fields.maybe(reader, "tls", tls::certificates);
         Some(Listener { address: address?, tls: tls? })
     })
+}
+
+fn note_taken(reader: &mut Reader<'_>, node: &Node, address: SocketAddr, taken: &Sockets) {
+    if let Some((other, first)) = taken.iter().find(|(other, _)| collide(*other, address)) {
+        let message = format!("`{address}` and `{other}` cannot both be listened on");
+        duplicate(reader, node, &message, *first);
+    }
 }
 
 /// Whether two addresses cannot be bound side by side.
@@ -52,10 +58,14 @@ pub(super) fn trusted_proxies(reader: &mut Reader<'_>, node: &Node) -> Option<Ve
     })
 }
 
-/// The admin listener.
-pub(super) fn admin(reader: &mut Reader<'_>, node: &Node) -> Option<Admin> {
+/// The admin listener, on a socket of its own.
+pub(super) fn admin(reader: &mut Reader<'_>, node: &Node, taken: &Sockets) -> Option<Admin> {
     let fields = reader.fields(node, &ADMIN)?;
-    let address = fields.required(reader, "address", "\"127.0.0.1:9090\"", values::socket_address);
+    let address = fields.required(reader, "address", "\"127.0.0.1:9090\"", |reader, node| {
+        let address = values::socket_address(reader, node)?;
+        note_taken(reader, node, address, taken);
+        Some(address)
+    });
     let token = fields.maybe(reader, "token", secret);
     if let (Some(address), Some(None)) = (address, &token)
         && !is_local(address.ip())
@@ -69,19 +79,4 @@ pub(super) fn admin(reader: &mut Reader<'_>, node: &Node) -> Option<Admin> {
 
 fn is_local(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
-}
-
-/// The admin listener needs a socket of its own.
-pub(super) fn admin_apart(reader: &mut Reader<'_>, fields: &Fields<'_>, settings: &Settings) {
-    let (Some(admin), Some(node)) = (&settings.admin, fields.get("admin").and_then(|node| child(node, "address")))
-    else {
-        return;
-    };
-    let Some(Kind::List(items)) = fields.get("listeners").map(|node| &node.kind) else { return };
-    for (listener, item) in settings.listeners.iter().zip(items) {
-        if collide(listener.address, admin.address) {
-            let message = format!("`{}` is a public listener already", listener.address);
-            duplicate(reader, node, &message, item.label());
-        }
-    }
 }

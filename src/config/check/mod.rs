@@ -13,7 +13,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::decode::Reader;
-use super::diagnostic::{Code, did_you_mean};
+use super::diagnostic::{Code, Severity, did_you_mean};
 use super::schema::ROOT;
 use super::settings::{Access, Settings};
 use super::source::Span;
@@ -34,10 +34,13 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         return None;
     }
     let fields = reader.fields(root, &ROOT)?;
-    let listeners = fields.required(reader, "listeners", "[{ address: \"0.0.0.0:8080\" }]", edge::listeners);
+    let mut sockets = Vec::new();
+    let listeners = fields.required(reader, "listeners", "[{ address: \"0.0.0.0:8080\" }]", |reader, node| {
+        edge::listeners(reader, node, &mut sockets)
+    });
     let threads = fields.optional(reader, "threads", available_threads(), threads);
     let trusted_proxies = fields.optional(reader, "trusted_proxies", Vec::new(), edge::trusted_proxies);
-    let admin = fields.maybe(reader, "admin", edge::admin);
+    let admin = fields.maybe(reader, "admin", |reader, node| edge::admin(reader, node, &sockets));
     let keys = fields.required(reader, "keys", "[{ id: \"1\", secret: { env: CLOAKROOM_KEY } }]", session::keys);
     let store = fields.optional(reader, "store", super::settings::Store::Memory, session::store);
     let session = session::session(reader, fields.get("session"));
@@ -72,7 +75,6 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         upstreams: upstreams?,
         sites: sites?,
     };
-    edge::admin_apart(reader, &fields, &settings);
     note_csrf_off(reader, &fields, &settings);
     Some(settings)
 }
@@ -157,7 +159,11 @@ impl Names {
         None
     }
 
+    /// Only where all else is right: next to a misspelt reference this would say the same thing twice.
     fn note_unused(&self, reader: &mut Reader<'_>) {
+        if reader.found.iter().any(|found| found.code.severity() == Severity::Error) {
+            return;
+        }
         for (name, (span, setting)) in self.known.iter().filter(|(name, _)| !self.used.contains(*name)) {
             let message = format!("nothing uses the {} `{name}`", self.what);
             reader.note_at(Code::Unused, *span, setting, message, "remove it, or refer to it");

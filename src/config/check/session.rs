@@ -58,7 +58,8 @@ pub(super) fn store(reader: &mut Reader<'_>, node: &Node) -> Option<Store> {
     }
     let url = match kind {
         Some(_) => fields.required(reader, "url", "\"redis://redis:6379\"", redis_url),
-        None => None,
+        // The mistake in `kind` hides none in the URL.
+        None => fields.maybe(reader, "url", redis_url).flatten(),
     };
     let prefix = fields.optional(reader, "prefix", "cloakroom:".to_owned(), |reader, node| {
         let prefix = reader.word(node)?;

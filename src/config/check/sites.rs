@@ -10,7 +10,7 @@ use crate::config::schema::{ALIASES, SITE};
 use crate::config::settings::{Access, Aliases, HostPattern, Origin, Site};
 use crate::config::source::Span;
 use crate::config::values;
-use crate::config::yaml::Node;
+use crate::config::yaml::{Kind, Node};
 use crate::primitives::path::PathPrefix;
 
 /// At least one; no host in two of them.
@@ -56,6 +56,8 @@ fn site(
     });
     if let (Some(node), Some(Some(_)), Some(routes)) = (fields.get("provider"), &provider, &routes)
         && routes.iter().all(|route| route.access == Access::Public)
+        // A route that could not be read may be the one that is not public.
+        && matches!(fields.get("routes").map(|node| &node.kind), Some(Kind::List(items)) if items.len() == routes.len())
     {
         let help = "set `access: optional` or `required` on the routes that need to know the user";
         reader.note(Code::NoEffect, node, "users may log in, but every route is public", help);

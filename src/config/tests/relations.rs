@@ -90,7 +90,7 @@ fn names_are_unique_and_known() {
             ("  - name: 'a b'", &["E0201"]),
         ],
     );
-    expect("provider: main", &[("provider: mian", &["W0009", "E0402"]), ("#", &["W0009", "E0405"])]);
+    expect("provider: main", &[("provider: mian", &["E0402"]), ("#", &["E0405"])]);
     let found = with("upstream: api", "upstream: apo").unwrap_err();
     assert!(found.iter().any(|d| d.help.as_deref() == Some("did you mean `api`?")));
     let found = with("upstream: api", "upstream: other").unwrap_err();
@@ -100,7 +100,7 @@ fn names_are_unique_and_known() {
 #[test]
 fn hosts_belong_to_one_site() {
     let second = "  - hosts: [b.example.com, APP.example.com]\n    routes: [{ path: /, upstream: api, access: public }]\n  - hosts: [app.example.com]";
-    assert_eq!(places(&with("  - hosts: [app.example.com]", second)), ["26:13 E0401"]);
+    assert_eq!(places(&with("  - hosts: [app.example.com]", second)), ["28:13 E0401"]);
     expect(
         "hosts: [app.example.com]",
         &[

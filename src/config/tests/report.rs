@@ -90,8 +90,8 @@ fn the_plain_form_shows_line_caret_and_next_step() {
     let found = with("        access: required", "        acess: required").unwrap_err();
     assert_eq!(
         found.plain(),
-        "cloakroom.yaml:33:9: error[E0101]: sites[0].routes[0].acess: unknown key\n\
-         \x20 33 |         acess: ********\n\
+        "cloakroom.yaml:34:9: error[E0101]: sites[0].routes[0].acess: unknown key\n\
+         \x20 34 |         acess: ********\n\
          \x20    |         ^^^^^\n\
          \x20 help: did you mean `access`?\n"
     );
@@ -104,7 +104,7 @@ fn the_fancy_form_shows_the_same() {
     for part in [
         "E0101",
         "sites[0].routes[0].acess: unknown key",
-        "cloakroom.yaml:33:9",
+        "cloakroom.yaml:34:9",
         "acess: ********",
         "did you mean `access`?",
     ] {
@@ -175,6 +175,12 @@ fn a_duplicate_key_hides_nothing_else() {
 }
 
 #[test]
+fn relations_are_looked_at_although_other_sections_are_wrong() {
+    let text = GOOD.replace("127.0.0.1:9090", "127.0.0.1:8080").replace("kind: memory", "kind: redys, url: 'http://x'");
+    assert_eq!(places(&load_text(&text)), ["4:12 E0401", "8:16 E0104", "8:28 E0206"]);
+}
+
+#[test]
 fn anchors_and_aliases_work_and_point_at_the_alias() {
     let loaded = with(
         "    secret: { env: CLOAKROOM_KEY }",
@@ -183,13 +189,13 @@ fn anchors_and_aliases_work_and_point_at_the_alias() {
     .unwrap();
     assert_eq!(loaded.settings.keys.len(), 2);
     let text = GOOD.replace("  - name: main\n", "  - name: &name main\n").replace("upstream: api", "upstream: *name");
-    assert_eq!(places(&load_text(&text)), ["22:11 W0009", "32:19 E0402"]);
+    assert_eq!(places(&load_text(&text)), ["33:19 E0402"]);
 }
 
 #[test]
 fn a_byte_order_mark_and_windows_line_ends_change_no_place() {
     let text = format!("\u{feff}{}", GOOD.replace("access: required", "acess: required").replace('\n', "\r\n"));
-    assert_eq!(places(&load_text(&text)), ["33:9 E0101"]);
+    assert_eq!(places(&load_text(&text)), ["34:9 E0101"]);
 }
 
 #[test]

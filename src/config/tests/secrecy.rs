@@ -30,11 +30,13 @@ fn a_secret_in_the_file_is_warned_of_and_not_shown() {
         ("secrte: hunter2 }", &["E0102", "E0101"]),
         ("secret: { env: hunter2-with-dash } }", &["E0201"]),
         ("secret: { env: hunter2butlongerandlonger } }", &["E0301"]),
+        ("secret: { hunter2: hunter2, hunter2: x } }", &["E0101", "E0102", "E0005"]),
+        ("secret: {{ hunter2 }} }", &["E0006", "E0102"]),
         ("secret: { hunter2 } }", &["E0101", "E0102"]),
         ("secret: [hunter2] }", &["E0103"]),
         ("secret: { value: hunter2 } }", &["E0101", "E0102"]),
-        ("secret: hunter2${ }", &["E0106"]),
-        ("secret: hunter2${NOT_SET} }", &["E0106"]),
+        ("secret: 'hunter2${' }", &["E0106"]),
+        ("secret: 'hunter2${NOT_SET}' }", &["E0106"]),
         ("secret: { env: [hunter2] } }", &["E0103"]),
     ] {
         let mut found = nowhere(with("secret: { env: CLIENT_SECRET } }", new));
@@ -87,7 +89,7 @@ fn secrets_of_the_environment() {
         ],
     );
     let found = with(old, "secret: { env: MISSING_ONE } }").unwrap_err();
-    assert!(found.plain().contains("cloakroom.yaml:20:65"), "{found}");
+    assert!(found.plain().contains("cloakroom.yaml:20:64"), "{found}");
     assert!(found.plain().contains("`MISSING_ONE` is not set"), "{found}");
 }
 

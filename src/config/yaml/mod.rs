@@ -18,6 +18,10 @@ use super::source::{Lines, Span};
 /// file is looked at as well. `None` after mistakes that make it pointless to look further.
 pub(super) fn parse(text: &str, lines: &Lines, found: &mut Vec<Diagnostic>) -> Option<(Node, Outline)> {
     let outline = outline::read(text, lines, found)?;
+    // `serde_yaml` takes a file of comments only for one that breaks off.
+    if outline.root.is_none() {
+        return Some((tree::lay_over(value::Value::Null, &outline, found), outline));
+    }
     match serde_yaml::from_str::<value::Value>(text) {
         Ok(value) => Some((tree::lay_over(value, &outline, found), outline)),
         Err(error) => {

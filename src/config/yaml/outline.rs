@@ -56,13 +56,6 @@ impl Outline {
     pub(in crate::config) fn scalars(&self) -> impl Iterator<Item = (usize, Region)> {
         self.nodes.iter().enumerate().filter(|(_, n)| matches!(n.shape, Shape::Scalar)).map(|(id, n)| (id, n.region))
     }
-
-    /// The scalars that are keys.
-    pub(in crate::config) fn keys(&self) -> BTreeSet<usize> {
-        let maps =
-            self.nodes.iter().filter_map(|n| if let Shape::Map(entries) = &n.shape { Some(entries) } else { None });
-        maps.flatten().map(|(key, _)| *key).collect()
-    }
 }
 
 /// Reads the outline and reports what the settings do not take; `None` if there is no point in going on.
@@ -238,7 +231,7 @@ impl Builder<'_> {
                 "write the keys out; `key: *alias` works for whole values",
             );
         } else if !fresh {
-            self.report(Code::DuplicateKey, span, &format!("`{text}` stands here a second time"), "remove one of them");
+            self.report(Code::DuplicateKey, span, "this key stands here a second time", "remove one of them");
         }
     }
 }

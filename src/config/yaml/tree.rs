@@ -1,5 +1,7 @@
 //! Values and places laid over each other.
 
+use std::collections::BTreeSet;
+
 use super::outline::{Outline, Shape};
 use super::value::Value;
 use crate::config::diagnostic::{Code, Diagnostic};
@@ -124,6 +126,7 @@ impl<'l> Layer<'l> {
         around: Span,
     ) -> Vec<Entry> {
         let mut out: Vec<Entry> = Vec::with_capacity(entries.len());
+        let mut names = BTreeSet::new();
         for (index, (key, value)) in entries.into_iter().enumerate() {
             let ids = ids.get(index);
             let at = ids.and_then(|(key, _)| self.outline.get(*key)).map_or(around, |node| node.span);
@@ -140,7 +143,7 @@ impl<'l> Layer<'l> {
                 continue;
             };
             // A duplicate was reported with the outline; the first one counts.
-            if out.iter().any(|entry| entry.name == name) {
+            if !names.insert(name.clone()) {
                 continue;
             }
             let below = if setting.is_empty() { name.clone() } else { format!("{setting}.{name}") };
