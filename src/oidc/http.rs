@@ -247,7 +247,9 @@ impl Client {
         let may_be_an_oauth_error = oauth
             && status.is_client_error()
             && !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY);
-        if status != StatusCode::OK && !may_be_an_oauth_error {
+        // RFC 7009 §2.2 says 200 and ignores the body; some say 204.
+        let good = status == StatusCode::OK || (endpoint == Endpoint::Revocation && status.is_success());
+        if !good && !may_be_an_oauth_error {
             if answer.headers().contains_key(LOCATION) {
                 tracing::debug!(endpoint = endpoint.as_str(), "a redirect is not followed");
             }
@@ -258,7 +260,7 @@ impl Client {
             return Err(unparsed);
         }
         let mut out = http::Response::new(body);
-        *out.status_mut() = status;
+        *out.status_mut() = if good { StatusCode::OK } else { status };
         *out.headers_mut() = std::mem::take(answer.headers_mut());
         Ok(out)
     }

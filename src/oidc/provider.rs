@@ -351,6 +351,12 @@ impl Provider {
         }
     }
 
+    /// The key cache, for its tests.
+    #[cfg(test)]
+    pub(super) fn jwks(&self) -> &Jwks {
+        &self.jwks
+    }
+
     fn client_secret(&self) -> &str {
         match &self.settings.client_auth {
             ClientAuth::Basic(secret) | ClientAuth::Post(secret) => secret.expose(),
