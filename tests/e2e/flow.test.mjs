@@ -256,6 +256,8 @@ describe('behind Cloakroom', { concurrency: false }, () => {
       assert.equal((await call(tab, '/api/me')).status, 200);
     }
     await shoot(two, '3-second-tab');
+    // To Keycloak both logins are one session of its own: ending our first must not have cost the second its tokens.
+    await tokenChanges(one, '/api/me', tokenOf(last('/api/me').headers));
   });
 
   test('logout ends the session here and at the provider', async () => {
