@@ -1,6 +1,6 @@
 //! The settings as the rest of the program sees them: every value parsed, checked and in range.
 //!
-//! Only [`super::load`] makes these (and tests). References between sections (`site.provider`, `route.upstream`) are
+//! Only [`load`](super::load) makes these (and tests). References between sections (`site.provider`, `route.upstream`) are
 //! names that are known to exist.
 
 use std::collections::BTreeMap;
@@ -124,6 +124,15 @@ pub struct SessionCookie {
     pub same_site: SameSite,
     /// `Secure` attribute; default true. A `__Host-` name demands it.
     pub secure: bool,
+}
+
+impl SessionCookie {
+    /// Name of the cookie that binds a login to its browser. Without `Secure` (development on plain HTTP) it cannot
+    /// have the `__Host-` prefix.
+    #[must_use]
+    pub fn login_cookie(secure: bool) -> &'static str {
+        if secure { "__Host-login" } else { "cloakroom-login" }
+    }
 }
 
 /// `SameSite` of the session cookie; `None` is not offered.

@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue, SET_COOKIE};
 
 use super::model::SessionId;
-use crate::config::settings::{SameSite, Session};
+use crate::config::settings::{SameSite, Session, SessionCookie};
 
 /// Names and attributes of the three cookies that are ours.
 #[derive(Clone, Debug)]
@@ -53,14 +53,14 @@ pub enum Foreign {
 }
 
 impl Cookies {
-    /// From the settings. Without `Secure` (development on plain HTTP) the login cookie loses its `__Host-` prefix.
+    /// From the settings.
     #[must_use]
     pub fn new(settings: &Session) -> Self {
         let secure = settings.cookie.secure;
         Self {
             session: settings.cookie.name.clone(),
             csrf: settings.csrf.cookie.clone(),
-            login: if secure { "__Host-login" } else { "cloakroom-login" },
+            login: SessionCookie::login_cookie(secure),
             same_site: match settings.cookie.same_site {
                 SameSite::Strict => CookieSameSite::Strict,
                 SameSite::Lax => CookieSameSite::Lax,
@@ -222,7 +222,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::settings::{Cache, Csrf, CsrfMode, SessionCookie};
+    use crate::config::settings::{Cache, Csrf, CsrfMode};
 
     fn cookies() -> Cookies {
         Cookies::new(&Session {

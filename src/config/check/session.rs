@@ -18,8 +18,6 @@ use crate::config::source::Span;
 use crate::config::values::{self, DAY, HOUR, MILLISECOND, SECOND};
 use crate::config::yaml::Node;
 
-/// The cookie of a login under way; no other may have its name.
-const LOGIN_COOKIE: &str = "__Host-login";
 const LONGEST_SESSION: Duration = Duration::from_secs(366 * 24 * 3600);
 const MOST_CACHED: u64 = 100_000_000;
 
@@ -201,8 +199,8 @@ fn cookie_name(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         reader.note(Code::BadCookie, node, format!("`{name}` cannot be the name of a cookie"), help);
         return None;
     }
-    if name.eq_ignore_ascii_case(LOGIN_COOKIE) {
-        let message = format!("`{LOGIN_COOKIE}` is the cookie of a login under way");
+    if [true, false].iter().any(|secure| name.eq_ignore_ascii_case(SessionCookie::login_cookie(*secure))) {
+        let message = format!("`{name}` is the cookie of a login under way");
         reader.note(Code::BadCookie, node, message, "choose another name");
         return None;
     }
