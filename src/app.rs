@@ -207,6 +207,7 @@ fn gate(
         sessions: sessions.clone(),
         logins: Logins::new(sessions.clone(), metrics.clone()),
         refresher: Refresher::new(sessions.clone(), providers.clone(), minimum, metrics.clone()),
+        unknown: Arc::new(metrics.route("none", "none")),
         metrics: metrics.clone(),
     })
 }

@@ -21,6 +21,7 @@ use crate::session::csrf;
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
 use crate::telemetry::Metrics;
+use crate::telemetry::handles::RouteMetrics;
 
 /// All that decides about a request.
 pub struct Gate {
@@ -42,6 +43,8 @@ pub struct Gate {
     pub logins: Logins,
     /// Fresh tokens.
     pub refresher: Arc<Refresher>,
+    /// Counts requests of no site.
+    pub unknown: Arc<RouteMetrics>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -80,17 +83,17 @@ impl Gate {
         let client = Client::of(request.connection, request.headers, &self.trusted_proxies);
         let authority = match self.authority(&request, &client) {
             Ok(authority) => authority,
-            Err(error) => return self.reject(&request, Code::BadRequest, "host", &error.to_string()),
+            Err(error) => return self.reject(&request, None, Code::BadRequest, "host", &error.to_string()),
         };
         let Some(site) = self.table.site(&authority.host) else {
-            return self.reject(&request, Code::UnknownHost, "unknown_host", "Check the address.");
+            return self.reject(&request, None, Code::UnknownHost, "unknown_host", "Check the address.");
         };
         let Some(auth) = self.auth.get(&site.name) else {
-            return self.reject(&request, Code::Internal, "internal", "Please try again in a moment.");
+            return self.reject(&request, Some(site), Code::Internal, "internal", "Please try again in a moment.");
         };
         let path = match path::canonical(request.raw_path) {
             Ok(path) => path,
-            Err(error) => return self.reject(&request, Code::BadRequest, "path", &error.to_string()),
+            Err(error) => return self.reject(&request, Some(site), Code::BadRequest, "path", &error.to_string()),
         };
         let sorted = self.sessions.cookies().sort(request.headers);
         if sorted.ticket == Ticket::Doubled {
@@ -99,7 +102,9 @@ impl Gate {
         let origin = Origin { client: &client, authority: &authority };
         match auth.endpoint(&path) {
             None => {}
-            Some(None) => return self.reject(&request, Code::NotFound, "not_found", "Check the address."),
+            Some(None) => {
+                return self.reject(&request, Some(site), Code::NotFound, "not_found", "Check the address.");
+            }
             Some(Some(endpoint)) => {
                 return Verdict::Endpoint(Box::new(Call {
                     endpoint,
@@ -107,17 +112,18 @@ impl Gate {
                     path: path.into_owned(),
                     origin: origin.write(),
                     ticket: sorted.ticket,
+                    metrics: site.own.clone(),
                 }));
             }
         }
         let Some(route) = site.route(&path) else {
-            return self.reject(&request, Code::NotFound, "not_found", "Check the address.");
+            return self.reject(&request, Some(site), Code::NotFound, "not_found", "Check the address.");
         };
         let case = Case { request, path: &path, origin, site, auth, route, sorted: &sorted };
         let session = match self.session(&case).await {
             Ok(session) => session,
             Err(answer) => {
-                return Verdict::Answer(Box::new(Refused { answer: *answer, route: Some(route.clone()) }));
+                return Verdict::Answer(Box::new(Refused { answer: *answer, metrics: Some(route.metrics.clone()) }));
             }
         };
         let needs_csrf_cookie = session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
@@ -287,9 +293,10 @@ impl Gate {
         self.metrics.unauthenticated_total.with_label_values(&[answer]).inc();
     }
 
-    fn reject(&self, request: &Request<'_>, code: Code, reason: &str, text: &str) -> Verdict {
+    fn reject(&self, request: &Request<'_>, site: Option<&Arc<Site>>, code: Code, reason: &str, text: &str) -> Verdict {
         self.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
-        Verdict::Answer(Box::new(Refused { answer: refusal(request, code, text), route: None }))
+        let metrics = site.map(|site| site.own.clone());
+        Verdict::Answer(Box::new(Refused { answer: refusal(request, code, text), metrics }))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::login::{Endpoint, SiteAuth};
 use crate::routing::table::{Route, Site};
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
+use crate::telemetry::handles::RouteMetrics;
 
 /// A request as the gate sees it: as it came, nothing removed yet.
 #[derive(Clone, Copy)]
@@ -48,8 +49,8 @@ pub enum Verdict {
 pub struct Refused {
     /// The answer.
     pub answer: Answer,
-    /// The route, if one was found.
-    pub route: Option<Arc<Route>>,
+    /// Where it is counted; `None` if not even the site was found.
+    pub metrics: Option<Arc<RouteMetrics>>,
 }
 
 /// A request on its way upstream.
@@ -82,4 +83,6 @@ pub struct Call {
     pub origin: String,
     /// The session cookie.
     pub ticket: crate::session::cookie::Ticket,
+    /// Where it is counted.
+    pub metrics: Arc<RouteMetrics>,
 }

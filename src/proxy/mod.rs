@@ -124,6 +124,6 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        response::finished(session, error, ctx);
+        response::finished(&self.gate, session, error, ctx);
     }
 }

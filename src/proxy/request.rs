@@ -44,6 +44,7 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
             return Ok(false);
         }
         Verdict::Endpoint(call) => {
+            ctx.in_flight = Some(call.metrics.enter());
             let body = if call.reads_body(&session.req_header().method) {
                 own_body(session).await?
             } else {
@@ -59,7 +60,7 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
         }
         Verdict::Answer(refused) => refused,
     };
-    ctx.in_flight = refused.route.as_ref().map(|route| route.metrics.enter());
+    ctx.in_flight = refused.metrics.map(|metrics| metrics.enter());
     respond::write(session, ctx, refused.answer).await?;
     Ok(true)
 }

@@ -35,7 +35,7 @@ pub(super) fn filter(gate: &Gate, response: &mut ResponseHeader, ctx: &mut Conte
 }
 
 /// The request is over, whichever way.
-pub(super) fn finished(session: &Session, error: Option<&Error>, ctx: &mut Context) {
+pub(super) fn finished(gate: &Gate, session: &Session, error: Option<&Error>, ctx: &mut Context) {
     let written = session.response_written().map(|header| header.status);
     let Some(status) = ctx.answered.or(written) else {
         // The client went away before there was anything to tell it.
@@ -44,7 +44,6 @@ pub(super) fn finished(session: &Session, error: Option<&Error>, ctx: &mut Conte
         }
         return;
     };
-    if let Some(in_flight) = ctx.in_flight.take() {
-        in_flight.route().finished(&session.req_header().method, status, ctx.started.elapsed());
-    }
+    let in_flight = ctx.in_flight.take().unwrap_or_else(|| gate.unknown.enter());
+    in_flight.route().finished(&session.req_header().method, status, ctx.started.elapsed());
 }

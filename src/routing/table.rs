@@ -11,6 +11,9 @@ use crate::primitives::path::PathPrefix;
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::metrics::Metrics;
 
+/// Label `route` of requests that no route serves.
+const OWN: &str = "none";
+
 /// The settings contradict themselves. Checked settings never do.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
@@ -54,6 +57,8 @@ pub struct Site {
     /// Every identity header of *any* site: no client may send one of them to any upstream, for two sites may share
     /// an upstream that trusts it.
     pub reserved_headers: Arc<[HeaderName]>,
+    /// Counts requests that no route serves: our own endpoints, and paths that lead nowhere.
+    pub own: Arc<RouteMetrics>,
     /// By prefix, as [`PathPrefix::as_str`] writes it.
     routes: HashMap<Box<str>, Arc<Route>>,
     /// Segments of the deepest route: no lookup needs to begin below.
@@ -182,6 +187,7 @@ impl Site {
             origins: settings.origins.clone(),
             claim_paths,
             reserved_headers,
+            own: Arc::new(metrics.route(&settings.name, OWN)),
             depth: settings.routes.iter().map(|route| route.path.depth()).max().unwrap_or(0),
             routes,
         })
