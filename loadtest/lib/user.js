@@ -2,6 +2,9 @@
 // a browser would. k6's own cookie jar keeps Secure cookies off http://localhost, where browsers send them.
 import http from 'k6/http';
 
+// A refusal is an answer: what is right is for the checks to say.
+http.setResponseCallback(http.expectedStatuses({ min: 200, max: 499 }));
+
 const NAVIGATE = {
   Accept: 'text/html,application/xhtml+xml',
   'Sec-Fetch-Mode': 'navigate',
