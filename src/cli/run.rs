@@ -47,9 +47,12 @@ pub(super) fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// JSON lines; `RUST_LOG` chooses the level, `info` without it.
+/// Without `RUST_LOG`: our own news, and of the libraries below only what is wrong.
+const FILTER: &str = "info,pingora=warn,pingora_core=warn,pingora_proxy=warn,fred=warn,log=warn";
+
+/// JSON lines; `RUST_LOG` chooses the level.
 fn log_to_stdout() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     // A second subscriber is refused, and the first one goes on: nothing to do.
     let _ = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).try_init();
 }

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use super::query::{Doubled, single};
 use super::record::LoginRecord;
 use super::return_to::ReturnTo;
-use super::{Logins, Visit, store_failed};
+use super::{Logins, Visit, navigation, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{self, OidcError, Provider};
 use crate::session::cookie::Ticket;
@@ -150,7 +150,12 @@ impl Logins {
                 (reason, failure_page(Code::LoginFailed, text, &again, ""))
             }
             Failed::Unknown => {
-                // A stale tab: whoever is logged in by now simply goes on (behaviour L13).
+                // A stale tab: whoever is logged in by now simply goes on (behaviour L13). The provider's redirect came
+                // without Strict cookies, so the browser is asked to come once more from our own page.
+                if visit.ticket == Ticket::Absent && navigation::is_cross_site(visit.headers) {
+                    let query = visit.query.unwrap_or_default();
+                    return continue_to(&format!("{}?{query}", visit.path));
+                }
                 if let Ok(Some(_)) = self.session_of(visit).await {
                     return continue_to("/");
                 }

@@ -59,7 +59,7 @@ fn stays(path: &str) -> bool {
     let mut segments = path.split('/');
     segments.next() == Some("")
         && !path.contains("//")
-        && !path.chars().any(|c| c.is_control() || c.is_whitespace() || is_trick(c))
+        && !path.chars().any(|c| c.is_control() || (c.is_whitespace() && c != ' ') || is_trick(c))
         && segments.all(|segment| segment != "." && segment != "..")
 }
 
