@@ -54,14 +54,11 @@ impl Logins {
     }
 
     async fn log_out(&self, visit: &Visit<'_>, open: &Arc<Open>) -> Answer {
-        // The tokens are read before the record goes; a store that fails leaves everything as it is.
-        let tokens = match self.sessions.read(open.key()).await {
-            Ok(read) => read.map(|(_, secrets)| (secrets.refresh_token, secrets.id_token)),
+        // The store gives the session's newest tokens with its end; if it fails, everything stays as it is.
+        let tokens = match self.sessions.end(open.id()).await {
+            Ok(secrets) => secrets.map(|secrets| (secrets.refresh_token, secrets.id_token)),
             Err(error) => return store_failed(visit, &error),
         };
-        if let Err(error) = self.sessions.end(open.id()).await {
-            return store_failed(visit, &error);
-        }
         self.metrics.logouts_total.with_label_values(&[open.provider(), "user"]).inc();
         tracing::info!(provider = open.provider(), "a user logged out");
         let (refresh_token, id_token) = tokens.unwrap_or_default();

@@ -39,6 +39,8 @@ pub struct Context {
     failed: Option<SocketAddr>,
     upstream_started: Option<Instant>,
     body_bytes: u64,
+    /// An upgrade was asked for: what flows is no body.
+    tunnel: bool,
     /// Status of an answer of our own.
     answered: Option<StatusCode>,
 }
@@ -65,6 +67,7 @@ impl ProxyHttp for Proxy {
             failed: None,
             upstream_started: None,
             body_bytes: 0,
+            tunnel: false,
             answered: None,
         }
     }

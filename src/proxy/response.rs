@@ -13,10 +13,8 @@ use crate::session::cookie::drop_ours;
 /// The upstream's answer on its way to the client.
 pub(super) fn filter(gate: &Gate, response: &mut ResponseHeader, ctx: &mut Context) -> pingora::Result<()> {
     let Some(pass) = &ctx.pass else { return Ok(()) };
-    if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(());
-    }
-    if let Some(started) = ctx.upstream_started.take() {
+    let last = !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS;
+    if last && let Some(started) = ctx.upstream_started.take() {
         pass.route.upstream.metrics().answered(response.status, started.elapsed());
     }
     if let Some(kept) = drop_ours(gate.sessions.cookies(), &response.headers) {
@@ -26,7 +24,8 @@ pub(super) fn filter(gate: &Gate, response: &mut ResponseHeader, ctx: &mut Conte
         }
     }
     response.remove_header(&ERROR_HEADER);
-    if pass.needs_csrf_cookie
+    if last
+        && pass.needs_csrf_cookie
         && let Some(cookie) = pass.session.as_ref().and_then(|open| open.csrf_cookie())
     {
         response.append_header(SET_COOKIE, cookie.clone())?;

@@ -30,6 +30,7 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
     let mut peer = upstream.peer(address);
     if session.is_upgrade_req() {
         // A tunnel may be silent for as long as both ends like.
+        ctx.tunnel = true;
         session.set_read_timeout(None);
         peer.options.read_timeout = None;
     }
@@ -127,7 +128,7 @@ pub(super) fn body(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Cont
     if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
         *body = None;
     }
-    let Some(pass) = &ctx.pass else { return Ok(()) };
+    let Some(pass) = ctx.pass.as_ref().filter(|_| !ctx.tunnel) else { return Ok(()) };
     ctx.body_bytes += body.as_ref().map_or(0, |piece| u64::try_from(piece.len()).unwrap_or(u64::MAX));
     if ctx.body_bytes > pass.route.max_body {
         return Error::e_explain(TOO_LONG, "the body is longer than the route takes");

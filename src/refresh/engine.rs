@@ -143,7 +143,9 @@ impl Refresher {
         };
         if record.generation != open.generation() {
             // Somebody was faster; the result is in the record.
-            let newer = self.sessions.remember(*open.id(), &record, &secrets, profile);
+            let Some(newer) = self.sessions.remember(*open.id(), &record, &secrets, profile) else {
+                return Refreshed::Ended;
+            };
             if self.is_fresh(&newer) {
                 return Refreshed::Renewed(newer);
             }
@@ -180,7 +182,7 @@ impl Refresher {
         loop {
             match self.sessions.write(open.key(), &record, &secrets).await {
                 Ok((Swap::Stored, stored)) => {
-                    return Refreshed::Renewed(self.sessions.remember(*open.id(), &stored, &secrets, profile));
+                    return self.renewed(open, profile, &stored, &secrets);
                 }
                 Ok((Swap::Gone, _)) => return self.too_late(provider, &secrets).await,
                 Ok((Swap::Conflict, _)) => match self.sessions.read(open.key()).await {
@@ -191,7 +193,7 @@ impl Refresher {
                         if theirs.access_token.expose() != secrets.access_token.expose() {
                             self.revoke(provider, secrets.refresh_token.as_ref()).await;
                         }
-                        return Refreshed::Renewed(self.sessions.remember(*open.id(), &now, &theirs, profile));
+                        return self.renewed(open, profile, &now, &theirs);
                     }
                     Ok(Some((now, _))) => {
                         record = now;
@@ -210,6 +212,12 @@ impl Refresher {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
+    }
+
+    fn renewed(&self, open: &Open, profile: &Profile, record: &Record, secrets: &Secrets) -> Refreshed {
+        // A logout that came after the tokens were stored found them there and revokes them itself.
+        let renewed = self.sessions.remember(*open.id(), record, secrets, profile);
+        renewed.map_or(Refreshed::Ended, Refreshed::Renewed)
     }
 
     /// The session ended while its refresh was under way: logout wins.
@@ -256,7 +264,7 @@ impl Refresher {
     async fn rejected(&self, open: &Open, profile: &Profile, read: &Record, error: &RefreshError) -> Refreshed {
         match self.sessions.read(open.key()).await {
             Ok(Some((record, secrets))) if record.generation != read.generation => {
-                return Refreshed::Renewed(self.sessions.remember(*open.id(), &record, &secrets, profile));
+                return self.renewed(open, profile, &record, &secrets);
             }
             Ok(_) => {}
             Err(_) => return Refreshed::Failed(Failure::Store),

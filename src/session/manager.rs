@@ -20,6 +20,8 @@ use crate::telemetry::Metrics;
 
 /// Touches waiting for the store; beyond that the oldest uses are simply not told, and the next use tells again.
 const TOUCH_QUEUE: usize = 8_192;
+/// Ended sessions that are remembered; each only matters for the length of one store call.
+const ENDED: usize = 16_384;
 /// Most touches in one batch.
 const TOUCH_BATCH: usize = 512;
 
@@ -72,6 +74,8 @@ pub struct Sessions {
     touch_step: Duration,
     cache_ttl: Duration,
     cache: Cache<SessionId, Arc<Open>>,
+    /// Sessions that ended here lately: what was read before the end must not enter the cache after it.
+    ended: Cache<SessionId, ()>,
     touches: mpsc::Sender<Touch>,
     cache_hits: prometheus::IntCounter,
     metrics: Arc<Metrics>,
@@ -106,6 +110,7 @@ impl Sessions {
             touch_step: (settings.idle_timeout / 60).min(Duration::from_secs(30)),
             cache_ttl: settings.cache.ttl,
             cache: Cache::new(settings.cache.capacity),
+            ended: Cache::new(ENDED),
             touches,
             cache_hits: metrics.session_lookups_total.with_label_values(&["cache", "found"]),
             metrics,
@@ -200,9 +205,9 @@ impl Sessions {
                 Arc::new(Open::new(*id, &record, &secrets, profile, &self.cookies, now))
             }
         };
-        // An error means that the entry was removed meanwhile (a logout): then this answer is the last one it gives.
+        // An error means that somebody else filled the place meanwhile.
         let _ = guard.insert(open.clone());
-        Ok(Some(open))
+        Ok(self.still_there(open))
     }
 
     fn of_site(open: Arc<Open>, now: Timestamp, profile: &Profile) -> Option<Arc<Open>> {
@@ -274,23 +279,33 @@ impl Sessions {
         Ok((swap, record))
     }
 
-    /// Puts a record that is known to be in the store into the local cache.
-    pub fn remember(&self, id: SessionId, record: &Record, secrets: &Secrets, profile: &Profile) -> Arc<Open> {
+    /// Puts a record that was found in the store into the local cache; `None` if the session has ended since.
+    pub fn remember(&self, id: SessionId, record: &Record, secrets: &Secrets, profile: &Profile) -> Option<Arc<Open>> {
         let open = Arc::new(Open::new(id, record, secrets, profile, &self.cookies, self.clock.now()));
         self.cache.insert(id, open.clone());
-        open
+        self.still_there(open)
     }
 
-    /// Ends a session. `false` if there was none.
+    /// Takes a session out of the cache again if it ended while it was put in.
+    fn still_there(&self, open: Arc<Open>) -> Option<Arc<Open>> {
+        if self.ended.contains_key(open.id()) {
+            self.cache.remove(open.id());
+            return None;
+        }
+        Some(open)
+    }
+
+    /// Ends a session and returns its last secrets, if there was one and they can be opened.
     ///
     /// # Errors
     /// [`SessionError`] if the store cannot do it; then the session still lives.
-    pub async fn end(&self, id: &SessionId) -> Result<bool, SessionError> {
-        // Before and after: a lookup that runs beside the deletion must not leave its result in the cache.
+    pub async fn end(&self, id: &SessionId) -> Result<Option<Secrets>, SessionError> {
+        let key = id.key();
+        let ended = self.store.delete(&key).await?;
+        // In this order: whoever puts it into the cache after the removal sees the mark.
+        self.ended.insert(*id, ());
         self.cache.remove(id);
-        let ended = self.store.delete(&id.key()).await;
-        self.cache.remove(id);
-        Ok(ended?)
+        Ok(ended.and_then(|record| self.unseal(&key, &record)))
     }
 
     /// The refresh token's end bounds the session (behaviour S9).

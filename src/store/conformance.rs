@@ -113,7 +113,7 @@ pub(super) async fn every_byte_survives(store: Arc<impl SessionStore>, clock: Cl
 pub(super) async fn an_unknown_session_is_none(store: Arc<impl SessionStore>, clock: Clock) {
     let key = fresh_key();
     assert!(store.load(&key).await.unwrap().is_none());
-    assert!(!store.delete(&key).await.unwrap());
+    assert!(store.delete(&key).await.unwrap().is_none());
     assert_eq!(store.replace(&key, 1, &record(clock.now())).await.unwrap(), Swap::Gone);
     assert!(store.load(&key).await.unwrap().is_none());
 }
@@ -155,7 +155,7 @@ pub(super) async fn an_expired_session_is_gone_for_every_method(store: Arc<impl 
     let next = Record { version: 2, idle_end: clock.now().plus(IDLE), ..record };
     assert_eq!(store.replace(&key, 1, &next).await.unwrap(), Swap::Gone);
     assert!(store.load(&key).await.unwrap().is_none());
-    assert!(!store.delete(&key).await.unwrap());
+    assert!(store.delete(&key).await.unwrap().is_none());
 }
 
 pub(super) async fn replace_moves_the_version_by_compare_and_swap(store: Arc<impl SessionStore>, clock: Clock) {
@@ -182,7 +182,7 @@ pub(super) async fn replace_of_a_deleted_session_is_gone(store: Arc<impl Session
     let key = fresh_key();
     let record = record(clock.now());
     store.create(&key, &record).await.unwrap();
-    assert!(store.delete(&key).await.unwrap());
+    assert!(store.delete(&key).await.unwrap().is_some());
     assert_eq!(store.replace(&key, 1, &Record { version: 2, ..record }).await.unwrap(), Swap::Gone);
     assert!(store.load(&key).await.unwrap().is_none());
 }
@@ -238,7 +238,7 @@ pub(super) async fn touch_revives_nothing(store: Arc<impl SessionStore>, clock: 
     for key in [&deleted, &expired] {
         store.create(key, &record(clock.now())).await.unwrap();
     }
-    assert!(store.delete(&deleted).await.unwrap());
+    assert!(store.delete(&deleted).await.unwrap().is_some());
     clock.advance(IDLE);
     let touch = |key| Touch { key, last_seen: clock.now(), idle_end: clock.now().plus(IDLE) };
     store.touch(&[touch(deleted), touch(expired), touch(unknown)]).await.unwrap();
@@ -266,8 +266,8 @@ pub(super) async fn delete_ends_the_session_once(store: Arc<impl SessionStore>, 
     let (key, other) = (fresh_key(), fresh_key());
     store.create(&key, &record(clock.now())).await.unwrap();
     store.create(&other, &record(clock.now())).await.unwrap();
-    assert!(store.delete(&key).await.unwrap());
-    assert!(!store.delete(&key).await.unwrap());
+    assert!(store.delete(&key).await.unwrap().is_some());
+    assert!(store.delete(&key).await.unwrap().is_none());
     assert!(store.load(&key).await.unwrap().is_none());
     assert!(store.load(&other).await.unwrap().is_some());
 }

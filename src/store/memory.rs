@@ -101,11 +101,11 @@ impl SessionStore for MemoryStore {
         Ok(())
     }
 
-    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
+    async fn delete(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
         let mut shard = self.shard(key.as_bytes())?;
-        let lived = shard.living(key, self.clock.now()).is_some();
+        let ended = shard.living(key, self.clock.now()).cloned();
         shard.remove(key);
-        Ok(lived)
+        Ok(ended)
     }
 
     async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {

@@ -63,7 +63,7 @@ impl<S: SessionStore> SessionStore for Metered<S> {
         self.count("touch", self.inner.touch(touches)).await
     }
 
-    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
+    async fn delete(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
         self.count("delete", self.inner.delete(key)).await
     }
 

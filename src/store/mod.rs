@@ -76,8 +76,9 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Applies many touches; sessions that are gone stay gone. The version does not move.
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError>;
 
-    /// Ends the session; `false` if there was none.
-    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError>;
+    /// Ends the session and returns it as it last was, in one atomic step, so that its newest tokens can be revoked.
+    /// `None` if there was none.
+    async fn delete(&self, key: &SessionKey) -> Result<Option<Record>, StoreError>;
 
     /// Remembers a login until `expires`; beyond [`LOGINS_PER_BROWSER`] the browser's oldest is dropped.
     async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError>;

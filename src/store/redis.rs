@@ -119,9 +119,14 @@ impl SessionStore for RedisStore {
         Ok(())
     }
 
-    async fn delete(&self, key: &SessionKey) -> Result<bool, StoreError> {
-        let lived = self.scripts.delete.run::<i64>(&self.link, self.session(key), vec![self.now()]).await?;
-        Ok(lived == 1)
+    async fn delete(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
+        let values: Vec<Option<Bytes>> = self.scripts.delete.run(&self.link, self.session(key), vec![]).await?;
+        // It is gone now, readable or not.
+        let record = fields::read(&values).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a session that ended could not be read");
+            None
+        });
+        Ok(record.filter(|record| record.end() > self.clock.now()))
     }
 
     async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
