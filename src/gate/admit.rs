@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
 use super::{Call, Client, Hygiene, Pass, Refused, Request, Verdict};
@@ -22,6 +22,9 @@ use crate::session::manager::Sessions;
 use crate::session::open::Open;
 use crate::telemetry::Metrics;
 use crate::telemetry::handles::RouteMetrics;
+
+/// What is said to a method that is never passed on. An upstream may know more of them.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// All that decides about a request.
 pub struct Gate {
@@ -80,6 +83,12 @@ impl Origin<'_> {
 impl Gate {
     /// Decides about a request. Nothing has been sent anywhere when this returns.
     pub async fn admit(&self, request: Request<'_>) -> Verdict {
+        if *request.method == Method::TRACE {
+            // An upstream that answers it sends the request back to the browser, our token in it (behaviour K1).
+            self.metrics.requests_rejected_total.with_label_values(&["method"]).inc();
+            let answer = refusal(&request, Code::MethodNotAllowed, "").header(http::header::ALLOW, METHODS);
+            return Verdict::Answer(Box::new(Refused { answer, route: None }));
+        }
         let client = Client::of(request.connection, request.headers, &self.trusted_proxies);
         let authority = match self.authority(&request, &client) {
             Ok(authority) => authority,
@@ -252,7 +261,7 @@ impl Gate {
         let origin = case.origin.write();
         let mut checked = csrf::check_origin(headers, case.auth.trusted_origins(&origin));
         if unsafe_method && checked.is_ok() {
-            let echo = headers.get(self.sessions.csrf_header()).map(http::HeaderValue::as_bytes);
+            let echo = headers.get(self.sessions.csrf_header()).map(HeaderValue::as_bytes);
             let cookie = echo.is_some_and(|echo| self.sessions.cookies().csrf_matches(headers, echo));
             checked = csrf::check_token(echo, cookie, open.csrf_token());
         }

@@ -34,6 +34,12 @@ pub(crate) struct Wishes {
     pub(crate) routes: String,
     /// YAML lines of the site beside the routes, indented by four.
     pub(crate) site: String,
+    /// YAML list items of `upstreams` beside `demo`.
+    pub(crate) upstreams: String,
+    /// YAML list of `hosts`.
+    pub(crate) hosts: String,
+    /// YAML of the first listener beside its address: `, tls: { … }`.
+    pub(crate) listener: String,
     /// The clock of proxy and provider.
     pub(crate) clock: Clock,
     /// The provider.
@@ -48,6 +54,9 @@ impl Default for Wishes {
             more: String::new(),
             routes: String::new(),
             site: String::new(),
+            upstreams: String::new(),
+            hosts: "[127.0.0.1]".into(),
+            listener: String::new(),
             clock: Clock::system(),
             provider: ProviderConfig::default(),
         }
@@ -117,7 +126,7 @@ impl World {
         let routes = if wishes.routes.is_empty() { ROUTES } else { &wishes.routes };
         let yaml = format!(
             r#"
-listeners: [{{ address: "@PROXY@" }}]
+listeners: [{{ address: "@PROXY@"{listener} }}]
 admin: {{ address: "@ADMIN@" }}
 threads: 2
 keys: [{{ id: "test", secret: {{ env: TEST_KEY }} }}]
@@ -135,8 +144,9 @@ providers:
     scopes: [openid, profile, email]
 upstreams:
   - {{ name: demo, endpoints: ["{upstream}"] }}
+{upstreams}
 sites:
-  - hosts: [127.0.0.1]
+  - hosts: {hosts}
     provider: demo
     aliases: {{ login: /login, logout: /logout, userinfo: /userinfo }}
 {site}
@@ -150,6 +160,9 @@ sites:
             client_id = demo::CLIENT_ID,
             upstream = demo.upstream.address(),
             site = wishes.site,
+            upstreams = wishes.upstreams,
+            hosts = wishes.hosts,
+            listener = wishes.listener,
             more = wishes.more,
         );
         let proxy = Proxy::start(&yaml, &wishes.clock).await;
@@ -271,7 +284,9 @@ pub(crate) struct Browser {
     pub(crate) home: SocketAddr,
     pub(crate) jars: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) received: Vec<Seen>,
-    client: Client,
+    pub(crate) client: Client,
+    /// `http`, or `https` where the listener speaks TLS.
+    pub(crate) scheme: &'static str,
 }
 
 /// A request about to be sent.
@@ -305,11 +320,11 @@ impl Draft {
 
 impl Browser {
     pub(crate) fn new(home: SocketAddr) -> Self {
-        Self { home, jars: BTreeMap::new(), received: Vec::new(), client: client() }
+        Self { home, jars: BTreeMap::new(), received: Vec::new(), client: client(), scheme: "http" }
     }
 
     pub(crate) fn origin(&self) -> String {
-        format!("http://{}", self.home)
+        format!("{}://{}", self.scheme, self.home)
     }
 
     /// A cookie of our site.

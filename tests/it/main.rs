@@ -1,7 +1,13 @@
 //! The real proxy on real parts. One module a subject; `harness` builds the world they live in.
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod cookies;
+mod csrf;
+mod h1_identity;
+mod h2_forwarded;
 mod harness;
 mod login;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod tokens;
+mod wire;
