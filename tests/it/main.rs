@@ -1,7 +1,18 @@
 //! The real proxy on real parts. One module a subject; `harness` builds the world they live in.
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod counters;
+mod damaged_records;
 mod harness;
+mod key_ring;
+mod kit;
 mod login;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod refresh_errors;
+mod refresh_in_doubt;
+mod refresh_on_demand;
+mod refresh_races;
+mod replicas;
+mod session_times;
+mod store_outage;
