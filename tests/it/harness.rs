@@ -80,7 +80,8 @@ pub(crate) struct World {
     pub(crate) demo: Demo,
     pub(crate) proxy: Proxy,
     pub(crate) clock: Clock,
-    yaml: String,
+    /// The settings; `@PROXY@` and `@ADMIN@` stand for the addresses.
+    pub(crate) yaml: String,
 }
 
 /// A running proxy; stops when dropped.
@@ -171,7 +172,12 @@ sites:
 
     /// One more proxy with the same settings on ports of its own.
     pub(crate) async fn replica(&self) -> Proxy {
-        Proxy::start(&self.yaml, &self.clock).await
+        self.replica_with("", "").await
+    }
+
+    /// One more proxy whose settings have one piece of text replaced by another.
+    pub(crate) async fn replica_with(&self, old: &str, new: &str) -> Proxy {
+        Proxy::start(&self.yaml.replacen(old, new, 1), &self.clock).await
     }
 
     /// A browser that knows nothing yet.
