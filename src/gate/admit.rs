@@ -87,7 +87,7 @@ impl Gate {
             // An upstream that answers it sends the request back to the browser, our token in it (behaviour K1).
             self.metrics.requests_rejected_total.with_label_values(&["method"]).inc();
             let answer = refusal(&request, Code::MethodNotAllowed, "").header(http::header::ALLOW, METHODS);
-            return Verdict::Answer(Box::new(Refused { answer, route: None }));
+            return Verdict::Answer(Box::new(Refused { answer, metrics: None }));
         }
         let client = Client::of(request.connection, request.headers, &self.trusted_proxies);
         let authority = match self.authority(&request, &client) {

@@ -62,7 +62,8 @@ async fn logins_lookups_refreshes_and_refusals_are_counted() {
     world.clock.advance(secs(2));
     world.demo.provider.forget_tokens();
     browser.fetch("/api/whoami").await;
-    let refreshes = |result: &str| format!(r#"token_refreshes_total{{mode="inline",provider="demo",result="{result}"}}"#);
+    let refreshes =
+        |result: &str| format!(r#"token_refreshes_total{{mode="inline",provider="demo",result="{result}"}}"#);
     assert_counts(
         &world,
         &[

@@ -43,8 +43,7 @@ fn nobody() -> (StatusCode, String) {
 
 async fn lasting_world(redis: &RedisServer) -> World {
     let wishes = ticking_on(redis);
-    let provider =
-        cloakroom::demo::ProviderConfig { access_token_lifetime: secs(24 * 3600), ..Default::default() };
+    let provider = cloakroom::demo::ProviderConfig { access_token_lifetime: secs(24 * 3600), ..Default::default() };
     world(crate::harness::Wishes { provider, ..wishes }).await
 }
 

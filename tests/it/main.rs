@@ -2,19 +2,17 @@
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cookies;
+mod counters;
 mod csrf;
+mod damaged_records;
 mod h1_identity;
 mod h2_forwarded;
-mod counters;
-mod damaged_records;
 mod harness;
 mod key_ring;
 mod kit;
 mod login;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
-mod tokens;
-mod wire;
 mod refresh_errors;
 mod refresh_in_doubt;
 mod refresh_on_demand;
@@ -22,3 +20,5 @@ mod refresh_races;
 mod replicas;
 mod session_times;
 mod store_outage;
+mod tokens;
+mod wire;

@@ -57,7 +57,8 @@ async fn r8_an_answer_that_comes_too_late_is_in_doubt() {
     let refresh_token = newest(&world).refresh_token.expect("a refresh token");
     assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
     crate::harness::eventually("the provider is given up", || async {
-        world.metric("cloakroom_token_refreshes_total{mode=\"inline\",provider=\"demo\",result=\"timeout\"}").await == 1.0
+        world.metric("cloakroom_token_refreshes_total{mode=\"inline\",provider=\"demo\",result=\"timeout\"}").await
+            == 1.0
     })
     .await;
     gate.open();
