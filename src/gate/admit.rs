@@ -191,18 +191,18 @@ impl Gate {
                 Ticket::Absent => Code::SessionMissing,
                 _ => Code::SessionExpired,
             };
-            return self.without_session(case, code).await;
+            return Box::pin(self.without_session(case, code)).await;
         };
         self.check_csrf(case, &open)?;
         self.sessions.note_use(&open);
         if case.route.token == Token::None || self.refresher.is_fresh(&open) {
             return Ok(Some(open));
         }
-        match self.refresher.freshen(open, &case.auth.profile).await {
+        match Box::pin(self.refresher.freshen(open, &case.auth.profile)).await {
             Refreshed::Renewed(open) => Ok(Some(open)),
-            Refreshed::Ended => self.without_session(case, Code::RefreshRejected).await,
+            Refreshed::Ended => Box::pin(self.without_session(case, Code::RefreshRejected)).await,
             Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {
-                self.without_session(case, Code::SessionExpired).await
+                Box::pin(self.without_session(case, Code::SessionExpired)).await
             }
             Refreshed::Failed(Failure::Provider(pause)) => {
                 Err(self.unavailable(case, Code::ProviderUnavailable, Some(pause.as_secs().max(1))))
@@ -247,7 +247,8 @@ impl Gate {
             ticket: case.sorted.ticket,
             site: case.auth,
         };
-        Err(Box::new(self.logins.start(&visit, return_to, Wishes::default()).await))
+        // A box of its own, here and below: what is rarely awaited must not make every request's future larger.
+        Err(Box::new(Box::pin(self.logins.start(&visit, return_to, Wishes::default())).await))
     }
 
     /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice.

@@ -52,7 +52,8 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
             };
             let request = view(session.req_header(), session, ctx);
             let answer = match body {
-                Some(body) => gate.endpoint(request, &call, &body).await,
+                // A box of its own: what is rarely awaited must not make every request's future larger.
+                Some(body) => Box::pin(gate.endpoint(request, &call, &body)).await,
                 None => Answer::problem(Code::BodyTooLarge, None, None),
             };
             respond::write(session, ctx, answer).await?;
