@@ -5,6 +5,8 @@ mod cookies;
 mod csrf;
 mod h1_identity;
 mod h2_forwarded;
+mod h4_paths;
+mod h6_hosts;
 mod harness;
 mod login;
 #[path = "../support/redis_server.rs"]
