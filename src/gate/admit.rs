@@ -104,6 +104,10 @@ impl Gate {
             Ok(path) => path,
             Err(error) => return self.reject(&request, Some(site), Code::BadRequest, "path", &error.to_string()),
         };
+        if is_ambiguous(site, auth, &path) {
+            let text = "a parameter in the path makes it one route's for us and another's for others";
+            return self.reject(&request, Code::BadRequest, "path", text);
+        }
         let sorted = self.sessions.cookies().sort(request.headers);
         if sorted.ticket == Ticket::Doubled {
             tracing::warn!(site = %site.name, "two session cookies in one request; none counts");
@@ -318,6 +322,13 @@ pub fn refusal(request: &Request<'_>, code: Code, text: &str) -> Answer {
     } else {
         Answer::problem(code, Some(text), None)
     }
+}
+
+/// Whether a server that cuts `;` parameters off would see this path below another route (behaviour H4).
+fn is_ambiguous(site: &Site, auth: &SiteAuth, path: &str) -> bool {
+    let Some(bare) = path::without_parameters(path) else { return false };
+    let route = |path: &str| site.route(path).map(Arc::as_ptr);
+    auth.endpoint(path) != auth.endpoint(&bare) || route(path) != route(&bare)
 }
 
 /// The path for the upstream: canonical, without the route's prefix. `None` if that is what stands on the wire.

@@ -7,6 +7,8 @@ mod csrf;
 mod damaged_records;
 mod h1_identity;
 mod h2_forwarded;
+mod h4_paths;
+mod h6_hosts;
 mod harness;
 mod key_ring;
 mod kit;
