@@ -106,7 +106,7 @@ impl Gate {
         };
         if is_ambiguous(site, auth, &path) {
             let text = "a parameter in the path makes it one route's for us and another's for others";
-            return self.reject(&request, Code::BadRequest, "path", text);
+            return self.reject(&request, Some(site), Code::BadRequest, "path", text);
         }
         let sorted = self.sessions.cookies().sort(request.headers);
         if sorted.ticket == Ticket::Doubled {
