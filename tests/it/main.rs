@@ -1,15 +1,21 @@
 //! The real proxy on real parts. One module a subject; `harness` builds the world they live in.
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod admin;
 mod cookies;
 mod csrf;
 mod h1_identity;
 mod h2_forwarded;
 mod h4_paths;
 mod h6_hosts;
+mod h9_framing;
 mod harness;
+mod limits;
 mod login;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod tls;
 mod tokens;
+mod upstream_failures;
+mod websocket;
 mod wire;
