@@ -40,6 +40,8 @@ pub(crate) struct Wishes {
     pub(crate) hosts: String,
     /// YAML of the first listener beside its address: `, tls: { … }`.
     pub(crate) listener: String,
+    /// YAML of the admin listener beside its address: `, token: …`.
+    pub(crate) admin: String,
     /// The clock of proxy and provider.
     pub(crate) clock: Clock,
     /// The provider.
@@ -57,6 +59,7 @@ impl Default for Wishes {
             upstreams: String::new(),
             hosts: "[127.0.0.1]".into(),
             listener: String::new(),
+            admin: String::new(),
             clock: Clock::system(),
             provider: ProviderConfig::default(),
         }
@@ -128,7 +131,7 @@ impl World {
         let yaml = format!(
             r#"
 listeners: [{{ address: "@PROXY@"{listener} }}]
-admin: {{ address: "@ADMIN@" }}
+admin: {{ address: "@ADMIN@"{admin} }}
 threads: 2
 keys: [{{ id: "test", secret: {{ env: TEST_KEY }} }}]
 store: {store}
@@ -164,6 +167,7 @@ sites:
             upstreams = wishes.upstreams,
             hosts = wishes.hosts,
             listener = wishes.listener,
+            admin = wishes.admin,
             more = wishes.more,
         );
         let proxy = Proxy::start(&yaml, &wishes.clock).await;

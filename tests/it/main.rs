@@ -1,6 +1,7 @@
 //! The real proxy on real parts. One module a subject; `harness` builds the world they live in.
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod admin;
 mod cookies;
 mod counters;
 mod csrf;
@@ -9,6 +10,7 @@ mod h1_identity;
 mod h2_forwarded;
 mod h4_paths;
 mod h6_hosts;
+mod h9_framing;
 mod harness;
 mod key_ring;
 mod kit;
@@ -22,5 +24,12 @@ mod refresh_races;
 mod replicas;
 mod session_times;
 mod store_outage;
+mod limits;
+mod login;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
+mod tls;
 mod tokens;
+mod upstream_failures;
+mod websocket;
 mod wire;

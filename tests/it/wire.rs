@@ -118,6 +118,17 @@ impl Wire {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Sends and waits for the answer.
+    pub(crate) async fn exchange(&mut self, request: impl AsRef<[u8]>) -> Seen {
+        self.send(request).await;
+        self.answer().await.expect("an answer")
+    }
+
+    /// Reads until the other side closes or resets the connection.
+    pub(crate) async fn rest_or_reset(&mut self) {
+        while self.fill().await {}
+    }
+
     /// Whether the other side closes without another byte.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.rest().await.is_empty()
@@ -255,23 +266,44 @@ impl Peer {
     }
 }
 
-/// How many requests with a whole body these bytes hold, as a strict server counts them.
+/// How many requests with a whole body these bytes hold.
 fn whole_requests(bytes: &[u8]) -> usize {
-    let (mut rest, mut count) = (bytes, 0);
+    requests(bytes).0.len()
+}
+
+/// The request lines in these bytes as a strict server frames them, and what is left over.
+pub(crate) fn requests(bytes: &[u8]) -> (Vec<String>, &[u8]) {
+    let (mut rest, mut lines) = (bytes, Vec::new());
     while let Some(end) = find(rest, b"\r\n\r\n") {
-        let head = String::from_utf8_lossy(&rest[..end]).to_ascii_lowercase();
+        let head = String::from_utf8_lossy(&rest[..end]).into_owned();
+        let fields = head.to_ascii_lowercase();
         let body = &rest[end + 4..];
-        let length = if head.contains("transfer-encoding: chunked") {
-            if body.starts_with(b"0\r\n\r\n") { Some(5) } else { find(body, b"\r\n0\r\n\r\n").map(|at| at + 7) }
+        let length = if fields.contains("transfer-encoding: chunked") {
+            chunked_length(body)
         } else {
-            let length = head.split("content-length: ").nth(1).and_then(|text| text.split("\r\n").next());
+            let length = fields.split("content-length: ").nth(1).and_then(|text| text.split("\r\n").next());
             Some(length.map_or(0, |text| text.trim().parse().expect("a length")))
         };
         let Some(length) = length.filter(|length| body.len() >= *length) else { break };
-        count += 1;
+        lines.push(head.split("\r\n").next().unwrap_or_default().to_owned());
         rest = &body[length..];
     }
-    count
+    (lines, rest)
+}
+
+/// Bytes of a chunked body without trailers, its last chunk included; `None` if it is not whole.
+fn chunked_length(body: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let line = find(body.get(at..)?, b"\r\n")?;
+        let size = std::str::from_utf8(&body[at..at + line]).ok()?;
+        let size = usize::from_str_radix(size, 16).expect("a chunk size and nothing else");
+        at += line + 2 + size + 2;
+        assert!(at > body.len() || body[..at].ends_with(b"\r\n"), "a chunk ends with a line break");
+        if size == 0 {
+            return (at <= body.len()).then_some(at);
+        }
+    }
 }
 
 /// Reads up to the end of a header section.
