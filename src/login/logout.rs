@@ -13,6 +13,7 @@ use super::{Logins, Visit, error_answer, navigation, store_failed};
 use crate::answer::{Answer, Code, Page};
 use crate::oidc::Provider;
 use crate::primitives::secret::SecretText;
+use crate::session::cookie::Ticket;
 use crate::session::csrf::{self, Refusal};
 use crate::session::open::Open;
 
@@ -29,7 +30,13 @@ impl Logins {
             Ok(open) => open,
             Err(error) => return store_failed(&visit, &error),
         };
-        let Some(open) = open else { return self.left(&visit, None) };
+        let Some(open) = open else {
+            // On a request that another site began a browser holds Strict cookies back: nothing is cleared, we ask first.
+            if visit.ticket == Ticket::Absent && navigation::is_cross_site(visit.headers) {
+                return ask(&visit);
+            }
+            return self.left(&visit, None);
+        };
         if *visit.method == Method::GET {
             if !csrf::is_same_origin(visit.headers) {
                 return confirm(&visit, &open);
@@ -110,6 +117,19 @@ fn confirm(visit: &Visit<'_>, open: &Open) -> Answer {
     }
     .answer()
     .cookie(open.csrf_cookie().cloned())
+}
+
+/// The same question where the session's cookie was held back: the link is followed from our own page and brings it.
+fn ask(visit: &Visit<'_>) -> Answer {
+    let logout = visit.site.path_of("logout");
+    Page {
+        heading: "Log out?",
+        text: "You came here from outside. Please confirm that you want to log out.",
+        link: Some((&logout, "Log out")),
+        form: None,
+        code: None,
+    }
+    .answer()
 }
 
 /// Runs in a task of its own: the user does not wait for it.
