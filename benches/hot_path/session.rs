@@ -27,7 +27,12 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let clock = Clock::system();
     let store = Arc::new(MemoryStore::new(clock.clone()));
     let (sessions, _touches) = Sessions::new(&settings(), store, ring, clock, Arc::new(metrics));
-    let profile = Profile { site: "app".into(), claims: vec![ClaimPath(vec!["sub".into()])], id_token: false };
+    let profile = Profile {
+        site: "app".into(),
+        provider: Some("demo".into()),
+        claims: vec![ClaimPath(vec!["sub".into()])],
+        id_token: false,
+    };
     let new =
         NewSession { provider: "demo".into(), subject: "alice".into(), provider_session: None, secrets: secrets() };
     let Ok(open) = runtime.block_on(sessions.begin(new, &profile)) else { return };
@@ -44,7 +49,13 @@ pub(crate) fn bench(criterion: &mut Criterion) {
 }
 
 fn seal(criterion: &mut Criterion, ring: &KeyRing) {
-    let context = Context { purpose: Purpose::Session, key: &[1; 32], provider: "demo", generation: 1 };
+    let context = Context {
+        purpose: Purpose::Session,
+        key: &[1; 32],
+        provider: "demo",
+        owner: [b"app", b"alice"],
+        generation: 1,
+    };
     let plain = vec![0x5a; 2048];
     let Ok(sealed) = ring.seal(&context, &plain) else { return };
     criterion.bench_function("seal/2 KiB", |bencher| bencher.iter(|| ring.seal(&context, black_box(&plain))));

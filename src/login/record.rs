@@ -62,5 +62,5 @@ fn key(binding: &str, state: &str) -> LoginKey {
 }
 
 fn context<'a>(provider: &'a str, key: &'a LoginKey) -> Context<'a> {
-    Context { purpose: Purpose::Login, key: &key.state, provider, generation: 0 }
+    Context { purpose: Purpose::Login, key: &key.state, provider, owner: [&key.browser, b""], generation: 0 }
 }

@@ -170,7 +170,7 @@ impl Sessions {
         }
         // One caller reads the store, all others of this id wait for its answer.
         let open = match self.cache.get_value_or_guard_async(id).await {
-            Ok(open) => Some(open),
+            Ok(open) => self.still_there(open),
             Err(guard) => Box::pin(self.load_into(guard, id, profile, stale)).await?,
         };
         Ok(open.and_then(|open| Self::of_site(open, now, profile)))
@@ -192,7 +192,7 @@ impl Sessions {
         };
         self.metrics.session_lookups_total.with_label_values(&["store", result]).inc();
         let Some(record) = found? else { return Ok(None) };
-        if *record.site != *profile.site {
+        if *record.site != *profile.site || profile.provider.as_deref() != Some(record.provider.as_str()) {
             return Ok(None);
         }
         let open = match stale {
@@ -301,11 +301,14 @@ impl Sessions {
     /// [`SessionError`] if the store cannot do it; then the session still lives.
     pub async fn end(&self, id: &SessionId) -> Result<Option<Secrets>, SessionError> {
         let key = id.key();
-        let ended = self.store.delete(&key).await?;
-        // In this order: whoever puts it into the cache after the removal sees the mark.
-        self.ended.insert(*id, ());
+        let ended = self.store.delete(&key).await;
+        if ended.is_ok() {
+            // Before the removal: whoever puts it into the cache afterwards sees the mark.
+            self.ended.insert(*id, ());
+        }
+        // A store that failed may have done it all the same: the next request asks it.
         self.cache.remove(id);
-        Ok(ended.and_then(|record| self.unseal(&key, &record)))
+        Ok(ended?.and_then(|record| self.unseal(&key, &record)))
     }
 
     /// The refresh token's end bounds the session (behaviour S9).
@@ -349,6 +352,7 @@ fn context<'a>(key: &'a SessionKey, record: &'a Record) -> Context<'a> {
         purpose: Purpose::Session,
         key: key.as_bytes(),
         provider: &record.provider,
+        owner: [record.site.as_bytes(), record.subject.as_bytes()],
         generation: record.generation,
     }
 }

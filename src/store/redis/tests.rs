@@ -344,7 +344,13 @@ async fn k1_no_secret_can_be_read_in_redis() {
 
     let id = SessionId::generate().unwrap();
     let key = id.key();
-    let context = Context { purpose: Purpose::Session, key: key.as_bytes(), provider: "keycloak", generation: 1 };
+    let context = Context {
+        purpose: Purpose::Session,
+        key: key.as_bytes(),
+        provider: "keycloak",
+        owner: [b"app", b"alice"],
+        generation: 1,
+    };
     let sealed = ring.seal(&context, &secrets.to_plaintext().unwrap()).unwrap();
     store.create(&key, &Record { sealed: sealed.clone(), ..record(clock.now()) }).await.unwrap();
     let login = LoginKey { browser: *key.as_bytes(), state: [2; 32] };
