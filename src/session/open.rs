@@ -75,7 +75,7 @@ impl Open {
             absolute_end: record.absolute_end,
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
-            has_refresh_token: secrets.refresh_token.is_some(),
+            has_refresh_token: secrets.usable_refresh_token().is_some(),
             authorization: bearer(&secrets.access_token),
             id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
