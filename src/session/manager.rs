@@ -202,7 +202,11 @@ impl Sessions {
             }
             _ => {
                 let Some(secrets) = self.unseal(&id.key(), &record) else { return Ok(None) };
-                Arc::new(Open::new(*id, &record, &secrets, profile, &self.cookies, now))
+                let open = Open::new(*id, &record, &secrets, profile, &self.cookies, now);
+                if let Some(stale) = stale {
+                    open.inherit(&stale);
+                }
+                Arc::new(open)
             }
         };
         // An error means that somebody else filled the place meanwhile.
@@ -281,7 +285,11 @@ impl Sessions {
 
     /// Puts a record that was found in the store into the local cache; `None` if the session has ended since.
     pub fn remember(&self, id: SessionId, record: &Record, secrets: &Secrets, profile: &Profile) -> Option<Arc<Open>> {
-        let open = Arc::new(Open::new(id, record, secrets, profile, &self.cookies, self.clock.now()));
+        let open = Open::new(id, record, secrets, profile, &self.cookies, self.clock.now());
+        if let Some(known) = self.cache.get(&id) {
+            open.inherit(&known);
+        }
+        let open = Arc::new(open);
         self.cache.insert(id, open.clone());
         self.still_there(open)
     }

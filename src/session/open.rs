@@ -222,6 +222,12 @@ impl Open {
         self.checked.store(now.as_millis(), Ordering::Relaxed);
     }
 
+    /// Takes over the uses that `older` knows of and the store perhaps does not yet.
+    pub(super) fn inherit(&self, older: &Self) {
+        self.last_seen.fetch_max(older.last_seen.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.idle_end.fetch_max(older.idle_end.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Notes a use; `true` for the one caller in each `step` that should tell the store.
     pub(super) fn note_use(&self, now: Timestamp, idle_timeout: Duration, step: Duration) -> bool {
         let seen = self.last_seen.load(Ordering::Relaxed);
