@@ -184,7 +184,7 @@ impl Sessions {
         stale: Option<Arc<Open>>,
     ) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
-        let found = self.store.load(&id.key()).await;
+        let found = self.load(&id.key()).await;
         let result = match &found {
             Ok(Some(_)) => "found",
             Ok(None) => "missing",
@@ -260,8 +260,19 @@ impl Sessions {
     /// # Errors
     /// [`SessionError`] if the store cannot say.
     pub async fn read(&self, key: &SessionKey) -> Result<Option<(Record, Secrets)>, SessionError> {
-        let Some(record) = self.store.load(key).await? else { return Ok(None) };
+        let Some(record) = self.load(key).await? else { return Ok(None) };
         Ok(self.unseal(key, &record).map(|secrets| (record, secrets)))
+    }
+
+    /// A record that cannot be read will not get better: it is no session, and its user may log in.
+    async fn load(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
+        match self.store.load(key).await {
+            Err(error @ StoreError::Damaged(_)) => {
+                tracing::warn!(%error, "a session record is ignored");
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// Puts new secrets into a session that still has the version it was read with.
