@@ -121,6 +121,7 @@ impl Logins {
                 access_expires: tokens.access_expires,
                 refresh_token: tokens.refresh_token,
                 refresh_expires: tokens.refresh_expires,
+                refresh_in_doubt: false,
                 id_token: Some(id_token.text),
                 claims: id_token.claims,
                 csrf_token: new_csrf_token()?,

@@ -154,7 +154,9 @@ impl Refresher {
             tracing::error!(provider = record.provider, "a session's provider is no longer in the settings");
             return Refreshed::Failed(Failure::NoRefreshToken);
         };
-        let Some(refresh_token) = &secrets.refresh_token else { return Refreshed::Failed(Failure::NoRefreshToken) };
+        let Some(refresh_token) = secrets.usable_refresh_token() else {
+            return Refreshed::Failed(Failure::NoRefreshToken);
+        };
 
         let timer = self.metrics.token_refresh_duration_seconds.with_label_values(&[provider.name()]).start_timer();
         let previous = Previous { subject: &record.subject, auth_time: auth_time(&secrets), nonce: None };
@@ -163,7 +165,7 @@ impl Refresher {
         self.count(provider, &answer);
         match answer {
             Ok(tokens) => self.keep(open, profile, provider, record, merge(&secrets, tokens, self.now())).await,
-            Err(error) => self.refused(open, profile, &record, error).await,
+            Err(error) => self.refused(open, profile, &record, secrets, error).await,
         }
     }
 
@@ -207,6 +209,7 @@ impl Refresher {
                 tracing::error!(
                     "refreshed tokens could not be stored and are given up; the session may have to log in"
                 );
+                self.pause(open.key(), generation, PAUSE_IN_DOUBT, Failure::InDoubt);
                 return Refreshed::Failed(Failure::Store);
             }
             tokio::time::sleep(pause).await;
@@ -234,7 +237,14 @@ impl Refresher {
         }
     }
 
-    async fn refused(&self, open: &Open, profile: &Profile, record: &Record, error: RefreshError) -> Refreshed {
+    async fn refused(
+        &self,
+        open: &Open,
+        profile: &Profile,
+        record: &Record,
+        secrets: Secrets,
+        error: RefreshError,
+    ) -> Refreshed {
         let provider = record.provider.as_str();
         let (pause, failure) = match error {
             RefreshError::Rejected(_) | RefreshError::IdentityChanged(_) => {
@@ -251,12 +261,30 @@ impl Refresher {
             }
             RefreshError::InDoubt(ref why) => {
                 tracing::warn!(provider, why, "the outcome of a token refresh is unknown");
+                self.note_doubt(open, profile, record, secrets).await;
                 (PAUSE_IN_DOUBT, Failure::InDoubt)
             }
         };
-        let pause = Pause { generation: record.generation, until: self.now().plus(pause), failure };
-        self.pauses.insert(*open.key(), pause);
+        self.pause(open.key(), record.generation, pause, failure);
         Refreshed::Failed(failure)
+    }
+
+    fn pause(&self, key: &SessionKey, generation: u64, length: Duration, failure: Failure) {
+        self.pauses.insert(*key, Pause { generation, until: self.now().plus(length), failure });
+    }
+
+    /// Writes into the record that the refresh token is not to be shown again, by no replica and after no restart. If
+    /// the store fails, this process alone keeps it in mind for a while.
+    async fn note_doubt(&self, open: &Open, profile: &Profile, record: &Record, secrets: Secrets) {
+        let secrets = Secrets { refresh_in_doubt: true, ..secrets };
+        match self.sessions.write(open.key(), record, &secrets).await {
+            Ok((Swap::Stored, stored)) => {
+                self.sessions.remember(*open.id(), &stored, &secrets, profile);
+            }
+            // A logout, or newer tokens of another replica: there is nothing left to doubt.
+            Ok((Swap::Gone | Swap::Conflict, _)) => {}
+            Err(error) => tracing::warn!(%error, "a refresh token in doubt could not be marked in the store"),
+        }
     }
 
     /// The provider says the refresh token is worth nothing. If another replica used it meanwhile its result counts,
@@ -317,6 +345,7 @@ fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secrets {
         access_expires: tokens.access_expires,
         refresh_token,
         refresh_expires,
+        refresh_in_doubt: false,
         id_token,
         claims,
         csrf_token: old.csrf_token.clone(),

@@ -184,7 +184,7 @@ impl Sessions {
         stale: Option<Arc<Open>>,
     ) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
-        let found = self.store.load(&id.key()).await;
+        let found = self.load(&id.key()).await;
         let result = match &found {
             Ok(Some(_)) => "found",
             Ok(None) => "missing",
@@ -202,7 +202,11 @@ impl Sessions {
             }
             _ => {
                 let Some(secrets) = self.unseal(&id.key(), &record) else { return Ok(None) };
-                Arc::new(Open::new(*id, &record, &secrets, profile, &self.cookies, now))
+                let open = Open::new(*id, &record, &secrets, profile, &self.cookies, now);
+                if let Some(stale) = stale {
+                    open.inherit(&stale);
+                }
+                Arc::new(open)
             }
         };
         // An error means that somebody else filled the place meanwhile.
@@ -256,8 +260,19 @@ impl Sessions {
     /// # Errors
     /// [`SessionError`] if the store cannot say.
     pub async fn read(&self, key: &SessionKey) -> Result<Option<(Record, Secrets)>, SessionError> {
-        let Some(record) = self.store.load(key).await? else { return Ok(None) };
+        let Some(record) = self.load(key).await? else { return Ok(None) };
         Ok(self.unseal(key, &record).map(|secrets| (record, secrets)))
+    }
+
+    /// A record that cannot be read will not get better: it is no session, and its user may log in.
+    async fn load(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
+        match self.store.load(key).await {
+            Err(error @ StoreError::Damaged(_)) => {
+                tracing::warn!(%error, "a session record is ignored");
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// Puts new secrets into a session that still has the version it was read with.
@@ -281,7 +296,11 @@ impl Sessions {
 
     /// Puts a record that was found in the store into the local cache; `None` if the session has ended since.
     pub fn remember(&self, id: SessionId, record: &Record, secrets: &Secrets, profile: &Profile) -> Option<Arc<Open>> {
-        let open = Arc::new(Open::new(id, record, secrets, profile, &self.cookies, self.clock.now()));
+        let open = Open::new(id, record, secrets, profile, &self.cookies, self.clock.now());
+        if let Some(known) = self.cache.get(&id) {
+            open.inherit(&known);
+        }
+        let open = Arc::new(open);
         self.cache.insert(id, open.clone());
         self.still_there(open)
     }

@@ -14,8 +14,11 @@ mod h9_framing;
 mod harness;
 mod key_ring;
 mod kit;
+mod leaks;
 mod limits;
 mod login;
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod refresh_errors;
@@ -23,6 +26,7 @@ mod refresh_in_doubt;
 mod refresh_on_demand;
 mod refresh_races;
 mod replicas;
+mod secrets_found;
 mod session_times;
 mod store_outage;
 mod tls;
