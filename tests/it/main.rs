@@ -3,5 +3,15 @@
 
 mod harness;
 mod login;
+mod login_callback;
+mod login_id_token;
+mod login_info;
+mod login_kit;
+mod login_provider;
+mod login_return;
+mod login_session;
+mod login_start;
+mod login_tabs;
+mod logout;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
