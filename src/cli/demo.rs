@@ -117,7 +117,7 @@ fn tell(proxy: SocketAddr, admin: SocketAddr, demo: &Demo) {
          Try\n    \
          - log in, and look at the cookies: no token among them\n    \
          - call the API, and see which headers reached it\n    \
-         - wait a minute: the access token is renewed, the page notices nothing\n    \
+         - wait a minute and call again: the access token is renewed, the page notices nothing\n    \
          - post with and without the XSRF header\n    \
          - open a second tab, log out in one of them\n\n  \
          Provider  {issuer}\n  \

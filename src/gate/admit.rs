@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method};
 use ipnet::IpNet;
 
 use super::{Call, Client, Hygiene, Pass, Refused, Request, Verdict};
@@ -22,6 +22,9 @@ use crate::session::manager::Sessions;
 use crate::session::open::Open;
 use crate::telemetry::Metrics;
 use crate::telemetry::handles::RouteMetrics;
+
+/// What is said to a method that is never passed on. An upstream may know more of them.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// All that decides about a request.
 pub struct Gate {
@@ -80,6 +83,12 @@ impl Origin<'_> {
 impl Gate {
     /// Decides about a request. Nothing has been sent anywhere when this returns.
     pub async fn admit(&self, request: Request<'_>) -> Verdict {
+        if *request.method == Method::TRACE {
+            // An upstream that answers it sends the request back to the browser, our token in it (behaviour K1).
+            self.metrics.requests_rejected_total.with_label_values(&["method"]).inc();
+            let answer = refusal(&request, Code::MethodNotAllowed, "").header(http::header::ALLOW, METHODS);
+            return Verdict::Answer(Box::new(Refused { answer, metrics: None }));
+        }
         let client = Client::of(request.connection, request.headers, &self.trusted_proxies);
         let authority = match self.authority(&request, &client) {
             Ok(authority) => authority,
@@ -95,6 +104,10 @@ impl Gate {
             Ok(path) => path,
             Err(error) => return self.reject(&request, Some(site), Code::BadRequest, "path", &error.to_string()),
         };
+        if is_ambiguous(site, auth, &path) {
+            let text = "a parameter in the path makes it one route's for us and another's for others";
+            return self.reject(&request, Some(site), Code::BadRequest, "path", text);
+        }
         let sorted = self.sessions.cookies().sort(request.headers);
         if sorted.ticket == Ticket::Doubled {
             tracing::warn!(site = %site.name, "two session cookies in one request; none counts");
@@ -182,18 +195,18 @@ impl Gate {
                 Ticket::Absent => Code::SessionMissing,
                 _ => Code::SessionExpired,
             };
-            return self.without_session(case, code).await;
+            return Box::pin(self.without_session(case, code)).await;
         };
         self.check_csrf(case, &open)?;
         self.sessions.note_use(&open);
         if case.route.token == Token::None || self.refresher.is_fresh(&open) {
             return Ok(Some(open));
         }
-        match self.refresher.freshen(open, &case.auth.profile).await {
+        match Box::pin(self.refresher.freshen(open, &case.auth.profile)).await {
             Refreshed::Renewed(open) => Ok(Some(open)),
-            Refreshed::Ended => self.without_session(case, Code::RefreshRejected).await,
+            Refreshed::Ended => Box::pin(self.without_session(case, Code::RefreshRejected)).await,
             Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {
-                self.without_session(case, Code::SessionExpired).await
+                Box::pin(self.without_session(case, Code::SessionExpired)).await
             }
             Refreshed::Failed(Failure::Provider(pause)) => {
                 Err(self.unavailable(case, Code::ProviderUnavailable, Some(pause.as_secs().max(1))))
@@ -238,7 +251,8 @@ impl Gate {
             ticket: case.sorted.ticket,
             site: case.auth,
         };
-        Err(Box::new(self.logins.start(&visit, return_to, Wishes::default()).await))
+        // A box of its own, here and below: what is rarely awaited must not make every request's future larger.
+        Err(Box::new(Box::pin(self.logins.start(&visit, return_to, Wishes::default())).await))
     }
 
     /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice.
@@ -252,7 +266,7 @@ impl Gate {
         let origin = case.origin.write();
         let mut checked = csrf::check_origin(headers, case.auth.trusted_origins(&origin));
         if unsafe_method && checked.is_ok() {
-            let echo = headers.get(self.sessions.csrf_header()).map(http::HeaderValue::as_bytes);
+            let echo = headers.get(self.sessions.csrf_header()).map(HeaderValue::as_bytes);
             let cookie = echo.is_some_and(|echo| self.sessions.cookies().csrf_matches(headers, echo));
             checked = csrf::check_token(echo, cookie, open.csrf_token());
         }
@@ -308,6 +322,13 @@ pub fn refusal(request: &Request<'_>, code: Code, text: &str) -> Answer {
     } else {
         Answer::problem(code, Some(text), None)
     }
+}
+
+/// Whether a server that cuts `;` parameters off would see this path below another route (behaviour H4).
+fn is_ambiguous(site: &Site, auth: &SiteAuth, path: &str) -> bool {
+    let Some(bare) = path::without_parameters(path) else { return false };
+    let route = |path: &str| site.route(path).map(Arc::as_ptr);
+    auth.endpoint(path) != auth.endpoint(&bare) || route(path) != route(&bare)
 }
 
 /// The path for the upstream: canonical, without the route's prefix. `None` if that is what stands on the wire.

@@ -1,16 +1,18 @@
 //! Header fields that a client may not send, in every spelling (behaviour H1, H2, C4).
 //!
-//! Some servers take `X_User_Id` for `X-User-Id`, so a name counts whether it is written with `-` or `_`. HTTP names are
-//! compared in lower case, which is how a [`HeaderMap`] keeps them.
+//! Some servers take `X_User_Id` for `X-User-Id`, and CGI gateways make `_` of every sign that is neither letter nor
+//! digit, so `X.User.Id` means the same there. A name therefore counts whichever signs it is written with. HTTP names
+//! are compared in lower case, which is how a [`HeaderMap`] keeps them.
 
 use http::HeaderMap;
 use http::header::HeaderName;
 
 /// Names refused whatever the settings.
-const RESERVED: [&str; 13] = [
+const RESERVED: [&str; 14] = [
     "authorization",
     "cloakroom-error",
     "forwarded",
+    "x-forwarded",
     "x-real-ip",
     "x-rewrite-url",
     "x-user-context",
@@ -36,7 +38,7 @@ impl Hygiene {
     /// Reserves the identity headers of every route, on every route.
     #[must_use]
     pub fn new(identity_headers: &[HeaderName]) -> Self {
-        Self { identity: identity_headers.iter().map(|name| name.as_str().replace('_', "-")).collect() }
+        Self { identity: identity_headers.iter().map(|name| dashed(name.as_str())).collect() }
     }
 
     /// The fields of this request that must go.
@@ -46,8 +48,8 @@ impl Hygiene {
     }
 
     fn is_reserved(&self, name: &str) -> bool {
-        if name.as_bytes().contains(&b'_') {
-            self.is_reserved_plain(&name.replace('_', "-"))
+        if name.bytes().any(is_other_sign) {
+            self.is_reserved_plain(&dashed(name))
         } else {
             self.is_reserved_plain(name)
         }
@@ -59,6 +61,15 @@ impl Hygiene {
         (suspicious && (RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))))
             || self.identity.iter().any(|identity| identity == name)
     }
+}
+
+/// A sign of a header name that stands for `-` somewhere.
+fn is_other_sign(byte: u8) -> bool {
+    !byte.is_ascii_alphanumeric() && byte != b'-'
+}
+
+fn dashed(name: &str) -> String {
+    name.chars().map(|sign| if sign.is_ascii_alphanumeric() { sign } else { '-' }).collect()
 }
 
 #[cfg(test)]
@@ -84,9 +95,12 @@ mod tests {
             "x_user_id",
             "x-user_id",
             "x_user-id",
+            "x.user.id",
+            "x!user~id",
             "remote-user",
             "remote_user",
             "forwarded",
+            "x-forwarded",
             "x-forwarded-for",
             "x_forwarded_for",
             "x-forwarded-anything",

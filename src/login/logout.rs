@@ -36,6 +36,9 @@ impl Logins {
                 return confirm(&visit, open.as_deref());
             }
         } else if let Err(refusal) = self.check(&visit, open.as_deref(), body) {
+            if open.is_none() && navigation::is_cross_site(visit.headers) {
+                return confirm(&visit, None);
+            }
             self.metrics.csrf_rejections_total.with_label_values(&[refusal.as_str(), "enforce"]).inc();
             return error_answer(&visit, Code::CsrfFailed, "Please log out from a page of this site.");
         }

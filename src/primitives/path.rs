@@ -56,6 +56,17 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, PathError> {
     if plain { Ok(Cow::Borrowed(path)) } else { rebuild(&decode_unreserved(bytes)?).map(Cow::Owned) }
 }
 
+/// The path as servers read it that take what follows a `;` in a segment for a parameter, not for a part of its name;
+/// `None` if all servers read a canonical path alike.
+#[must_use]
+pub fn without_parameters(canonical: &str) -> Option<String> {
+    if !canonical.contains(';') {
+        return None;
+    }
+    let bare: Vec<&str> = canonical.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
+    rebuild(&bare.join("/")).ok()
+}
+
 /// Decodes unreserved characters (RFC 3986 §2.3) and upper-cases every other escape.
 fn decode_unreserved(bytes: &[u8]) -> Result<String, PathError> {
     let mut out = String::with_capacity(bytes.len());
@@ -186,6 +197,14 @@ mod tests {
             "/%2e%2e/", "/a%", "/a%2", "/a%zz", "/x/..;/y", "/x/.;v/y", "/a\0b", "/a\u{7f}", "/%0d%0a", "/a?b",
         ] {
             assert!(canonical(raw).is_err(), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_cut_from_every_segment() {
+        assert_eq!(without_parameters("/a/b"), None);
+        for (path, bare) in [("/a;v=1/b", "/a/b"), ("/;x/a", "/a"), ("/a/;x", "/a/"), ("/a;b;c", "/a"), ("/;", "/")] {
+            assert_eq!(without_parameters(path).as_deref(), Some(bare), "{path}");
         }
     }
 

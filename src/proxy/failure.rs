@@ -27,6 +27,8 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
         tracing::debug!(%error, code = code.as_str(), "a request failed");
     }
     if session.response_written().is_none() {
+        // Pingora closes the connection after an error; a client that is not told would send its next request there.
+        session.set_keepalive(None);
         let answer = gate::refusal(&request::view(session.req_header(), session, ctx), code, text(code));
         if let Err(error) = respond::write(session, ctx, answer).await {
             tracing::debug!(%error, "an error could not be told to the client");

@@ -17,9 +17,10 @@ const MOST_BYTES: usize = 32 * 1024;
 const OWN_BODY: usize = 8 * 1024;
 
 /// Refuses what is too large before anything looks at it.
-pub(super) fn check_limits(header: &RequestHeader) -> pingora::Result<()> {
+pub(super) fn check_limits(gate: &Gate, header: &RequestHeader) -> pingora::Result<()> {
     let bytes: usize = header.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if header.headers.len() > MOST_FIELDS || bytes + header.raw_path().len() > MOST_BYTES {
+        gate.metrics.requests_rejected_total.with_label_values(&["header_too_large"]).inc();
         return Error::e_explain(ErrorType::HTTPStatus(431), "request header too large");
     }
     Ok(())
@@ -52,7 +53,8 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
             };
             let request = view(session.req_header(), session, ctx);
             let answer = match body {
-                Some(body) => gate.endpoint(request, &call, &body).await,
+                // A box of its own: what is rarely awaited must not make every request's future larger.
+                Some(body) => Box::pin(gate.endpoint(request, &call, &body)).await,
                 None => Answer::problem(Code::BodyTooLarge, None, None),
             };
             respond::write(session, ctx, answer).await?;
@@ -88,6 +90,9 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 /// The body of a request to one of our own endpoints; `None` if it is too long.
 async fn own_body(session: &mut Session) -> pingora::Result<Option<Bytes>> {
     let mut body = BytesMut::new();
+    if session.req_header().headers.contains_key(http::header::EXPECT) {
+        session.as_mut().write_continue_response().await?;
+    }
     while let Some(piece) = session.as_mut().read_request_body().await? {
         if body.len() + piece.len() > OWN_BODY {
             return Ok(None);

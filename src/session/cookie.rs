@@ -165,10 +165,15 @@ impl Cookies {
         .collect()
     }
 
-    /// Whether an upstream's `Set-Cookie` field tries to set a cookie of ours (behaviour S6).
+    /// Whether an upstream's `Set-Cookie` field tries to set a cookie of ours (behaviour S6). A cookie without a name
+    /// (`=XSRF-TOKEN=x`) comes back from the browser as its bare value, and so as one of that name.
     #[must_use]
     pub fn is_set_by(&self, set_cookie: &HeaderValue) -> bool {
-        pairs(set_cookie.as_bytes()).next().is_some_and(|(name, ..)| self.owns(name))
+        let Some((_, _, mut pair)) = pairs(set_cookie.as_bytes()).next() else { return false };
+        while let Some(value) = pair.strip_prefix(b"=") {
+            pair = value.trim_ascii_start();
+        }
+        pairs(pair).next().is_some_and(|(name, ..)| self.owns(name))
     }
 
     fn write(
@@ -319,7 +324,8 @@ mod tests {
     #[test]
     fn s6_upstream_cannot_set_ours() {
         let mut map = HeaderMap::new();
-        for value in ["a=1; Path=/", " __Host-session =evil; Path=/", "XSRF-TOKEN=evil", "b=__Host-session"] {
+        let evil = [" __Host-session =evil; Path=/", "XSRF-TOKEN=evil", "=XSRF-TOKEN=evil", "= =__Host-login"];
+        for value in ["a=1; Path=/"].into_iter().chain(evil).chain(["b=__Host-session"]) {
             map.append(SET_COOKIE, HeaderValue::from_static(value));
         }
         let kept = drop_ours(&cookies(), &map).unwrap();

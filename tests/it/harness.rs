@@ -34,6 +34,14 @@ pub(crate) struct Wishes {
     pub(crate) routes: String,
     /// YAML lines of the site beside the routes, indented by four.
     pub(crate) site: String,
+    /// YAML list items of `upstreams` beside `demo`.
+    pub(crate) upstreams: String,
+    /// YAML list of `hosts`.
+    pub(crate) hosts: String,
+    /// YAML of the first listener beside its address: `, tls: { … }`.
+    pub(crate) listener: String,
+    /// YAML of the admin listener beside its address: `, token: …`.
+    pub(crate) admin: String,
     /// The clock of proxy and provider.
     pub(crate) clock: Clock,
     /// The provider.
@@ -48,6 +56,10 @@ impl Default for Wishes {
             more: String::new(),
             routes: String::new(),
             site: String::new(),
+            upstreams: String::new(),
+            hosts: "[127.0.0.1]".into(),
+            listener: String::new(),
+            admin: String::new(),
             clock: Clock::system(),
             provider: ProviderConfig::default(),
         }
@@ -71,7 +83,8 @@ pub(crate) struct World {
     pub(crate) demo: Demo,
     pub(crate) proxy: Proxy,
     pub(crate) clock: Clock,
-    yaml: String,
+    /// The settings; `@PROXY@` and `@ADMIN@` stand for the addresses.
+    pub(crate) yaml: String,
 }
 
 /// A running proxy; stops when dropped.
@@ -117,8 +130,8 @@ impl World {
         let routes = if wishes.routes.is_empty() { ROUTES } else { &wishes.routes };
         let yaml = format!(
             r#"
-listeners: [{{ address: "@PROXY@" }}]
-admin: {{ address: "@ADMIN@" }}
+listeners: [{{ address: "@PROXY@"{listener} }}]
+admin: {{ address: "@ADMIN@"{admin} }}
 threads: 2
 keys: [{{ id: "test", secret: {{ env: TEST_KEY }} }}]
 store: {store}
@@ -135,8 +148,9 @@ providers:
     scopes: [openid, profile, email]
 upstreams:
   - {{ name: demo, endpoints: ["{upstream}"] }}
+{upstreams}
 sites:
-  - hosts: [127.0.0.1]
+  - hosts: {hosts}
     provider: demo
     aliases: {{ login: /login, logout: /logout, userinfo: /userinfo }}
 {site}
@@ -150,6 +164,10 @@ sites:
             client_id = demo::CLIENT_ID,
             upstream = demo.upstream.address(),
             site = wishes.site,
+            upstreams = wishes.upstreams,
+            hosts = wishes.hosts,
+            listener = wishes.listener,
+            admin = wishes.admin,
             more = wishes.more,
         );
         let proxy = Proxy::start(&yaml, &wishes.clock).await;
@@ -158,7 +176,12 @@ sites:
 
     /// One more proxy with the same settings on ports of its own.
     pub(crate) async fn replica(&self) -> Proxy {
-        Proxy::start(&self.yaml, &self.clock).await
+        self.replica_with("", "").await
+    }
+
+    /// One more proxy whose settings have one piece of text replaced by another.
+    pub(crate) async fn replica_with(&self, old: &str, new: &str) -> Proxy {
+        Proxy::start(&self.yaml.replacen(old, new, 1), &self.clock).await
     }
 
     /// A browser that knows nothing yet.
@@ -271,7 +294,9 @@ pub(crate) struct Browser {
     pub(crate) home: SocketAddr,
     pub(crate) jars: BTreeMap<String, BTreeMap<String, String>>,
     pub(crate) received: Vec<Seen>,
-    client: Client,
+    pub(crate) client: Client,
+    /// `http`, or `https` where the listener speaks TLS.
+    pub(crate) scheme: &'static str,
 }
 
 /// A request about to be sent.
@@ -305,11 +330,11 @@ impl Draft {
 
 impl Browser {
     pub(crate) fn new(home: SocketAddr) -> Self {
-        Self { home, jars: BTreeMap::new(), received: Vec::new(), client: client() }
+        Self { home, jars: BTreeMap::new(), received: Vec::new(), client: client(), scheme: "http" }
     }
 
     pub(crate) fn origin(&self) -> String {
-        format!("http://{}", self.home)
+        format!("{}://{}", self.scheme, self.home)
     }
 
     /// A cookie of our site.

@@ -35,3 +35,20 @@ async fn a_stranger_logs_in_calls_the_api_and_logs_out() {
     assert!(browser.cookie(SESSION).is_none());
     assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o3_another_sites_logout_clears_nothing_and_is_asked_first() {
+    let world = World::start().await;
+    // Cross-site a browser holds the Strict session cookie back, so the request looks like a stranger's.
+    let mut browser = world.browser();
+    for method in [Method::GET, Method::POST] {
+        let draft = browser.draft(method, "/auth/logout");
+        let draft = draft.header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "navigate");
+        let answer = browser.send(draft).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        assert!(answer.set_cookies().is_empty(), "{answer:?}");
+        assert!(answer.body.contains("href=\"/auth/logout\""), "{answer:?}");
+    }
+    let answer = browser.navigate("/auth/logout").await;
+    assert_eq!((answer.status, answer.location()), (StatusCode::SEE_OTHER, "/auth/logged-out"));
+}

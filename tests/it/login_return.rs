@@ -73,7 +73,8 @@ async fn l10_no_trick_leaves_the_site() {
 async fn l10_paths_of_the_site_come_back_as_they_were() {
     let world = World::start().await;
     world.proxy.knows_provider().await;
-    for path in ["/", "/deep/er/?a=1&b=//evil.example", "/caf%C3%A9", "/a%20b?c=https://evil.example#part", "/%3C'%3E"] {
+    for path in ["/", "/deep/er/?a=1&b=//evil.example", "/caf%C3%A9", "/a%20b?c=https://evil.example#part", "/%3C'%3E"]
+    {
         let encoded: String = byte_serialize(path.as_bytes()).collect();
         let target = through(&world, &format!("return_to={encoded}")).await;
         let home = Url::parse("http://site.invalid").expect("url");

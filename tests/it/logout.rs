@@ -178,15 +178,19 @@ async fn o3_another_site_cannot_log_out_by_the_cookies_it_does_not_see() {
         assert!(answer.set_cookies().is_empty(), "{method}: {answer:?}");
         assert!(browser.cookie(SESSION).is_some() && browser.cookie(XSRF).is_some());
         assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK, "{method}");
-        if method == Method::GET {
-            guarded(&answer);
-            assert!(answer.body.contains("href=\"/auth/logout\""), "a click on our page is an answer: {answer:?}");
-            let former = tab(&browser);
-            cookies_cleared(&browser.navigate("/auth/logout").await);
-            is_dead(former).await;
-        } else {
-            assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "csrf_failed"), "{answer:?}");
-        }
+        guarded(&answer);
+        assert!(answer.body.contains("href=\"/auth/logout\""), "a click on our page is an answer: {answer:?}");
+        let former = tab(&browser);
+        cookies_cleared(&browser.navigate("/auth/logout").await);
+        is_dead(former).await;
+    }
+    // A browser without Fetch Metadata says it by `Origin` alone, or not at all.
+    for headers in [&[("origin", "https://evil.example")] as Fields<'_>, &[]] {
+        let mut stranger = world.browser();
+        let draft = stranger.draft(Method::POST, "/auth/logout").header("accept", "text/html");
+        let answer = stranger.send(headers.iter().fold(draft, |d, (k, v)| d.header(k, v))).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "csrf_failed"), "{answer:?}");
+        assert!(answer.set_cookies().is_empty(), "{answer:?}");
     }
 }
 

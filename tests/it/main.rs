@@ -1,7 +1,20 @@
 //! The real proxy on real parts. One module a subject; `harness` builds the world they live in.
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod admin;
+mod cookies;
+mod counters;
+mod csrf;
+mod damaged_records;
+mod h1_identity;
+mod h2_forwarded;
+mod h4_paths;
+mod h6_hosts;
+mod h9_framing;
 mod harness;
+mod key_ring;
+mod kit;
+mod limits;
 mod login;
 mod login_callback;
 mod login_id_token;
@@ -15,3 +28,15 @@ mod login_tabs;
 mod logout;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod refresh_errors;
+mod refresh_in_doubt;
+mod refresh_on_demand;
+mod refresh_races;
+mod replicas;
+mod session_times;
+mod store_outage;
+mod tls;
+mod tokens;
+mod upstream_failures;
+mod websocket;
+mod wire;

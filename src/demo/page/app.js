@@ -175,7 +175,10 @@ function showState(text, inside) {
 function showHeld() {
   const cookies = document.cookie ? document.cookie.split("; ").map((pair) => pair.split("=")[0]) : [];
   const rows = cookies.map((name) => [name, name === "XSRF-TOKEN" ? "readable on purpose" : "readable"]);
-  if (known.session) rows.push(["session cookie", "there, but hidden from scripts"]);
+  if (known.session) {
+    rows.push(["session cookie", "there, but hidden from scripts"]);
+    rows.push(["login cookie", "hidden too, gone after ten minutes"]);
+  }
   rows.push(["localStorage", `${localStorage.length} entries`], ["sessionStorage", `${sessionStorage.length} entries`]);
   rows.push(["tokens", "none"]);
   $("held").replaceChildren(
@@ -203,9 +206,15 @@ function tick() {
   const end = known.session?.token_expires_at;
   const left = end ? Math.max(0, Math.ceil(end - Date.now() / 1000)) : null;
   $("left").textContent = left ?? UNSEEN;
-  $("left-unit").textContent = left === null ? "no token" : left === 1 ? "second left" : "seconds left";
+  $("left-unit").textContent = lifeLeft(left);
   $("bar").max = Math.max(1, known.span);
   $("bar").value = left ?? 0;
+}
+
+function lifeLeft(seconds) {
+  if (seconds === null) return "no token";
+  if (seconds === 0) return "seconds left; the next call of the API brings a new one";
+  return seconds === 1 ? "second left" : "seconds left";
 }
 
 function logCall(what, { status, body }) {

@@ -81,7 +81,8 @@ pub(super) fn logged_out() -> Response {
 
 fn page(status: StatusCode, title: &str, content: &str, form_target: &str) -> Response {
     let policy = format!(
-        "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; form-action 'self' {form_target}"
+        "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'; \
+         form-action 'self' {form_target}"
     );
     let body = SKELETON.replacen("{title}", title, 1).replacen("{content}", content, 1);
     let headers = [

@@ -1,0 +1,141 @@
+//! H9 and Pingora #935: whatever a client sends, at most one request leaves for each that came in, and it is framed
+//! without doubt.
+
+use http::Request;
+use reqwest::StatusCode;
+
+use crate::harness::{Wishes, World};
+use crate::wire::{H2, Peer, Wire, requests};
+
+async fn world() -> (World, Peer) {
+    let peer = Peer::recorder().await;
+    let world = World::with(Wishes {
+        upstreams: format!("  - {{ name: raw, endpoints: [\"{}\"] }}", peer.address),
+        routes: "      - { path: /, upstream: raw, access: public }".into(),
+        ..Wishes::default()
+    })
+    .await;
+    (world, peer)
+}
+
+/// Framings that two servers may read differently: request line, fields, body. A hidden request follows each.
+const AMBIGUOUS: [(&str, &str, &str); 34] = [
+    ("POST /x HTTP/1.1", "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.0", "Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.0", "Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: identity\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked, chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: \"chunked\"\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked;q=1\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding:\x0bchunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", " Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "X: y\r\n Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding:\r\n chunked\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer_Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Content-Length: 4\r\nContent-Length: 5\r\n", "body\n"),
+    ("POST /x HTTP/1.1", "Content-Length: 4, 5\r\n", "body\n"),
+    ("POST /x HTTP/1.1", "Content-Length: +4\r\n", "body"),
+    ("POST /x HTTP/1.1", "Content-Length: -1\r\n", "body"),
+    ("POST /x HTTP/1.1", "Content-Length: 0x4\r\n", "body"),
+    ("POST /x HTTP/1.1", "Content-Length: 4 4\r\n", "body"),
+    ("POST /x HTTP/1.1", "Content-Length: 99999999999999999999\r\n", "body"),
+    ("POST /x HTTP/1.1", "Content-Length : 4\r\n", "body"),
+    ("POST /x HTTP/1.1", "Content_Length: 9\r\nContent-Length: 4\r\n", "body"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked\r\n", "4\nbody\r\n0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked\r\n", "0x4\r\nbody\r\n0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked\r\n", "4;a=\nb\r\nbody\r\n0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked\r\n", "FFFFFFFFFFFFFFFF4\r\nbody\r\n0\r\n\r\n"),
+    ("POST /x HTTP/1.1", "Transfer-Encoding: chunked\r\n", "4\r\nbodyXX0\r\n\r\n"),
+    ("POST /x HTTP/1.1\r\nX: a\rTransfer-Encoding: chunked", "Content-Length: 5\r\n", "0\r\n\r\n"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h9_no_ambiguous_framing_smuggles_a_second_request() {
+    for (line, fields, body) in AMBIGUOUS {
+        let (world, peer) = world().await;
+        let home = world.proxy.address;
+        let hidden = format!("GET /hidden HTTP/1.1\r\nHost: {home}\r\n\r\n");
+        let mut wire = Wire::connect(home).await;
+        wire.send(format!("{line}\r\nHost: {home}\r\n{fields}\r\n{body}{hidden}")).await;
+        let rest = String::from_utf8_lossy(&wire.rest().await).into_owned();
+        let shown = format!("{line} {fields:?} {body:?}");
+        assert!(rest.matches("HTTP/1.1 ").count() <= 1, "one answer at most: {shown}\n{rest}");
+        let mut lines = Vec::new();
+        for bytes in peer.seen() {
+            let (found, left) = requests(bytes.as_bytes());
+            lines.extend(found);
+            // A body that broke off ends with its connection.
+            assert!(!left.windows(7).any(|window| window == b"/hidden"), "{shown}\n{bytes}");
+            let lower = bytes.to_ascii_lowercase();
+            assert!(!(lower.contains("content-length:") && lower.contains("transfer-encoding:")), "{shown}\n{bytes}");
+        }
+        assert!(lines.len() <= 1 && lines.iter().all(|line| line == "POST /x HTTP/1.1"), "{shown}\n{lines:?}");
+        if rest.starts_with("HTTP/1.1 200") {
+            assert_eq!(lines.len(), 1, "{shown}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h9_line_ends_that_are_only_line_feeds_are_read_one_way() {
+    let (world, peer) = world().await;
+    let home = world.proxy.address;
+    let mut wire = Wire::connect(home).await;
+    wire.send(format!("POST /x HTTP/1.1\nHost: {home}\nContent-Length: 4\nConnection: close\n\nbody")).await;
+    let answer = wire.answer().await.expect("an answer");
+    assert!(wire.is_closed().await);
+    let seen = peer.seen().concat();
+    match answer.status {
+        StatusCode::OK => {
+            let (lines, left) = requests(seen.as_bytes());
+            assert_eq!((lines, left), (vec!["POST /x HTTP/1.1".to_owned()], &b""[..]));
+            assert!(!seen.replace("\r\n", "").contains(['\r', '\n']), "{seen}");
+        }
+        other => assert_eq!((other, seen.as_str()), (StatusCode::BAD_REQUEST, "")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h9_bytes_behind_an_upgrade_request_wait_for_101() {
+    let (world, peer) = world().await;
+    let home = world.proxy.address;
+    let hidden = format!("GET /hidden HTTP/1.1\r\nHost: {home}\r\n\r\n");
+    let mut wire = Wire::connect(home).await;
+    let upgrade = format!(
+        "GET /x HTTP/1.1\r\nHost: {home}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    wire.send(upgrade + &hidden).await;
+    // The upstream answers 200, so there is no tunnel.
+    let answers = String::from_utf8_lossy(&wire.rest().await).into_owned();
+    assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
+    assert!(!peer.seen().concat().contains("/hidden"), "{:?}", peer.seen());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_last_frame_from_http2_leaves_the_pooled_connection_whole() {
+    let (world, peer) = world().await;
+    let home = world.proxy.address;
+    let h2 = H2::connect(home).await;
+    let bodies: [&[&[u8]]; 5] = [&[b"abc", b""], &[b""], &[b"", b""], &[b"a", b"", b"b", b""], &[b"abc"]];
+    for pieces in bodies.iter().cycle().take(20) {
+        let request = Request::post(format!("http://{home}/x")).body(()).expect("a request");
+        let answer = h2.ask(request, pieces, None).await.expect("an answer");
+        assert_eq!(answer.status, StatusCode::OK, "{pieces:?}");
+    }
+    let seen = peer.seen();
+    let mut count = 0;
+    for bytes in &seen {
+        let (lines, left) = requests(bytes.as_bytes());
+        assert_eq!(left, b"", "{bytes}");
+        count += lines.len();
+    }
+    assert_eq!(count, 20);
+    assert_eq!(seen.len(), 1, "one connection carried them all");
+}

@@ -1,0 +1,145 @@
+//! When a session ends by itself (behaviour S9).
+
+use std::time::Duration;
+
+use cloakroom::demo::ProviderConfig;
+use reqwest::StatusCode;
+
+use crate::harness::{Browser, Wishes, World, eventually};
+use crate::kit::*;
+use crate::redis_server::RedisServer;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Tokens that outlive every session, so that only the session's own times count.
+fn lasting_tokens() -> ProviderConfig {
+    ProviderConfig { access_token_lifetime: DAY, refresh_token_lifetime: DAY, ..ProviderConfig::default() }
+}
+
+/// A world for each kind of store.
+async fn worlds(redis: &RedisServer) -> [World; 2] {
+    let of = |wishes: Wishes| world(Wishes { provider: lasting_tokens(), ..wishes });
+    [of(ticking()).await, of(ticking_on(redis)).await]
+}
+
+async fn is_alive(browser: &mut Browser) -> bool {
+    let answer = browser.fetch("/api/whoami").await;
+    if answer.status == StatusCode::UNAUTHORIZED {
+        assert_eq!(answer.code(), "session_expired");
+        return false;
+    }
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s9_an_unused_session_ends_and_each_use_puts_that_off() {
+    let redis = RedisServer::start();
+    for world in worlds(&redis).await {
+        let mut browser = world.logged_in().await;
+        for _ in 0..6 {
+            world.clock.advance(25 * MINUTE);
+            assert!(is_alive(&mut browser).await);
+        }
+        world.clock.advance(30 * MINUTE + secs(1));
+        assert!(!is_alive(&mut browser).await);
+        let state = browser.fetch("/auth/session").await;
+        assert_eq!(state.json()["authenticated"], false);
+        assert_logs_in_again(&mut browser).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s9_asking_about_a_session_is_no_use() {
+    let redis = RedisServer::start();
+    for world in worlds(&redis).await {
+        let mut browser = world.logged_in().await;
+        let end = browser.fetch("/auth/session").await.json()["idle_expires_at"].clone();
+        for _ in 0..5 {
+            world.clock.advance(5 * MINUTE + secs(59));
+            assert_eq!(browser.fetch("/auth/session").await.json()["idle_expires_at"], end);
+            assert_eq!(browser.fetch("/auth/userinfo").await.status, StatusCode::OK);
+            assert_eq!(browser.fetch("/userinfo").await.status, StatusCode::OK);
+        }
+        world.clock.advance(6 * secs(1));
+        assert!(!is_alive(&mut browser).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s9_a_session_in_steady_use_ends_all_the_same() {
+    let redis = RedisServer::start();
+    for world in worlds(&redis).await {
+        let mut browser = world.logged_in().await;
+        for _ in 0..28 {
+            world.clock.advance(25 * MINUTE);
+            assert!(is_alive(&mut browser).await);
+        }
+        // Eleven hours and forty minutes; the tokens live on.
+        world.clock.advance(20 * MINUTE);
+        assert!(!is_alive(&mut browser).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s9_a_session_ends_with_its_refresh_token() {
+    let lives = ProviderConfig { refresh_token_lifetime: 50 * MINUTE, ..lasting_tokens() };
+    let world = world(Wishes { provider: lives, ..ticking() }).await;
+    let mut browser = world.logged_in().await;
+    world.clock.advance(25 * MINUTE);
+    assert!(is_alive(&mut browser).await);
+    world.clock.advance(25 * MINUTE);
+    assert!(!is_alive(&mut browser).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s9_the_next_refresh_token_puts_the_end_off() {
+    let world = world(ticking()).await;
+    let mut browser = world.logged_in().await;
+    for _ in 0..6 {
+        world.clock.advance(20 * MINUTE);
+        assert!(is_alive(&mut browser).await, "each refresh brings thirty minutes more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s9_a_use_is_known_to_the_other_replicas() {
+    let redis = RedisServer::start();
+    let world = world(Wishes { provider: lasting_tokens(), ..ticking_on(&redis) }).await;
+    let other = world.replica().await;
+    let mut here = world.logged_in().await;
+    let mut there = carry(&here, &other);
+    for turn in 1..=4 {
+        world.clock.advance(25 * MINUTE);
+        assert!(is_alive(&mut here).await);
+        eventually("the use is written down", || async {
+            world.metric("cloakroom_store_operations_total{op=\"touch\",result=\"ok\"}").await >= f64::from(turn)
+        })
+        .await;
+        let state = there.fetch("/auth/session").await;
+        let end = state.json()["idle_expires_at"].as_u64().expect("an end");
+        assert_eq!(end, world.clock.now().plus(30 * MINUTE).as_secs());
+    }
+    world.clock.advance(25 * MINUTE);
+    assert!(is_alive(&mut there).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s9_redis_forgets_a_session_by_itself() {
+    let redis = RedisServer::start();
+    // The clock stands still: whatever goes, goes by Redis' own.
+    let wishes = Wishes {
+        session: "  cache: { ttl: 1s }".to_owned(),
+        provider: ProviderConfig { refresh_token_lifetime: secs(2), ..ProviderConfig::default() },
+        ..ticking_on(&redis)
+    };
+    let world = world(wishes).await;
+    let mut browser = world.logged_in().await;
+    assert!(is_alive(&mut browser).await);
+    let keys = || String::from_utf8_lossy(&redis.raw("KEYS cloakroom:s:*\r\n")).into_owned();
+    assert!(keys().contains("cloakroom:s:"));
+    eventually("the record is gone", || async { !keys().contains("cloakroom:s:") }).await;
+    world.clock.advance(secs(1));
+    assert!(!is_alive(&mut browser).await);
+}
