@@ -51,8 +51,9 @@ impl Page<'_> {
     }
 }
 
-/// A page that goes on to a path of this site at once. The browser then sends `SameSite=Strict` cookies, which it
-/// holds back on a redirect that began at another site (behaviour L15).
+/// A page that goes on at once. To a path of this site the browser then sends `SameSite=Strict` cookies, which it holds
+/// back on a redirect that began at another site (behaviour L15). To another site it leads out of a form, whose page's
+/// `form-action` some browsers apply to redirects as well.
 #[must_use]
 pub fn continue_to(target: &str) -> Answer {
     html(StatusCode::OK, |nonce| ContinueTemplate { target, nonce }.render())

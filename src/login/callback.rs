@@ -9,7 +9,7 @@ use http::HeaderValue;
 use super::query::{Doubled, single};
 use super::record::LoginRecord;
 use super::return_to::ReturnTo;
-use super::{Logins, Visit, navigation, store_failed};
+use super::{Logins, Visit, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{self, OidcError, Provider};
 use crate::session::cookie::Ticket;
@@ -135,7 +135,7 @@ impl Logins {
     async fn end_former(&self, visit: &Visit<'_>, record: &LoginRecord) {
         let ended = match (visit.ticket, record.former()) {
             (Ticket::One(id), _) => self.sessions.end(&id).await.map(|_| ()),
-            (_, Some(key)) => self.sessions.store().delete(&key).await.map(|_| ()).map_err(SessionError::from),
+            (_, Some(id)) => self.sessions.end(&id).await.map(|_| ()),
             _ => return,
         };
         if let Err(error) = ended {
@@ -153,9 +153,8 @@ impl Logins {
             Failed::Unknown => {
                 // A stale tab: whoever is logged in by now simply goes on (behaviour L13). The provider's redirect came
                 // without Strict cookies, so the browser is asked to come once more from our own page.
-                if visit.ticket == Ticket::Absent && navigation::is_cross_site(visit.headers) {
-                    let query = visit.query.unwrap_or_default();
-                    return continue_to(&format!("{}?{query}", visit.path));
+                if self.is_held_back(visit) {
+                    return continue_to(&visit.target());
                 }
                 if let Ok(Some(_)) = self.session_of(visit).await {
                     return continue_to("/");

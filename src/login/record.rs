@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::{SessionError, Sessions};
-use crate::session::model::SessionKey;
+use crate::session::model::SessionId;
 use crate::session::seal::{Context, Purpose};
 use crate::store::LoginKey;
 
@@ -19,13 +19,14 @@ pub(super) struct LoginRecord {
     pub(super) redirect_uri: String,
     pub(super) return_to: String,
     pub(super) started: Timestamp,
-    /// The session that the browser had when it began; it ends when the new one begins (behaviour S7).
-    pub(super) former: Option<[u8; 32]>,
+    /// Cookie value of the session that the browser had when it began; it ends when the new one begins (behaviour S7).
+    /// Only the id ends it in the local cache as well; like everything here it is sealed.
+    pub(super) former: Option<String>,
 }
 
 impl LoginRecord {
-    pub(super) fn former(&self) -> Option<SessionKey> {
-        self.former.map(SessionKey::from_bytes)
+    pub(super) fn former(&self) -> Option<SessionId> {
+        SessionId::parse(self.former.as_ref()?.as_bytes())
     }
 
     /// Seals the record and stores it until `expires`.

@@ -69,6 +69,12 @@ impl Cookies {
         }
     }
 
+    /// Whether browsers hold the session cookie back on every navigation that another site began.
+    #[must_use]
+    pub fn are_strict(&self) -> bool {
+        self.same_site == CookieSameSite::Strict
+    }
+
     /// Whether a cookie name is one of ours.
     #[must_use]
     pub fn owns(&self, name: &[u8]) -> bool {

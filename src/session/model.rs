@@ -29,7 +29,7 @@ impl SessionId {
         random::from_base64url(cookie_value).map(Self)
     }
 
-    /// The cookie value. Call it only to build `Set-Cookie`.
+    /// The cookie value. Call it only to build `Set-Cookie`, or to seal it.
     #[must_use]
     pub fn expose(&self) -> String {
         random::base64url(&self.0)

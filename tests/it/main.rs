@@ -19,6 +19,16 @@ mod limits;
 mod login;
 #[path = "../support/process.rs"]
 mod process;
+mod login_callback;
+mod login_id_token;
+mod login_info;
+mod login_kit;
+mod login_provider;
+mod login_return;
+mod login_session;
+mod login_start;
+mod login_tabs;
+mod logout;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod refresh_errors;
