@@ -17,8 +17,6 @@ mod kit;
 mod leaks;
 mod limits;
 mod login;
-#[path = "../support/process.rs"]
-mod process;
 mod login_callback;
 mod login_id_token;
 mod login_info;
@@ -29,6 +27,8 @@ mod login_session;
 mod login_start;
 mod login_tabs;
 mod logout;
+#[path = "../support/process.rs"]
+mod process;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod refresh_errors;
