@@ -14,6 +14,7 @@ mod h9_framing;
 mod harness;
 mod key_ring;
 mod kit;
+mod limits;
 mod login;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
@@ -24,10 +25,6 @@ mod refresh_races;
 mod replicas;
 mod session_times;
 mod store_outage;
-mod limits;
-mod login;
-#[path = "../support/redis_server.rs"]
-mod redis_server;
 mod tls;
 mod tokens;
 mod upstream_failures;

@@ -97,8 +97,8 @@ async fn h7_an_upstreams_redirect_is_passed_on_not_followed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_users_interleaved_over_pooled_connections_are_never_mixed_up() {
     const EACH: usize = 260;
-    let mut provider = ProviderConfig::default();
-    provider.access_token_lifetime = std::time::Duration::from_secs(600);
+    let lifetime = std::time::Duration::from_secs(600);
+    let provider = ProviderConfig { access_token_lifetime: lifetime, ..ProviderConfig::default() };
     let world = World::with(Wishes { provider, ..Wishes::default() }).await;
     world.proxy.knows_provider().await;
     let mut users = Vec::new();
