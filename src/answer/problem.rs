@@ -34,6 +34,8 @@ pub enum Code {
     NotFound,
     /// The endpoint does not know this method.
     MethodNotAllowed,
+    /// The request body did not arrive in time.
+    RequestTimeout,
     /// The request body is longer than the route takes.
     BodyTooLarge,
     /// The request header is larger than the proxy takes.
@@ -64,6 +66,7 @@ impl Code {
             Self::UnknownHost => "unknown_host",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
+            Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::HeaderTooLarge => "header_too_large",
             Self::LoginFailed => "login_failed",
@@ -86,6 +89,7 @@ impl Code {
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooManyLogins => StatusCode::TOO_MANY_REQUESTS,
@@ -110,6 +114,7 @@ impl Code {
             Self::UnknownHost => "This host is not served here",
             Self::NotFound => "There is nothing at this address",
             Self::MethodNotAllowed => "This method is not allowed here",
+            Self::RequestTimeout => "The request took too long to arrive",
             Self::BodyTooLarge => "The request is too large",
             Self::HeaderTooLarge => "The request header is too large",
             Self::LoginFailed => "The login could not be finished",

@@ -62,6 +62,7 @@ fn code(error: &Error) -> Code {
         | ErrorType::ConnectError
         | ErrorType::SocketError
         | ErrorType::BindError => Code::UpstreamUnavailable,
+        ErrorType::ReadTimedout if *error.esource() == ErrorSource::Downstream => Code::RequestTimeout,
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Code::UpstreamTimeout,
         _ if *error.esource() == ErrorSource::Upstream => Code::UpstreamFailed,
         _ if *error.esource() == ErrorSource::Downstream => Code::BadRequest,
@@ -74,5 +75,31 @@ fn text(code: Code) -> &'static str {
         Code::UpstreamUnavailable | Code::UpstreamTimeout | Code::UpstreamFailed => "Please try again in a moment.",
         Code::HeaderTooLarge => "Deleting this site's cookies may help.",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_side_is_blamed_for_its_own_failures() {
+        let code_of = |kind: ErrorType, upstream: bool| {
+            let error = Error::new(kind);
+            code(&if upstream { error.into_up() } else { error.into_down() })
+        };
+        for (kind, of_upstream, of_client) in [
+            (ErrorType::ReadTimedout, Code::UpstreamTimeout, Code::RequestTimeout),
+            (ErrorType::ReadError, Code::UpstreamFailed, Code::BadRequest),
+            (ErrorType::ConnectionClosed, Code::UpstreamFailed, Code::BadRequest),
+            (ErrorType::InvalidHTTPHeader, Code::UpstreamFailed, Code::BadRequest),
+            (ErrorType::H1Error, Code::UpstreamFailed, Code::BadRequest),
+        ] {
+            assert_eq!(code_of(kind.clone(), true), of_upstream, "{kind:?}");
+            assert_eq!(code_of(kind.clone(), false), of_client, "{kind:?}");
+        }
+        assert_eq!(code_of(ErrorType::ConnectRefused, true), Code::UpstreamUnavailable);
+        assert_eq!(code(&Error::explain(upstream::TOO_LONG, "")), Code::BodyTooLarge);
+        assert_eq!(code(&Error::explain(ErrorType::InternalError, "")), Code::Internal);
     }
 }

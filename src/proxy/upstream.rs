@@ -27,14 +27,12 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
     };
     ctx.address = Some(address);
     ctx.upstream_started = Some(Instant::now());
-    let mut peer = upstream.peer(address);
-    if session.is_upgrade_req() {
-        // A tunnel may be silent for as long as both ends like.
-        ctx.tunnel = true;
-        session.set_read_timeout(None);
-        peer.options.read_timeout = None;
+    if !session.is_upgrade_req() {
+        return Ok(Box::new(upstream.peer(address)));
     }
-    Ok(Box::new(peer))
+    ctx.tunnel = true;
+    session.set_read_timeout(None);
+    Ok(Box::new(upstream.tunnel_peer(address)))
 }
 
 /// Nothing was sent yet, so another endpoint may be tried whatever the method.

@@ -3,4 +3,5 @@
 pub mod discovery;
 pub mod host;
 pub mod table;
+mod tunnel;
 pub mod upstream;

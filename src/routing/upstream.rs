@@ -21,6 +21,7 @@ use pingora_load_balancing::selection::RoundRobin;
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 
 use super::discovery::{Endpoints, Lookup};
+use super::tunnel;
 use crate::config::settings::{self, UpstreamTimeouts};
 use crate::telemetry::handles::UpstreamMetrics;
 use crate::telemetry::metrics::Metrics;
@@ -33,6 +34,9 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 
 /// How long the start waits for the first answers; after that the proxy starts without them.
 const FIRST_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Part of the group key of tunnels: they take no pooled connection.
+const TUNNELS: u64 = 1 << 63;
 
 /// One address that may be picked.
 #[derive(Debug)]
@@ -128,6 +132,18 @@ impl Upstream {
         peer.options.read_timeout = Some(self.timeouts.read);
         peer.options.write_timeout = Some(self.timeouts.write);
         peer.options.idle_timeout = Some(self.timeouts.idle);
+        peer
+    }
+
+    /// How to talk to one of its addresses through a tunnel, which may be silent for as long as both ends like.
+    #[must_use]
+    pub fn tunnel_peer(&self, address: SocketAddr) -> HttpPeer {
+        let mut peer = self.peer(address);
+        peer.options.read_timeout = None;
+        // What has been a tunnel, or was refused to be one, serves nothing else.
+        peer.options.idle_timeout = Some(Duration::ZERO);
+        peer.group_key |= TUNNELS;
+        peer.options.custom_l4 = Some(Arc::new(tunnel::Connector { limit: self.timeouts.connect }));
         peer
     }
 

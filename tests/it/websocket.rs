@@ -62,7 +62,7 @@ async fn a_tunnel_has_the_token_and_no_cookie_of_ours() {
     let fields = format!("Origin: {}\r\nCookie: a=1; {SESSION}={session}; {XSRF}=t; b=2\r\n", browser.origin());
 
     for (path, token) in [("/ws/x", true), ("/chat/x", true), ("/open/x", false)] {
-        for round in 0..10 {
+        for round in 0..25 {
             let mut wire = Wire::connect(home).await;
             wire.send(upgrade(path, &fields)).await;
             let switched = wire.any_answer(false).await.expect("an answer");
