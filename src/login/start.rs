@@ -1,7 +1,5 @@
 //! The beginning of a login: state, nonce and verifier are made and kept, the browser goes to the provider.
 
-use std::time::Duration;
-
 use http::HeaderValue;
 use url::Url;
 
@@ -14,10 +12,6 @@ use crate::oidc::{AuthorizationRequest, Provider};
 use crate::primitives::random::{self, NoEntropy};
 use crate::session::cookie::Ticket;
 use crate::session::manager::SessionError;
-
-/// How long a browser keeps its binding, renewed with each login: longer than any session, so that all tabs that wake up
-/// after one has ended share a binding already (behaviour L13). It says nothing but "the same browser as before".
-const BINDING_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What a page may ask of the provider; everything else is dropped.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +80,7 @@ impl Logins {
         };
         match self.redirect(visit, provider, &return_to, &wishes, &fresh).await {
             Ok(location) => {
-                let cookie = self.sessions.cookies().set_login(&fresh.binding, BINDING_LIFE);
+                let cookie = self.sessions.cookies().set_login(&fresh.binding);
                 Answer::redirect(location.as_str()).map_or_else(
                     || internal(visit, "the authorization address is no header value"),
                     |a| a.cookie(cookie),
