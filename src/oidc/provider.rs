@@ -140,15 +140,15 @@ impl Provider {
         self.discovered.load().is_some()
     }
 
-    /// For `readyz?verbose`.
+    /// What there is to say beside [`Provider::is_ready`], for `readyz?verbose`; empty if all is well.
     #[must_use]
     pub fn status(&self) -> String {
         let error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (self.is_ready(), error) {
-            (true, None) => "ready".to_owned(),
-            (true, Some(error)) => format!("ready, with old metadata: {error}"),
-            (false, None) => "not ready: discovery has not ended yet".to_owned(),
-            (false, Some(error)) => format!("not ready: {error}"),
+            (true, None) => String::new(),
+            (true, Some(error)) => format!("with old metadata: {error}"),
+            (false, None) => "discovery has not ended yet".to_owned(),
+            (false, Some(error)) => error,
         }
     }
 
