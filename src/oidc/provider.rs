@@ -48,7 +48,7 @@ pub struct Provider {
     client_id: ClientId,
     settings: settings::Provider,
     max_age: Option<Duration>,
-    http: http::Client,
+    pub(super) http: http::Client,
     clock: Clock,
     jwks: Jwks,
     discovered: ArcSwapOption<Discovered>,
@@ -169,7 +169,7 @@ impl Provider {
         Ok(())
     }
 
-    fn discovered(&self) -> Result<Arc<Discovered>, OidcError> {
+    pub(super) fn discovered(&self) -> Result<Arc<Discovered>, OidcError> {
         self.discovered.load_full().ok_or(OidcError::NotReady)
     }
 
@@ -256,7 +256,11 @@ impl Provider {
     ///
     /// # Errors
     /// [`RefreshError`]
-    pub async fn refresh(&self, token: &SecretText, previous: Previous<'_>) -> Result<Refreshed, RefreshError> {
+    pub async fn refresh(
+        self: &Arc<Self>,
+        token: &SecretText,
+        previous: Previous<'_>,
+    ) -> Result<Refreshed, RefreshError> {
         let discovered = self
             .discovered()
             .map_err(|error| RefreshError::Unavailable { reason: error.to_string(), retry_after: None })?;
@@ -279,34 +283,11 @@ impl Provider {
                 Ok(Refreshed { tokens, id_token: None })
             }
             Err(error) => {
-                if let Some(orphan) = &tokens.refresh_token
-                    && let Err(error) = self.revoke(orphan).await
-                {
-                    tracing::warn!(provider = %self.name, %error, "an unwanted refresh token is not revoked");
+                if let Some(orphan) = tokens.refresh_token {
+                    tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
                 }
                 Err(RefreshError::IdentityChanged(error))
             }
-        }
-    }
-
-    /// Revokes a refresh token (RFC 7009). Nothing to do if the provider has no endpoint for it; a token that the
-    /// provider does not know is as good as revoked.
-    ///
-    /// # Errors
-    /// [`OidcError`]; worth another try if [`OidcError::is_transient`].
-    pub async fn revoke(&self, token: &SecretText) -> Result<(), OidcError> {
-        let discovered = self.discovered()?;
-        let Some((client, url)) = &discovered.revocation else { return Ok(()) };
-        let request = client
-            .revoke_token(RefreshToken::new(token.expose().to_owned()).into())
-            .map_err(|_| OidcError::Argument("the revocation endpoint"))?;
-        match request.request_async(&self.http.endpoint(Endpoint::Revocation).to(url.clone())).await {
-            Ok(()) => Ok(()),
-            Err(error) => match Failure::read(error, &[token.expose(), self.client_secret()]) {
-                // Google names what RFC 7009 §2.2 calls success.
-                Failure::Refused(code) if matches!(code.as_str(), "invalid_token" | "invalid_grant") => Ok(()),
-                failure => Err(failure.into()),
-            },
         }
     }
 
@@ -357,7 +338,7 @@ impl Provider {
         &self.jwks
     }
 
-    fn client_secret(&self) -> &str {
+    pub(super) fn client_secret(&self) -> &str {
         match &self.settings.client_auth {
             ClientAuth::Basic(secret) | ClientAuth::Post(secret) => secret.expose(),
             ClientAuth::None => "",

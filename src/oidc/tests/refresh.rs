@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::id_token::Defect;
 use super::signer::Signer;
-use super::{CLIENT_SECRET, NOW, REFRESH_TOKEN, Reply, answer, client_with, ready, refresh, settings};
+use super::{CLIENT_SECRET, NOW, REFRESH_TOKEN, Reply, answer, client_with, ready, refresh, settings, until};
 use crate::config::settings::ClientAuth;
 use crate::oidc::{IdTokenError, Previous, RefreshError};
 use crate::primitives::clock::Timestamp;
@@ -202,7 +202,9 @@ async fn r12_another_identity_ends_the_session_and_its_token_is_revoked() {
         let mut claims = fake.claims();
         change(&mut claims);
         fake.grant(&Signer::es256("key-1").sign(&claims));
+        let before = fake.hits().other.load(Ordering::SeqCst);
         assert_eq!(refresh(&provider).await.unwrap_err(), RefreshError::IdentityChanged(*expected), "{name}");
+        until(|| fake.hits().other.load(Ordering::SeqCst) > before).await;
         let (_, form) = fake.last_post();
         assert_eq!((form["token"].as_str(), form["token_type_hint"].as_str()), ("refresh-token-2", "refresh_token"));
     }
@@ -289,4 +291,32 @@ async fn o1_revocation() {
     let (without, _) = client_with(&settings(&fake.issuer()));
     without.discover().await.unwrap();
     without.revoke(&token).await.unwrap();
+}
+
+#[tokio::test]
+async fn o1_a_revocation_is_tried_again_while_the_provider_is_away() {
+    let (fake, provider, _) = ready().await;
+    let attempts = || fake.hits().other.load(Ordering::SeqCst);
+    let token = || SecretText::new(REFRESH_TOKEN.to_owned());
+    fake.set_revoke(Reply::Raw(503, &[], Vec::new()));
+    let revocation = tokio::spawn(provider.clone().revoke_patiently(token()));
+    until(|| attempts() == 1).await;
+    fake.set_revoke(Reply::Json(200, json!({})));
+    revocation.await.unwrap();
+    assert_eq!(attempts(), 2);
+
+    fake.set_revoke(Reply::Json(401, json!({"error": "invalid_client"})));
+    provider.revoke_patiently(token()).await;
+    assert_eq!(attempts(), 3, "what cannot become better is not tried again");
+}
+
+#[tokio::test]
+async fn r12_a_revocation_that_takes_long_keeps_nobody_waiting() {
+    let (fake, provider, _) = ready().await;
+    fake.set_revoke(Reply::Hang);
+    let mut claims = fake.claims();
+    claims["sub"] = "mallory".into();
+    fake.grant(&Signer::es256("key-1").sign(&claims));
+    let result = tokio::time::timeout(Duration::from_millis(900), refresh(&provider)).await;
+    assert_eq!(result.unwrap().unwrap_err(), RefreshError::IdentityChanged(IdTokenError::Subject));
 }
