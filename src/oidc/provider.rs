@@ -19,27 +19,11 @@ use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
 use super::jwks::{Jwks, KeySet};
-use super::metadata::{self, Metadata};
+use super::metadata::Metadata;
+use crate::config::rules;
 use crate::config::settings::{self, ClientAuth};
 use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
-
-/// What the login itself puts into an authorization request; settings may not.
-const RESERVED_PARAMETERS: [&str; 13] = [
-    "client_id",
-    "client_secret",
-    "code_challenge",
-    "code_challenge_method",
-    "nonce",
-    "redirect_uri",
-    "registration",
-    "request",
-    "request_uri",
-    "response_mode",
-    "response_type",
-    "scope",
-    "state",
-];
 
 /// One provider. Made without I/O; [`Provider::maintain`] brings it to life.
 pub struct Provider {
@@ -99,21 +83,22 @@ impl Provider {
     /// [`SetupError`] for settings that can never work.
     pub fn new(settings: &settings::Provider, http: http::Client, clock: Clock) -> Result<Self, SetupError> {
         let issuer = IssuerUrl::new(settings.issuer.clone()).map_err(|_| SetupError::Issuer)?;
-        if issuer.url().scheme() != "https" && !metadata::is_loopback_http(issuer.url()) {
+        if issuer.url().scheme() != "https" && !rules::is_loopback_http(issuer.url()) {
             return Err(SetupError::Issuer);
         }
         for name in settings.authorization_params.keys() {
-            if RESERVED_PARAMETERS.contains(&name.as_str()) {
+            if rules::RESERVED_PARAMETERS.contains(&name.as_str()) {
                 return Err(SetupError::ReservedParameter(name.clone()));
             }
         }
-        let max_age = settings.authorization_params.get("max_age").map(|text| text.parse().map(Duration::from_secs));
+        let max_age = settings.authorization_params.get("max_age");
+        let max_age = max_age.map(|text| rules::max_age(text).ok_or(SetupError::MaxAge)).transpose()?;
         Ok(Self {
             name: settings.name.clone(),
             issuer,
             client_id: ClientId::new(settings.client_id.clone()),
             settings: settings.clone(),
-            max_age: max_age.transpose().map_err(|_| SetupError::MaxAge)?,
+            max_age,
             jwks: Jwks::new(http.clone(), clock.clone()),
             http,
             clock,

@@ -143,7 +143,7 @@ fn issuers() {
             ("issuer: http://127.0.0.1:8081/realms/main", &[]),
             ("issuer: http://[::1]:8081", &[]),
             ("issuer: http://localhost:8081", &[]),
-            ("issuer: http://kc.localhost:8081", &[]),
+            ("issuer: http://kc.localhost:8081", &["E0206"]),
             ("issuer: http://id.example.com", &["E0206"]),
             ("issuer: http://localhost.example.com", &["E0206"]),
             ("issuer: https://id.example.com?a=b", &["E0206"]),
@@ -183,21 +183,13 @@ fn client_authentication_scopes_and_parameters() {
     );
     let loaded = with("scopes: [openid, profile]", "scopes: [api, openid, api]").unwrap();
     assert_eq!(loaded.settings.providers[0].scopes, ["openid", "api"]);
-    for reserved in [
-        "client_id",
-        "redirect_uri",
-        "response_type",
-        "response_mode",
-        "scope",
-        "state",
-        "nonce",
-        "code_challenge",
-        "code_challenge_method",
-        "request",
-        "request_uri",
-    ] {
+    for reserved in rules::RESERVED_PARAMETERS {
         let outcome = with("scopes: [openid, profile]", &format!("authorization_params: {{ {reserved}: x }}"));
         assert_eq!(codes(&outcome), ["E0208"], "{reserved}");
+    }
+    for absurd in ["soon", "18446744073709551615", "-1"] {
+        let outcome = with("scopes: [openid, profile]", &format!("authorization_params: {{ max_age: '{absurd}' }}"));
+        assert_eq!(codes(&outcome), ["E0201"], "{absurd}");
     }
     let loaded = with("scopes: [openid, profile]", "authorization_params: { max_age: 60, prompt: consent }").unwrap();
     assert_eq!(loaded.settings.providers[0].authorization_params["max_age"], "60");
@@ -233,6 +225,7 @@ fn hosts_and_origins() {
         ("https://APP.example.com:8443", &[]),
         ("https://other.example.com", &["W0011"]),
         ("http://app.example.com", &["W0012"]),
+        ("http://app.localhost", &["W0011"]),
         ("app.example.com", &["E0206"]),
         ("https://app.example.com/x", &["E0206"]),
         ("https://app.example.com?x", &["E0206"]),

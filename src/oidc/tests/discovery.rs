@@ -98,7 +98,9 @@ fn settings_that_can_never_work_are_refused() {
     for name in ["state", "nonce", "redirect_uri", "code_challenge_method", "response_mode", "request_uri"] {
         assert!(matches!(with(name, "x"), Err(SetupError::ReservedParameter(_))), "{name}");
     }
-    assert!(matches!(with("max_age", "soon"), Err(SetupError::MaxAge)));
+    for absurd in ["soon", "18446744073709551615"] {
+        assert!(matches!(with("max_age", absurd), Err(SetupError::MaxAge)), "{absurd}");
+    }
     for issuer in ["http://id.example.com", "ftp://127.0.0.1", "id.example.com", "http://localhost.example.com"] {
         let refused = Provider::new(&settings(issuer), http_client(), Clock::system());
         assert!(matches!(refused, Err(SetupError::Issuer)), "{issuer}");
