@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{LOCATION, RETRY_AFTER};
+use http::header::{DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use url::Url;
@@ -267,8 +267,14 @@ impl Client {
         if may_be_an_oauth_error && !is_oauth_error(&body) {
             return Err(unparsed);
         }
+        // Some token endpoints refuse with 200. What RFC 6749 §5.2 calls an error is one, unless there is a token too.
+        let refused = good && endpoint == Endpoint::Token && is_oauth_error(&body) && !has_access_token(&body);
         let mut out = http::Response::new(body);
-        *out.status_mut() = if good { StatusCode::OK } else { status };
+        *out.status_mut() = match (good, refused) {
+            (_, true) => StatusCode::BAD_REQUEST,
+            (true, false) => StatusCode::OK,
+            (false, false) => status,
+        };
         *out.headers_mut() = std::mem::take(answer.headers_mut());
         Ok(out)
     }
@@ -361,8 +367,26 @@ fn is_oauth_error(body: &[u8]) -> bool {
     serde_json::from_slice::<Shape>(body).is_ok()
 }
 
-/// Seconds only (RFC 9110 §10.2.3); a date is as good as none, for our back-off has its own idea.
+fn has_access_token(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Shape {
+        #[serde(rename = "access_token")]
+        _access_token: String,
+    }
+    serde_json::from_slice::<Shape>(body).is_ok()
+}
+
+/// Seconds or a date (RFC 9110 §10.2.3). A date is compared with the answer's own `Date`: so no clock need agree with
+/// another, and without it a date is as good as none.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let after = text(RETRY_AFTER)?;
+    let wait = match after.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let (until, now) = (httpdate::parse_http_date(after).ok()?, httpdate::parse_http_date(text(DATE)?).ok()?);
+            until.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
 }

@@ -26,7 +26,7 @@ async fn r5_new_tokens_come_and_a_missing_refresh_token_stays_missing() {
     assert_eq!(form["refresh_token"], REFRESH_TOKEN);
     assert_eq!(form.len(), 2, "{form:?}");
 
-    fake.set_token(Reply::Json(200, json!({"access_token": "at-3", "token_type": "bearer"})));
+    fake.set_token(Reply::Json(200, json!({"access_token": "at-3", "token_type": "bearer", "error": ""})));
     let refreshed = refresh(&provider).await.unwrap();
     assert!(refreshed.tokens.refresh_token.is_none() && refreshed.id_token.is_none());
     assert_eq!((refreshed.tokens.access_expires, refreshed.tokens.access_token.expose()), (None, "at-3"));
@@ -101,16 +101,24 @@ async fn r10_classes_by_answer() {
         ("503 for ever", Reply::Raw(503, &[("retry-after", "99999999")], Vec::new()), Class::Unavailable(Some(3600))),
         (
             "503 until",
-            Reply::Raw(503, &[("retry-after", "Fri, 31 Dec 2027 23:59:59 GMT")], Vec::new()),
-            Class::Unavailable(None),
+            Reply::Raw(
+                503,
+                &[("date", "Fri, 31 Dec 2027 23:59:00 GMT"), ("retry-after", "Fri, 31 Dec 2027 23:59:59 GMT")],
+                Vec::new(),
+            ),
+            Class::Unavailable(Some(59)),
         ),
+        ("503 some day", Reply::Raw(503, &[("retry-after", "tomorrow")], Vec::new()), Class::Unavailable(None)),
         ("502", Reply::Raw(502, &[HTML], page()), Class::InDoubt),
         ("504", Reply::Raw(504, &[HTML], page()), Class::InDoubt),
         ("520", Reply::Raw(520, &[HTML], page()), Class::InDoubt),
         ("204", Reply::Raw(204, &[], Vec::new()), Class::InDoubt),
         ("HTML", Reply::Raw(200, &[HTML], page()), Class::InDoubt),
         ("cut JSON", Reply::Raw(200, &[JSON], br#"{"access_token":"acc"#.to_vec()), Class::InDoubt),
-        ("no access token", Reply::Json(200, json!({"error": "oops"})), Class::InDoubt),
+        ("no access token", Reply::Json(200, json!({"token_type": "Bearer"})), Class::InDoubt),
+        ("200 says invalid_grant", oauth(200, "invalid_grant"), Class::Rejected),
+        ("200 says invalid_client", oauth(200, "invalid_client"), Class::Misconfigured),
+        ("200 says server_error", oauth(200, "server_error"), Class::Unavailable(None)),
         ("empty", Reply::Raw(200, &[JSON], Vec::new()), Class::InDoubt),
         ("2 MiB", Reply::Raw(200, &[JSON], vec![b' '; 2 << 20]), Class::InDoubt),
         ("cut connection", Reply::Cut, Class::InDoubt),
