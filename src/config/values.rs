@@ -124,10 +124,7 @@ pub(super) fn path(reader: &mut Reader<'_>, node: &Node) -> Option<PathPrefix> {
                 Err(_) if !text.starts_with('/') => format!("write `/{text}`"),
                 Err(error) => error.to_string(),
             };
-            // A path that has a canonical form is not wrong in a character, it is only not written that way.
-            let why =
-                if canonical(&text).is_ok() { "it is not in canonical form".to_owned() } else { error.to_string() };
-            reader.note(Code::BadPath, node, format!("`{text}` cannot be used as a path: {why}"), help);
+            reader.note(Code::BadPath, node, format!("`{text}` cannot be used as a path: {error}"), help);
             None
         }
     }
