@@ -234,6 +234,24 @@ fn hosts_and_origins() {
     ] {
         assert_eq!(codes(&with("origins: []", &format!("origins: [{origin}]"))), expected, "{origin}");
     }
+    for (hosts, origins, expected) in [
+        ("app.example.com, b.example.com", "", &[] as &[&str]),
+        ("app.example.com, b.example.com", "'https://app.example.com', 'https://b.example.com:8443'", &[]),
+        ("app.example.com, '*.example.com'", "'https://app.example.com'", &[]),
+        ("app.example.com, b.example.com", "'https://app.example.com'", &["W0013"]),
+        ("app.example.com, '[::1]', '*.example.org'", "'https://app.example.com'", &["W0013", "W0013"]),
+        ("'*'", "'https://app.example.com'", &[]),
+        ("app.example.com", "'https://other.example.com'", &["W0011"]),
+    ] {
+        let file = GOOD
+            .replace("hosts: [app.example.com]", &format!("hosts: [{hosts}]"))
+            .replace("origins: []", &format!("origins: [{origins}]"));
+        let found = load_text(&file);
+        assert_eq!(codes(&found), expected, "{hosts} {origins}");
+        for warning in found.unwrap().warnings.iter().filter(|warning| warning.code == Code::HostWithoutOrigin) {
+            assert!(warning.help.as_deref().unwrap().contains("come back to `https://app.example.com`"));
+        }
+    }
 }
 
 #[test]
