@@ -1,8 +1,6 @@
 //! Metadata, readiness, and the two addresses for the browser (behaviour L1, L5, L7, O2, D2).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 
 use openidconnect::IssuerUrl;
 use serde_json::{Value, json};
