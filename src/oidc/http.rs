@@ -314,7 +314,7 @@ impl Call {
     }
 
     /// Waits as long as a refresh may take.
-    pub(super) fn as_refresh(mut self) -> Self {
+    pub(super) fn for_refresh(mut self) -> Self {
         self.total = self.client.limits.refresh;
         self
     }

@@ -253,7 +253,7 @@ impl Provider {
         let answer = discovered
             .client
             .exchange_refresh_token(&RefreshToken::new(token.expose().to_owned()))
-            .request_async(&self.http.endpoint(Endpoint::Token).as_refresh())
+            .request_async(&self.http.endpoint(Endpoint::Token).for_refresh())
             .await
             .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]))?;
         let (tokens, id_token) = answer.into_parts(sent)?;
