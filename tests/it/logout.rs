@@ -40,12 +40,13 @@ async fn o1_the_session_ends_before_the_provider_is_told() {
     let former = tab(&browser);
     let token = world.demo.provider.ledger().last_issued().expect("tokens").refresh_token.expect("a refresh token");
 
-    let answer = browser.write(Method::POST, "/auth/logout", "").await;
+    let (answer, ()) = tokio::join!(browser.write(Method::POST, "/auth/logout", ""), async {
+        gate.arrived(1).await;
+        is_dead(former).await;
+    });
     assert_eq!(answer.status, StatusCode::SEE_OTHER, "{answer:?}");
     uncached(&answer);
     cookies_cleared(&answer);
-    is_dead(former).await;
-    gate.arrived(1).await;
     assert!(world.demo.provider.ledger().revoked().is_empty());
     gate.open();
     eventually("the token is revoked", || async { world.demo.provider.ledger().revoked() == [token.clone()] }).await;
