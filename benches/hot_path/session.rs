@@ -35,7 +35,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     };
     let new =
         NewSession { provider: "demo".into(), subject: "alice".into(), provider_session: None, secrets: secrets() };
-    let Ok(open) = runtime.block_on(sessions.begin(new, &profile)) else { return };
+    let Ok(open) = runtime.block_on(sessions.begin(&new, &profile)) else { return };
     let line = format!("theme=dark; __Host-session={}; XSRF-TOKEN={}", open.id().expose(), open.csrf_token());
     let Ok(value) = HeaderValue::from_str(&line) else { return };
     let headers = HeaderMap::from_iter([(COOKIE, value)]);

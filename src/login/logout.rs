@@ -1,7 +1,6 @@
 //! Logout: the session first, then the provider (behaviour O1–O3).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
@@ -11,14 +10,9 @@ use url::Url;
 use super::query::single;
 use super::{Logins, Visit, error_answer, navigation, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
-use crate::oidc::Provider;
-use crate::primitives::secret::SecretText;
 use crate::session::csrf::{self, Refusal};
 use crate::session::open::Open;
 
-/// Pauses between attempts to revoke a refresh token.
-const REVOKE_PAUSES: [Duration; 4] =
-    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 /// Form field of the confirmation page.
 const FORM_FIELD: &str = "csrf_token";
 
@@ -72,7 +66,7 @@ impl Logins {
         let (refresh_token, id_token) = tokens.unwrap_or_default();
         let provider = visit.site.provider.as_ref().filter(|provider| **provider.name() == *open.provider());
         if let (Some(provider), Some(token)) = (provider, refresh_token) {
-            tokio::spawn(revoke(provider.clone(), token));
+            tokio::spawn(provider.clone().revoke_patiently(token));
         }
         let onward = provider.and_then(|provider| {
             let back = format!("{}{}", visit.site.public_origin(visit.origin), visit.site.path_of("logged-out"));
@@ -121,20 +115,4 @@ fn confirm(visit: &Visit<'_>, open: Option<&Open>) -> Answer {
     }
     .answer()
     .cookie(open.and_then(Open::csrf_cookie).cloned())
-}
-
-/// Runs in a task of its own: the user does not wait for it.
-async fn revoke(provider: Arc<Provider>, token: SecretText) {
-    for pause in REVOKE_PAUSES {
-        tokio::time::sleep(pause).await;
-        match provider.revoke(&token).await {
-            Ok(()) => return,
-            Err(error) if error.is_transient() => {}
-            Err(error) => {
-                tracing::warn!(provider = %provider.name(), %error, "a refresh token could not be revoked");
-                return;
-            }
-        }
-    }
-    tracing::warn!(provider = %provider.name(), "a refresh token could not be revoked: the provider does not answer");
 }

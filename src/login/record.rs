@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::model::SessionId;
+use crate::session::open::Open;
 use crate::session::seal::{Context, Purpose};
 use crate::store::LoginKey;
 
@@ -56,6 +57,25 @@ impl LoginRecord {
         let opened = sessions.ring().open(&context(provider, &key), &sealed);
         Ok(opened.ok().and_then(|plain| serde_json::from_slice(&plain).ok()))
     }
+}
+
+/// Stands in the place of `state` for the session that a browser got last.
+const LATEST: &str = "latest session";
+
+/// Notes the session that a browser has just got and returns the one it got before: two tabs that logged in at once
+/// leave one session, not two (behaviour S7).
+pub(super) async fn succeed(
+    sessions: &Sessions,
+    provider: &str,
+    binding: &str,
+    open: &Open,
+) -> Result<Option<SessionId>, SessionError> {
+    let key = key(binding, LATEST);
+    let sealed = sessions.ring().seal(&context(provider, &key), open.id().expose().as_bytes())?;
+    let before = sessions.store().take_login(&key).await?;
+    sessions.store().put_login(&key, &sealed, open.absolute_end()).await?;
+    let opened = before.and_then(|before| sessions.ring().open(&context(provider, &key), &before).ok());
+    Ok(opened.and_then(|id| SessionId::parse(&id)))
 }
 
 fn key(binding: &str, state: &str) -> LoginKey {

@@ -174,7 +174,7 @@ impl Refresher {
         &self,
         open: &Open,
         profile: &Profile,
-        provider: &Provider,
+        provider: &Arc<Provider>,
         mut record: Record,
         secrets: Secrets,
     ) -> Refreshed {
@@ -186,14 +186,14 @@ impl Refresher {
                 Ok((Swap::Stored, stored)) => {
                     return self.renewed(open, profile, &stored, &secrets);
                 }
-                Ok((Swap::Gone, _)) => return self.too_late(provider, &secrets).await,
+                Ok((Swap::Gone, _)) => return Self::too_late(provider, &secrets),
                 Ok((Swap::Conflict, _)) => match self.sessions.read(open.key()).await {
-                    Ok(None) => return self.too_late(provider, &secrets).await,
+                    Ok(None) => return Self::too_late(provider, &secrets),
                     Ok(Some((now, theirs))) if now.generation != generation => {
                         // Ours, if an earlier try was done though the store seemed to fail. Else another replica stored
                         // newer tokens: theirs count, ours are superfluous.
                         if theirs.access_token.expose() != secrets.access_token.expose() {
-                            self.revoke(provider, secrets.refresh_token.as_ref()).await;
+                            Self::revoke(provider, secrets.refresh_token.as_ref());
                         }
                         return self.renewed(open, profile, &now, &theirs);
                     }
@@ -224,16 +224,15 @@ impl Refresher {
     }
 
     /// The session ended while its refresh was under way: logout wins.
-    async fn too_late(&self, provider: &Provider, secrets: &Secrets) -> Refreshed {
-        self.revoke(provider, secrets.refresh_token.as_ref()).await;
+    fn too_late(provider: &Arc<Provider>, secrets: &Secrets) -> Refreshed {
+        Self::revoke(provider, secrets.refresh_token.as_ref());
         Refreshed::Ended
     }
 
-    async fn revoke(&self, provider: &Provider, token: Option<&SecretText>) {
-        if let Some(token) = token
-            && let Err(error) = provider.revoke(token).await
-        {
-            tracing::warn!(%error, provider = %provider.name(), "a superfluous refresh token could not be revoked");
+    /// Nobody waits for a revocation.
+    fn revoke(provider: &Arc<Provider>, token: Option<&SecretText>) {
+        if let Some(token) = token {
+            tokio::spawn(provider.clone().revoke_patiently(token.clone()));
         }
     }
 

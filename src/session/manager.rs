@@ -231,16 +231,16 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError`]; then there is no session.
-    pub async fn begin(&self, new: NewSession, profile: &Profile) -> Result<Arc<Open>, SessionError> {
+    pub async fn begin(&self, new: &NewSession, profile: &Profile) -> Result<Arc<Open>, SessionError> {
         let now = self.clock.now();
         let id = SessionId::generate()?;
         let key = id.key();
         let mut record = Record {
             version: 1,
             site: profile.site.to_string(),
-            provider: new.provider,
-            subject: new.subject,
-            provider_session: new.provider_session,
+            provider: new.provider.clone(),
+            subject: new.subject.clone(),
+            provider_session: new.provider_session.clone(),
             created: now,
             last_seen: now,
             idle_end: now.plus(self.idle_timeout),
