@@ -52,8 +52,8 @@ async fn l3_one_binding_cookie_serves_all_logins_of_a_browser() {
         assert!(cookie.contains(part), "{cookie}");
     }
     assert!(!cookie.contains("Domain"), "{cookie}");
-    let age = cookie.split_once("Max-Age=").and_then(|(_, age)| age.split(';').next()?.parse::<u64>().ok());
-    assert!(age > Some(24 * 3600), "it outlives the session whose end wakes many tabs: {cookie}");
+    // It outlives the session whose end wakes many tabs at once.
+    assert!(!cookie.contains("Max-Age") && !cookie.contains("Expires"), "{cookie}");
     let binding = browser.cookie(LOGIN).map(str::to_owned);
     browser.navigate("/other").await;
     assert_eq!(browser.cookie(LOGIN).map(str::to_owned), binding);
