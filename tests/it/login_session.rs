@@ -131,3 +131,24 @@ async fn s11_a_login_of_one_site_does_not_end_on_another() {
     let sent = crate::login_kit::query(start.location());
     assert_eq!(sent["redirect_uri"], format!("http://{other}/auth/callback"), "each site comes back to itself");
 }
+
+/// Two tabs that both began without a session leave one, not two.
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_the_second_tabs_login_ends_the_firsts_session() {
+    let world = ready().await;
+    let mut browser = world.browser();
+    let first = browser.authorize("/one").await;
+    let second = browser.authorize("/two").await;
+    browser.navigate(&first).await;
+    let mut former = tab(&browser);
+    assert_eq!(former.fetch("/api/whoami").await.status, StatusCode::OK);
+    // From the provider, so without the Strict cookie.
+    let mut returning = tab(&browser);
+    if let Some(jar) = returning.jars.get_mut(&browser.home.to_string()) {
+        jar.remove(SESSION);
+    }
+    let page = returning.navigate(&second).await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    assert_eq!(returning.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!(former.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
+}
