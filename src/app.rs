@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -80,6 +80,25 @@ pub struct App {
     server: Server,
     readiness: Readiness,
     metrics: Arc<Metrics>,
+    refresher: Arc<Refresher>,
+}
+
+/// Tells whether anything is under way.
+#[derive(Clone)]
+pub struct Activity {
+    metrics: Arc<Metrics>,
+    refresher: Weak<Refresher>,
+    /// Holders of the refresher while nothing is under way.
+    holders: usize,
+}
+
+impl Activity {
+    /// No connection, no request, and no refresh whose tokens would be lost: each refresh runs in a task of its own,
+    /// which holds the refresher until the tokens are stored.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.metrics.nothing_under_way() && self.refresher.strong_count() <= self.holders
+    }
 }
 
 impl App {
@@ -101,6 +120,7 @@ impl App {
         let upstreams = Upstreams::new(&settings.upstreams, &system_lookup(), &metrics);
         let gate = gate(settings, &sessions, &providers, &upstreams, &metrics)?;
 
+        let refresher = gate.refresher.clone();
         let mut server = Server::new_with_opt_and_conf(None, server_conf(settings));
         server.bootstrap();
         let proxy = http_proxy(&server.configuration, Proxy::new(Arc::new(gate)));
@@ -126,7 +146,7 @@ impl App {
         if let Some(admin) = &settings.admin {
             server.add_service(admin::server::service(admin, readiness.clone(), metrics.clone()));
         }
-        Ok(Self { server, readiness, metrics })
+        Ok(Self { server, readiness, metrics, refresher })
     }
 
     /// Whether traffic may come.
@@ -141,8 +161,17 @@ impl App {
         &self.metrics
     }
 
+    /// Whether anything is under way, also while the server runs.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        // `run` gives up the holder in `self`.
+        let holders = Arc::strong_count(&self.refresher).saturating_sub(1);
+        Activity { metrics: self.metrics.clone(), refresher: Arc::downgrade(&self.refresher), holders }
+    }
+
     /// Serves until the signal comes.
     pub fn run(self, shutdown_signal: Box<dyn ShutdownSignalWatch>) {
+        drop(self.refresher);
         self.server.run(RunArgs { shutdown_signal });
     }
 }

@@ -47,8 +47,8 @@ impl Answer {
         Self::new(StatusCode::OK, Some("application/json"), value.to_string())
     }
 
-    /// A page or JSON document for an error, marked with its code.
-    fn marked(mut self, code: Code) -> Self {
+    /// With the headers that belong to an error: its code, a challenge for a 401, when to come back.
+    fn error_headers(mut self, code: Code) -> Self {
         let headers = self.0.headers_mut();
         headers.insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
         if code.status() == StatusCode::UNAUTHORIZED {

@@ -49,7 +49,7 @@ impl Page<'_> {
             answer = answer.header(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
         }
         match self.code {
-            Some(code) => answer.marked(code),
+            Some(code) => answer.error_headers(code),
             None => answer,
         }
     }
@@ -76,7 +76,7 @@ fn html(status: StatusCode, render: impl FnOnce(&str) -> askama::Result<String>)
     let Some((body, policy)) = rendered else {
         // Without randomness there is no nonce; plain text needs none.
         return Answer::new(StatusCode::INTERNAL_SERVER_ERROR, Some("text/plain"), Code::Internal.title())
-            .marked(Code::Internal);
+            .error_headers(Code::Internal);
     };
     Answer::new(status, Some("text/html; charset=utf-8"), body)
         .header(CONTENT_SECURITY_POLICY, policy)

@@ -66,8 +66,8 @@ impl Code {
             Self::UnknownHost => "unknown_host",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
-            Self::RequestTimeout => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
+            Self::RequestTimeout => "request_timeout",
             Self::HeaderTooLarge => "header_too_large",
             Self::LoginFailed => "login_failed",
             Self::TooManyLogins => "too_many_logins",
@@ -89,8 +89,8 @@ impl Code {
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooManyLogins => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -153,7 +153,7 @@ impl Answer {
                 object.insert("login_url".into(), url.into());
             }
         }
-        Self::new(code.status(), Some("application/problem+json"), body.to_string()).marked(code)
+        Self::new(code.status(), Some("application/problem+json"), body.to_string()).error_headers(code)
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     log_to_stdout();
     match App::new(&loaded.settings, &Clock::system()) {
         Ok(app) => {
-            let signals = Signals::new(app.readiness().clone());
+            let signals = Signals::new(app.readiness().clone(), app.activity());
             for listener in &loaded.settings.listeners {
                 tracing::info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
             }

@@ -4,24 +4,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
-use super::{Call, Client, Hygiene, Pass, Refused, Request, Verdict};
+use super::{Call, Client, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::config::settings::{Access, CsrfMode, OnMissing, SameSite, Token};
-use crate::login::navigation::{is_cross_site, is_navigation, wants_page};
+use crate::login::navigation::{is_cross_site, is_navigation, may_navigate, wants_page};
 use crate::login::{Endpoint, Logins, ReturnTo, SiteAuth, Visit, Wishes};
 use crate::primitives::path;
 use crate::refresh::{Failure, Refreshed, Refresher};
 use crate::routing::host::{self, Authority};
 use crate::routing::table::{Route, Site, Table};
-use crate::session::cookie::{Sorted, Ticket};
+use crate::session::cookie::{Foreign, Sorted, Ticket};
 use crate::session::csrf;
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
-use crate::telemetry::Metrics;
 use crate::telemetry::handles::RouteMetrics;
+use crate::telemetry::{Metrics, Throttle};
 
 /// What is said to a method that is never passed on. An upstream may know more of them.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -89,6 +89,9 @@ impl Gate {
             let answer = refusal(&request, Code::MethodNotAllowed, "").header(http::header::ALLOW, METHODS);
             return Verdict::Answer(Box::new(Refused { answer, metrics: None }));
         }
+        if Upgrade::of(request.method, request.headers) == Upgrade::Malformed {
+            return self.reject(&request, None, Code::BadRequest, "upgrade", "A WebSocket begins with a bodiless GET.");
+        }
         let client = Client::of(request.connection, request.headers, &self.trusted_proxies);
         let authority = match self.authority(&request, &client) {
             Ok(authority) => authority,
@@ -110,7 +113,10 @@ impl Gate {
         }
         let sorted = self.sessions.cookies().sort(request.headers);
         if sorted.ticket == Ticket::Doubled {
-            tracing::warn!(site = %site.name, "two session cookies in one request; none counts");
+            static DOUBLED: Throttle = Throttle::new();
+            if let Some(held_back) = DOUBLED.pass() {
+                tracing::warn!(site = %site.name, held_back, "two session cookies in one request; none counts");
+            }
         }
         let origin = Origin { client: &client, authority: &authority };
         match auth.endpoint(&path) {
@@ -140,16 +146,29 @@ impl Gate {
             }
         };
         let needs_csrf_cookie = session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
+        let preflight = is_preflight(request.method, request.headers);
         let path = forwarded_path(route, &path, request.raw_path);
         Verdict::Forward(Box::new(Pass {
             site: site.clone(),
             route: route.clone(),
             session,
-            cookies: sorted.foreign,
+            cookies: if preflight { Foreign::Nothing } else { sorted.foreign },
             path,
             needs_csrf_cookie,
             client,
         }))
+    }
+
+    /// The fields of a forwarded request that must not reach the upstream.
+    #[must_use]
+    pub fn unwanted(&self, headers: &HeaderMap, pass: &Pass) -> Vec<HeaderName> {
+        let mut names = self.hygiene.unwanted(headers);
+        // It echoes a secret of the session.
+        let echo = self.sessions.csrf_header();
+        if pass.site.provider.is_some() && headers.contains_key(echo) {
+            names.push(echo.clone());
+        }
+        names
     }
 
     /// Answers a call of one of our own endpoints.
@@ -177,14 +196,17 @@ impl Gate {
 
     /// The session that the route asks for, with a token fit to be sent; or the answer to give instead.
     async fn session(&self, case: &Case<'_>) -> Result<Option<Arc<Open>>, Box<Answer>> {
-        if case.route.access == Access::Public {
+        if case.route.access == Access::Public || is_preflight(case.request.method, case.request.headers) {
             return Ok(None);
         }
         let found = match case.sorted.ticket {
             Ticket::One(id) => match self.sessions.lookup(&id, &case.auth.profile).await {
                 Ok(found) => found,
                 Err(error) => {
-                    tracing::warn!(%error, "a session could not be looked up");
+                    static FAILURES: Throttle = Throttle::new();
+                    if let Some(held_back) = FAILURES.pass() {
+                        tracing::warn!(%error, held_back, "a session could not be looked up");
+                    }
                     return Err(self.unavailable(case, Code::StoreUnavailable, None));
                 }
             },
@@ -223,7 +245,7 @@ impl Gate {
         let navigation = is_navigation(method, headers);
         let to_login = match case.route.on_missing {
             OnMissing::Auto => navigation,
-            OnMissing::Redirect => *method == Method::GET,
+            OnMissing::Redirect => may_navigate(method, headers),
             OnMissing::Unauthorized => false,
         };
         if !to_login {
@@ -231,16 +253,6 @@ impl Gate {
             return Err(Box::new(Answer::problem(code, None, Some(&case.auth.login_url()))));
         }
         self.count_unauthenticated("redirect");
-        let wish = match case.request.uri.query() {
-            Some(query) => format!("{}?{query}", case.path),
-            None => case.path.to_owned(),
-        };
-        let return_to = ReturnTo::parse(&wish, case.auth);
-        // The browser holds Strict cookies back on a navigation that another site began: ask again from our own page.
-        let held_back = self.same_site == SameSite::Strict && case.sorted.ticket == Ticket::Absent;
-        if navigation && held_back && is_cross_site(headers) {
-            return Err(Box::new(continue_to(return_to.as_str())));
-        }
         let origin = case.origin.write();
         let visit = Visit {
             method,
@@ -251,16 +263,26 @@ impl Gate {
             ticket: case.sorted.ticket,
             site: case.auth,
         };
+        let asked = visit.target();
+        // The browser holds Strict cookies back on a navigation that another site began: ask again from our own page.
+        let held_back = self.same_site == SameSite::Strict && case.sorted.ticket == Ticket::Absent;
+        if navigation && held_back && is_cross_site(headers) {
+            return Err(Box::new(continue_to(&asked)));
+        }
+        let return_to = ReturnTo::parse(&asked, case.auth);
         // A box of its own, here and below: what is rarely awaited must not make every request's future larger.
         Err(Box::new(Box::pin(self.logins.start(&visit, return_to, Wishes::default())).await))
     }
 
-    /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice.
+    /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice. A
+    /// handshake is checked whatever the settings say: a page of another site could read all that comes through the
+    /// tunnel, for the same-origin policy does not cover it (behaviour C5).
     fn check_csrf(&self, case: &Case<'_>, open: &Open) -> Result<(), Box<Answer>> {
         let Request { method, headers, .. } = case.request;
-        let upgrade = headers.contains_key(http::header::UPGRADE);
+        let handshake = Upgrade::of(method, headers) == Upgrade::WebSocket;
         let unsafe_method = !csrf::is_safe(method);
-        if !case.route.csrf || self.csrf_mode == CsrfMode::Off || !(unsafe_method || upgrade) {
+        let switched_off = !case.route.csrf || self.csrf_mode == CsrfMode::Off;
+        if !handshake && (switched_off || !unsafe_method) {
             return Ok(());
         }
         let origin = case.origin.write();
@@ -272,8 +294,8 @@ impl Gate {
         }
         let Err(refusal) = checked else { return Ok(()) };
         let (mode, enforced) = match self.csrf_mode {
-            CsrfMode::Report => ("report", false),
-            CsrfMode::Enforce | CsrfMode::Off => ("enforce", true),
+            CsrfMode::Report if !handshake => ("report", false),
+            _ => ("enforce", true),
         };
         self.metrics.csrf_rejections_total.with_label_values(&[refusal.as_str(), mode]).inc();
         tracing::info!(site = %case.site.name, route = %case.route.name, reason = refusal.as_str(), mode, "CSRF check failed");
@@ -324,6 +346,13 @@ pub fn refusal(request: &Request<'_>, code: Code, text: &str) -> Answer {
     }
 }
 
+/// A browser's question whether a page of another origin may ask (Fetch §4.9); it never carries a session (behaviour C6).
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS
+        && headers.contains_key(http::header::ORIGIN)
+        && headers.contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
 /// Whether a server that cuts `;` parameters off would see this path below another route (behaviour H4).
 fn is_ambiguous(site: &Site, auth: &SiteAuth, path: &str) -> bool {
     let Some(bare) = path::without_parameters(path) else { return false };
@@ -343,9 +372,12 @@ fn forwarded_path(route: &Route, canonical: &str, raw: &str) -> Option<String> {
 
 /// Endpoints that read a body.
 impl Call {
-    /// Whether the endpoint wants the request's body.
+    /// Whether the answer depends on the request's body: a logout may bring its CSRF token there.
     #[must_use]
-    pub fn reads_body(&self, method: &Method) -> bool {
-        self.endpoint == Endpoint::Logout && *method == Method::POST
+    pub fn needs_body(&self, method: &Method, headers: &HeaderMap, csrf_header: &HeaderName) -> bool {
+        self.endpoint == Endpoint::Logout
+            && *method == Method::POST
+            && matches!(self.ticket, Ticket::One(_))
+            && !headers.contains_key(csrf_header)
     }
 }

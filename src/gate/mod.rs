@@ -4,6 +4,7 @@
 mod admit;
 mod client;
 mod hygiene;
+mod upgrade;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use http::{HeaderMap, Method, Uri};
 pub use admit::{Gate, refusal};
 pub use client::{Client, Connection, Scheme};
 pub use hygiene::Hygiene;
+pub use upgrade::Upgrade;
 
 use crate::answer::Answer;
 use crate::login::{Endpoint, SiteAuth};

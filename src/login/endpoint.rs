@@ -32,14 +32,19 @@ impl Endpoint {
     pub fn takes(self, method: &Method) -> bool {
         match self {
             Self::Logout => matches!(*method, Method::GET | Method::POST),
-            _ => *method == Method::GET,
+            Self::Login | Self::Callback => *method == Method::GET,
+            Self::LoggedOut | Self::UserInfo | Self::Session => matches!(*method, Method::GET | Method::HEAD),
         }
     }
 
     /// The methods it knows, for `Allow`.
     #[must_use]
     pub fn methods(self) -> &'static str {
-        if self == Self::Logout { "GET, POST" } else { "GET" }
+        match self {
+            Self::Logout => "GET, POST",
+            Self::Login | Self::Callback => "GET",
+            Self::LoggedOut | Self::UserInfo | Self::Session => "GET, HEAD",
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use pingora_limits::rate::Rate;
 
 pub use endpoint::{Endpoint, SiteAuth};
@@ -26,7 +27,7 @@ use crate::oidc::Provider;
 use crate::session::cookie::Ticket;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::open::Open;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Throttle};
 
 /// How long a login may take, from the redirect to the provider until the callback (behaviour L2).
 const LOGIN_LIFE: Duration = Duration::from_secs(600);
@@ -54,9 +55,15 @@ pub struct Visit<'r> {
 }
 
 impl Visit<'_> {
-    /// Path and query.
-    fn target(&self) -> String {
-        self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path))
+    /// The address asked for, as a link of this site: a canonical path has one leading slash, and the query is as a
+    /// browser writes it.
+    #[must_use]
+    pub fn target(&self) -> String {
+        const IN_QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'\'');
+        match self.query {
+            Some(query) => format!("{}?{}", self.path, percent_encode(query.as_bytes(), IN_QUERY)),
+            None => self.path.to_owned(),
+        }
     }
 }
 
@@ -124,6 +131,9 @@ pub fn error_answer(visit: &Visit<'_>, code: Code, text: &str) -> Answer {
 
 /// The answer to a store that failed: nothing is known about the session, so no cookie is touched (behaviour D1).
 fn store_failed(visit: &Visit<'_>, error: &SessionError) -> Answer {
-    tracing::warn!(%error, "the session store failed");
+    static FAILURES: Throttle = Throttle::new();
+    if let Some(held_back) = FAILURES.pass() {
+        tracing::warn!(%error, held_back, "the session store failed");
+    }
     error_answer(visit, Code::StoreUnavailable, "Your session is safe. Please try again in a moment.")
 }

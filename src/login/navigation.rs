@@ -7,20 +7,25 @@ use http::header::{ACCEPT, HeaderMap, UPGRADE};
 /// are no navigation.
 #[must_use]
 pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
+    may_navigate(method, headers) && (has_metadata(headers) || accepts(headers, b"text/html"))
+}
+
+/// As [`is_navigation`], but a client without Fetch Metadata need not ask for a page: nothing it says speaks against a
+/// navigation. Asked where the address itself speaks for one.
+#[must_use]
+pub fn may_navigate(method: &Method, headers: &HeaderMap) -> bool {
     if *method != Method::GET || headers.contains_key(UPGRADE) || is_prefetch(headers) {
         return false;
     }
-    match (text(headers, "sec-fetch-mode"), text(headers, "sec-fetch-dest")) {
-        (None, None) => accepts_html(headers) && !headers.contains_key("x-requested-with"),
-        (mode, dest) => mode == Some("navigate") && dest == Some("document"),
+    if has_metadata(headers) {
+        return text(headers, "sec-fetch-mode") == Some("navigate")
+            && text(headers, "sec-fetch-dest") == Some("document");
     }
+    !headers.contains_key("x-requested-with") && !accepts(headers, b"text/event-stream")
 }
 
-/// Whether a request to the login's own address may start one: a navigation, or a client that says nothing of itself.
-#[must_use]
-pub fn may_log_in(method: &Method, headers: &HeaderMap) -> bool {
-    let silent = !headers.contains_key("sec-fetch-mode") && !headers.contains_key("sec-fetch-dest");
-    is_navigation(method, headers) || (silent && !is_prefetch(headers))
+fn has_metadata(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-mode") || headers.contains_key("sec-fetch-dest")
 }
 
 /// Whether the browser says that a page of another site began the request.
@@ -34,22 +39,22 @@ pub fn is_cross_site(headers: &HeaderMap) -> bool {
 pub fn wants_page(headers: &HeaderMap) -> bool {
     match text(headers, "sec-fetch-mode") {
         Some(mode) => mode == "navigate",
-        None => accepts_html(headers) && !headers.contains_key("x-requested-with"),
+        None => accepts(headers, b"text/html") && !headers.contains_key("x-requested-with"),
     }
 }
 
 /// Whether a script asked, so that it gets JSON rather than a redirect.
 #[must_use]
 pub fn wants_json(headers: &HeaderMap) -> bool {
-    headers.get(ACCEPT).is_some_and(|accept| contains(accept.as_bytes(), b"application/json"))
+    accepts(headers, b"application/json")
 }
 
 fn is_prefetch(headers: &HeaderMap) -> bool {
-    ["sec-purpose", "purpose"].iter().any(|name| text(headers, name).is_some_and(|v| v.contains("prefetch")))
+    ["sec-purpose", "purpose", "x-moz"].iter().any(|name| text(headers, name).is_some_and(|v| v.contains("prefetch")))
 }
 
-fn accepts_html(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().any(|accept| contains(accept.as_bytes(), b"text/html"))
+fn accepts(headers: &HeaderMap, kind: &[u8]) -> bool {
+    headers.get_all(ACCEPT).iter().any(|accept| contains(accept.as_bytes(), kind))
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -66,12 +71,38 @@ mod tests {
 
     use super::*;
 
-    fn check(method: Method, pairs: &[(&'static str, &'static str)]) -> bool {
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        is_navigation(&method, &headers)
+        headers
+    }
+
+    fn check(method: Method, pairs: &[(&'static str, &'static str)]) -> bool {
+        is_navigation(&method, &headers(pairs))
+    }
+
+    #[test]
+    fn l11_without_fetch_metadata_anything_that_does_not_deny_it_may_be_a_navigation() {
+        let may = |method, pairs| may_navigate(&method, &headers(pairs));
+        assert!(may(Method::GET, &[]));
+        assert!(may(Method::GET, &[("accept", "*/*")]));
+        assert!(may(Method::GET, &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]));
+        assert!(!may(Method::POST, &[]));
+        assert!(!may(Method::HEAD, &[]));
+        for denied in [
+            &[("x-requested-with", "XMLHttpRequest")][..],
+            &[("accept", "text/event-stream")],
+            &[("upgrade", "websocket")],
+            &[("purpose", "prefetch")],
+            &[("x-moz", "prefetch")],
+            &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],
+            &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
+            &[("sec-fetch-mode", "navigate")],
+        ] {
+            assert!(!may(Method::GET, denied), "{denied:?}");
+        }
     }
 
     #[test]

@@ -50,8 +50,9 @@ impl Logins {
     /// `GET /auth/login`.
     pub(super) async fn login(&self, visit: Visit<'_>) -> Answer {
         let query = visit.query.map(str::as_bytes);
-        if !navigation::may_log_in(visit.method, visit.headers) {
-            return error_answer(&visit, Code::SessionMissing, "A login starts with a navigation, not with a script.");
+        if !navigation::may_navigate(visit.method, visit.headers) {
+            let text = "A login starts with a navigation, not with a script, a frame or a prefetch.";
+            return error_answer(&visit, Code::SessionMissing, text);
         }
         // The session that may be there must be seen, for it ends with the new login (behaviour S7, L15).
         if self.is_held_back(&visit) {

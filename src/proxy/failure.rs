@@ -6,18 +6,26 @@ use pingora_proxy::FailToProxy;
 use super::{Context, request, respond, upstream};
 use crate::answer::Code;
 use crate::gate;
+use crate::telemetry::handles::method_label;
 
 /// Answers an error if the client can still be answered.
 pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
-    let gone = *error.esource() == ErrorSource::Downstream
-        && matches!(error.etype(), ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed);
-    if gone {
+    if is_gone(error) {
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     }
-    let code = code(error);
+    let mut code = code(error);
+    if code == Code::UpstreamTimeout
+        && *error.etype() == ErrorType::ReadTimedout
+        && !ctx.tunnel
+        && !session.as_mut().is_body_done()
+    {
+        // The upstream waits for the rest of a body that does not come.
+        code = Code::RequestTimeout;
+    }
     let status = code.status().as_u16();
     if let Some(pass) = &ctx.pass
         && *error.esource() == ErrorSource::Upstream
+        && !code.status().is_client_error()
     {
         pass.route.upstream.metrics().failed(code.as_str());
     }
@@ -36,6 +44,32 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
         }
     }
     FailToProxy { error_code: status, can_reuse_downstream: false }
+}
+
+/// Nobody is left to be answered.
+fn is_gone(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Downstream
+        && matches!(
+            error.etype(),
+            ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::ReadError | ErrorType::ConnectionClosed
+        )
+}
+
+/// Whether the error is the client's doing.
+pub(super) fn is_the_clients(error: &Error) -> bool {
+    is_gone(error) || code(error).status().is_client_error()
+}
+
+/// What a request was about, without anything that a stranger wrote but the method.
+pub(super) fn summary(session: &Session, ctx: &Context) -> String {
+    let method = method_label(&session.req_header().method);
+    match &ctx.in_flight {
+        Some(in_flight) => {
+            let (site, route) = in_flight.route().names();
+            format!("{method}, site {site}, route {route}")
+        }
+        None => format!("{method}, no route"),
+    }
 }
 
 /// The error for our own log.
@@ -102,5 +136,15 @@ mod tests {
         assert_eq!(code_of(ErrorType::ConnectRefused, true), Code::UpstreamUnavailable);
         assert_eq!(code(&Error::explain(upstream::TOO_LONG, "")), Code::BodyTooLarge);
         assert_eq!(code(&Error::explain(ErrorType::InternalError, "")), Code::Internal);
+    }
+
+    #[test]
+    fn clients_that_are_gone_or_send_nonsense_are_no_trouble_of_ours() {
+        for kind in [ErrorType::WriteTimedout, ErrorType::WriteError, ErrorType::ReadError, ErrorType::ConnectionClosed]
+        {
+            assert!(is_gone(&Error::new(kind.clone()).into_down()) && !is_gone(&Error::new(kind).into_up()));
+        }
+        let timeout = || Error::new(ErrorType::ReadTimedout);
+        assert!(is_the_clients(&timeout().into_down()) && !is_the_clients(&timeout().into_up()));
     }
 }

@@ -39,7 +39,7 @@ pub struct Context {
     failed: Option<SocketAddr>,
     upstream_started: Option<Instant>,
     body_bytes: u64,
-    /// An upgrade was asked for: what flows is no body.
+    /// The protocol was switched: what flows is no body.
     tunnel: bool,
     /// Status of an answer of our own.
     answered: Option<StatusCode>,
@@ -73,7 +73,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> pingora::Result<()> {
-        request::check_limits(&self.gate, session.req_header())
+        request::check_limits(&self.gate, session)
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
@@ -115,25 +115,26 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         upstream_response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> pingora::Result<()> {
-        response::filter(&self.gate, upstream_response, ctx)
+        response::filter(&self.gate, session, upstream_response, ctx)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
         failure::answer(session, error, ctx).await
     }
 
-    /// Pingora's own lines would quote the query, and with it codes and states (behaviour D3).
-    fn request_summary(&self, session: &Session, _ctx: &Context) -> String {
-        let header = session.req_header();
-        format!("{} {}", header.method, header.uri.path())
+    /// What Pingora writes beside an error: no path and no query, for there may be a code or a token in them (behaviour
+    /// D3).
+    fn request_summary(&self, session: &Session, ctx: &Context) -> String {
+        failure::summary(session, ctx)
     }
 
+    /// Clients that go away or send nonsense are no trouble of ours, and what could not be parsed may hold a secret.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, error: &Error) -> bool {
-        failure::quotes_bytes(error)
+        failure::is_the_clients(error) || failure::quotes_bytes(error)
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {

@@ -1,13 +1,15 @@
 //! `early_request_filter` and `request_filter`: limits, then the gate.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
-use http::header::HeaderMap;
+use http::header::{EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
 use super::{Context, respond};
 use crate::answer::{Answer, Code};
-use crate::gate::{self, Gate, Request, Verdict};
+use crate::gate::{self, Gate, Request, Upgrade, Verdict};
 
 /// Most header fields of a request.
 const MOST_FIELDS: usize = 100;
@@ -15,19 +17,51 @@ const MOST_FIELDS: usize = 100;
 const MOST_BYTES: usize = 32 * 1024;
 /// Most bytes of a body that our own endpoints read.
 const OWN_BODY: usize = 8 * 1024;
+/// Longest wait for the whole of such a body.
+const OWN_BODY_TIME: Duration = Duration::from_secs(5);
 
 /// Refuses what is too large before anything looks at it.
-pub(super) fn check_limits(gate: &Gate, header: &RequestHeader) -> pingora::Result<()> {
+pub(super) fn check_limits(gate: &Gate, session: &Session) -> pingora::Result<()> {
+    let header = session.req_header();
     let bytes: usize = header.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if header.headers.len() > MOST_FIELDS || bytes + header.raw_path().len() > MOST_BYTES {
         gate.metrics.requests_rejected_total.with_label_values(&["header_too_large"]).inc();
         return Error::e_explain(ErrorType::HTTPStatus(431), "request header too large");
     }
+    if let Some(http1) = session.as_ref().as_http1()
+        && let Some(reason) = ambiguity(header, &http1.get_headers_raw_bytes())
+    {
+        gate.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
+        return Error::e_explain(ErrorType::HTTPStatus(400), "a request that can be read in two ways");
+    }
     Ok(())
+}
+
+/// What only the bytes on the wire show: by now Pingora has dropped a `Content-Length` beside a `Transfer-Encoding`, and
+/// the URI parser everything behind `#` (behaviour H4, H9).
+fn ambiguity(header: &RequestHeader, raw: &[u8]) -> Option<&'static str> {
+    if header.headers.contains_key(TRANSFER_ENCODING) && has_field(raw, b"content-length") {
+        return Some("framing");
+    }
+    let line = raw.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
+    let target = line.split(|byte| *byte == b' ').nth(1)?;
+    target.contains(&b'#').then_some("path")
+}
+
+fn has_field(raw: &[u8], name: &[u8]) -> bool {
+    raw.split(|byte| *byte == b'\n').any(|line| {
+        let end = line.iter().position(|byte| *byte == b':').unwrap_or(0);
+        line.get(..end).is_some_and(|field| field.trim_ascii().eq_ignore_ascii_case(name))
+    })
 }
 
 /// `true`: answered.
 pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+    let header = session.req_header();
+    if Upgrade::of(&header.method, &header.headers) == Upgrade::Ignored {
+        // Pingora would take any `Upgrade` for the beginning of a tunnel.
+        session.req_header_mut().remove_header(&UPGRADE);
+    }
     let verdict = gate.admit(view(session.req_header(), session, ctx)).await;
     let refused = match verdict {
         Verdict::Forward(pass) => {
@@ -38,7 +72,7 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
                 respond::write(session, ctx, answer).await?;
                 return Ok(true);
             }
-            for name in gate.hygiene.unwanted(&session.req_header().headers) {
+            for name in gate.unwanted(&session.req_header().headers, &pass) {
                 session.req_header_mut().remove_header(&name);
             }
             ctx.pass = Some(pass);
@@ -46,16 +80,17 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
         }
         Verdict::Endpoint(call) => {
             ctx.in_flight = Some(call.metrics.enter());
-            let body = if call.reads_body(&session.req_header().method) {
+            let header = session.req_header();
+            let body = if call.needs_body(&header.method, &header.headers, gate.sessions.csrf_header()) {
                 own_body(session).await?
             } else {
-                Some(Bytes::new())
+                Ok(Bytes::new())
             };
             let request = view(session.req_header(), session, ctx);
             let answer = match body {
                 // A box of its own: what is rarely awaited must not make every request's future larger.
-                Some(body) => Box::pin(gate.endpoint(request, &call, &body)).await,
-                None => Answer::problem(Code::BodyTooLarge, None, None),
+                Ok(body) => Box::pin(gate.endpoint(request, &call, &body)).await,
+                Err(code) => Answer::problem(code, None, None),
             };
             respond::write(session, ctx, answer).await?;
             return Ok(true);
@@ -87,17 +122,20 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// The body of a request to one of our own endpoints; `None` if it is too long.
-async fn own_body(session: &mut Session) -> pingora::Result<Option<Bytes>> {
-    let mut body = BytesMut::new();
-    if session.req_header().headers.contains_key(http::header::EXPECT) {
+/// The body of a request to one of our own endpoints, or what is wrong with it.
+async fn own_body(session: &mut Session) -> pingora::Result<Result<Bytes, Code>> {
+    if session.req_header().headers.contains_key(EXPECT) {
         session.as_mut().write_continue_response().await?;
     }
-    while let Some(piece) = session.as_mut().read_request_body().await? {
-        if body.len() + piece.len() > OWN_BODY {
-            return Ok(None);
+    let read = async {
+        let mut body = BytesMut::new();
+        while let Some(piece) = session.as_mut().read_request_body().await? {
+            if body.len() + piece.len() > OWN_BODY {
+                return Ok(Err(Code::BodyTooLarge));
+            }
+            body.extend_from_slice(&piece);
         }
-        body.extend_from_slice(&piece);
-    }
-    Ok(Some(body.freeze()))
+        Ok(Ok(body.freeze()))
+    };
+    tokio::time::timeout(OWN_BODY_TIME, read).await.unwrap_or(Ok(Err(Code::RequestTimeout)))
 }

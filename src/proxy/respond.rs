@@ -1,21 +1,56 @@
 //! Writes an [`Answer`] to the client.
 
+use std::time::Duration;
+
+use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::prelude::Session;
 
 use super::Context;
 use crate::answer::Answer;
 
+/// Most of an unread request body that is read after the answer.
+const DRAIN_BYTES: usize = 10 * 1024 * 1024;
+/// Longest time that this may take.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
 /// Sends the answer. An error means that the client is gone.
 pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answer) -> pingora::Result<()> {
     let (parts, body) = answer.into_response().into_parts();
-    ctx.answered = Some(parts.status);
+    let status = parts.status;
+    ctx.answered = Some(status);
     let mut header: ResponseHeader = parts.into();
     let bodiless = session.req_header().method == http::Method::HEAD || body.is_empty();
     header.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    // A client that is told to close goes on sending until it has read the answer; one that stalls sends nothing.
+    let expects = session.req_header().headers.contains_key(http::header::EXPECT);
+    let drains = status != StatusCode::REQUEST_TIMEOUT
+        && !expects
+        && session.as_ref().as_http1().is_some()
+        && !session.as_mut().is_body_done();
+    if drains {
+        session.set_keepalive(None);
+    }
     session.write_response_header(Box::new(header), bodiless).await?;
     if !bodiless {
         session.write_response_body(Some(body), true).await?;
     }
+    if drains {
+        session.as_mut().finish_body().await?;
+        // A box of its own: what is rarely awaited must not make every request's future larger.
+        let _ = tokio::time::timeout(DRAIN_TIME, Box::pin(drain(session))).await;
+    }
     Ok(())
+}
+
+/// Reads what a client still sends: closing the socket on unread bytes would reset the connection, and the answer might
+/// be lost with it (RFC 9112 §9.6).
+async fn drain(session: &mut Session) {
+    let mut read = 0;
+    while read < DRAIN_BYTES {
+        match session.as_mut().read_request_body().await {
+            Ok(Some(piece)) => read += piece.len(),
+            Ok(None) | Err(_) => return,
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `response_filter` and `logging`: our cookies to the browser, none of the upstream's in our name, and the count.
 
 use http::StatusCode;
-use http::header::SET_COOKIE;
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
 use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, Session};
 
@@ -11,8 +11,18 @@ use crate::gate::Gate;
 use crate::session::cookie::drop_ours;
 
 /// The upstream's answer on its way to the client.
-pub(super) fn filter(gate: &Gate, response: &mut ResponseHeader, ctx: &mut Context) -> pingora::Result<()> {
+pub(super) fn filter(
+    gate: &Gate,
+    session: &mut Session,
+    response: &mut ResponseHeader,
+    ctx: &mut Context,
+) -> pingora::Result<()> {
     let Some(pass) = &ctx.pass else { return Ok(()) };
+    if response.status == StatusCode::SWITCHING_PROTOCOLS && session.is_upgrade_req() {
+        // From here on it is a tunnel: no body to be counted, and the client may be silent for as long as it likes.
+        ctx.tunnel = true;
+        session.set_read_timeout(None);
+    }
     let last = !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS;
     if last && let Some(started) = ctx.upstream_started.take() {
         pass.route.upstream.metrics().answered(response.status, started.elapsed());
@@ -29,8 +39,32 @@ pub(super) fn filter(gate: &Gate, response: &mut ResponseHeader, ctx: &mut Conte
         && let Some(cookie) = pass.session.as_ref().and_then(|open| open.csrf_cookie())
     {
         response.append_header(SET_COOKIE, cookie.clone())?;
+        keep_to_one_browser(response)?;
     }
     Ok(())
+}
+
+/// An answer with a user's cookie must not be given to anybody else by a shared cache, whatever the upstream says.
+fn keep_to_one_browser(response: &mut ResponseHeader) -> pingora::Result<()> {
+    // RFC 9213 and what came before it: for shared caches these count more than `Cache-Control`.
+    let targeted =
+        |name: &str| name.ends_with("-cache-control") || matches!(name, "surrogate-control" | "x-accel-expires");
+    let names: Vec<_> = response.headers.keys().filter(|name| targeted(name.as_str())).cloned().collect();
+    for name in &names {
+        response.remove_header(name);
+    }
+    if !is_private(&response.headers) {
+        response.insert_header(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"))?;
+    }
+    Ok(())
+}
+
+/// Whether shared caches are told to keep out. `private="field"` speaks of that field alone.
+fn is_private(headers: &HeaderMap) -> bool {
+    headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+        let mut directives = value.split(',').map(str::trim);
+        directives.any(|one| one.eq_ignore_ascii_case("no-store") || one.eq_ignore_ascii_case("private"))
+    })
 }
 
 /// The request is over, whichever way.
@@ -45,4 +79,32 @@ pub(super) fn finished(gate: &Gate, session: &Session, error: Option<&Error>, ct
     };
     let in_flight = ctx.in_flight.take().unwrap_or_else(|| gate.unknown.enter());
     in_flight.route().finished(&session.req_header().method, status, ctx.started.elapsed());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_with_our_cookie_stays_out_of_shared_caches() {
+        for (before, after) in [
+            (None, "private, no-cache"),
+            (Some("public, max-age=3600"), "private, no-cache"),
+            (Some("max-age=60, private=\"set-cookie\""), "private, no-cache"),
+            (Some("Private, max-age=60"), "Private, max-age=60"),
+            (Some("no-store"), "no-store"),
+        ] {
+            let mut response = ResponseHeader::build(200, None).unwrap();
+            if let Some(value) = before {
+                response.insert_header(CACHE_CONTROL, value).unwrap();
+            }
+            for name in ["Surrogate-Control", "CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "X-Accel-Expires"] {
+                response.insert_header(name, "max-age=3600").unwrap();
+            }
+            response.insert_header("ETag", "\"1\"").unwrap();
+            keep_to_one_browser(&mut response).unwrap();
+            assert_eq!(response.headers[CACHE_CONTROL], after);
+            assert_eq!(response.headers.len(), 2, "{:?}", response.headers);
+        }
+    }
 }

@@ -30,8 +30,7 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
     if !session.is_upgrade_req() {
         return Ok(Box::new(upstream.peer(address)));
     }
-    ctx.tunnel = true;
-    session.set_read_timeout(None);
+    // Body count and the client's deadline hold until the upstream has switched protocols.
     Ok(Box::new(upstream.tunnel_peer(address)))
 }
 

@@ -68,8 +68,6 @@ pub struct Site {
 /// One route, compiled.
 #[derive(Debug)]
 pub struct Route {
-    /// Position in the settings of its site.
-    pub index: usize,
     /// Its name in logs and metrics: the path as configured.
     pub name: Arc<str>,
     /// Matches this path and all below it.
@@ -152,7 +150,7 @@ impl Site {
     ) -> Result<Self, TableError> {
         let mut claim_paths = Vec::new();
         let mut routes = HashMap::with_capacity(settings.routes.len());
-        for (index, route) in settings.routes.iter().enumerate() {
+        for route in &settings.routes {
             let upstream = upstreams.get(&route.upstream).ok_or_else(|| TableError::UnknownUpstream {
                 site: Arc::clone(&settings.name),
                 route: route.path.to_string(),
@@ -160,7 +158,6 @@ impl Site {
             })?;
             let name: Arc<str> = route.path.to_string().into();
             let compiled = Route {
-                index,
                 metrics: Arc::new(metrics.route(&settings.name, &name)),
                 name,
                 path: route.path.clone(),

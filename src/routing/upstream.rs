@@ -35,6 +35,8 @@ const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How long the start waits for the first answers; after that the proxy starts without them.
 const FIRST_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Longest silence of an upstream in a tunnel.
+const TUNNEL_SILENCE: Duration = Duration::from_secs(3600);
 /// Part of the group key of tunnels: they take no pooled connection.
 const TUNNELS: u64 = 1 << 63;
 
@@ -135,11 +137,12 @@ impl Upstream {
         peer
     }
 
-    /// How to talk to one of its addresses through a tunnel, which may be silent for as long as both ends like.
+    /// How to talk to one of its addresses through a tunnel, which may be silent for long. Pingora takes no other
+    /// timeout once the connection is there, so this one is also that of the handshake's answer.
     #[must_use]
     pub fn tunnel_peer(&self, address: SocketAddr) -> HttpPeer {
         let mut peer = self.peer(address);
-        peer.options.read_timeout = None;
+        peer.options.read_timeout = peer.options.read_timeout.map(|timeout| timeout.max(TUNNEL_SILENCE));
         // What has been a tunnel, or was refused to be one, serves nothing else.
         peer.options.idle_timeout = Some(Duration::ZERO);
         peer.group_key |= TUNNELS;

@@ -35,8 +35,6 @@ pub enum Ticket {
 pub struct Sorted {
     /// The session cookie.
     pub ticket: Ticket,
-    /// Whether a CSRF cookie came along, whatever its value.
-    pub has_csrf: bool,
     /// What is left for the upstream, all header fields joined with `; ` (behaviour S4, S5).
     pub foreign: Foreign,
 }
@@ -84,7 +82,7 @@ impl Cookies {
     /// Sorts the cookies of a request.
     #[must_use]
     pub fn sort(&self, headers: &HeaderMap) -> Sorted {
-        let mut sorted = Sorted { ticket: Ticket::Absent, has_csrf: false, foreign: Foreign::Unchanged };
+        let mut sorted = Sorted { ticket: Ticket::Absent, foreign: Foreign::Unchanged };
         let mut rest = Vec::new();
         let (mut fields, mut ours) = (0_usize, false);
         for field in headers.get_all(COOKIE) {
@@ -103,8 +101,6 @@ impl Cookies {
                         Ticket::Absent => SessionId::parse(value).map_or(Ticket::Malformed, Ticket::One),
                         _ => Ticket::Doubled,
                     };
-                } else if name == self.csrf.as_bytes() {
-                    sorted.has_csrf = true;
                 }
             }
         }
@@ -269,7 +265,6 @@ mod tests {
         let line = format!("a=1; __Host-session={}; b=\"x y\";XSRF-TOKEN=t; odd; __Host-login=z", id.expose());
         let sorted = cookies().sort(&headers(&[&line]));
         assert_eq!(sorted.ticket, Ticket::One(id));
-        assert!(sorted.has_csrf);
         assert_eq!(sorted.foreign, field("a=1; b=\"x y\"; odd"));
     }
 

@@ -39,8 +39,6 @@ pub struct Open {
     generation: u64,
     site: Arc<str>,
     provider: String,
-    subject: String,
-    created: Timestamp,
     absolute_end: Timestamp,
     access_issued: Timestamp,
     access_expires: Option<Timestamp>,
@@ -72,8 +70,6 @@ impl Open {
             generation: record.generation,
             site: profile.site.clone(),
             provider: record.provider.clone(),
-            subject: record.subject.clone(),
-            created: record.created,
             absolute_end: record.absolute_end,
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
@@ -123,18 +119,6 @@ impl Open {
     #[must_use]
     pub fn provider(&self) -> &str {
         &self.provider
-    }
-
-    /// `sub` at the provider.
-    #[must_use]
-    pub fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// When the user logged in.
-    #[must_use]
-    pub fn created(&self) -> Timestamp {
-        self.created
     }
 
     /// When the access token ends.
@@ -250,31 +234,50 @@ fn bearer(token: &SecretText) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// A claim as a header value: text as it is, lists joined with commas, non-ASCII percent-encoded as UTF-8. A value with
-/// a line break or NUL gives no header at all (behaviour H8).
+/// A claim as a header value: text as it is, lists joined with commas, non-ASCII percent-encoded as UTF-8. Inside a
+/// list's elements commas are encoded as well, or the group `user,admin` would be two. A value with a line break or NUL
+/// gives no header at all (behaviour H8).
 fn claim_header(claims: &serde_json::Map<String, Value>, path: &ClaimPath) -> Option<HeaderValue> {
     let mut names = path.0.iter();
     let mut value = claims.get(names.next()?)?;
     for name in names {
         value = value.as_object()?.get(name)?;
     }
-    let text = claim_text(value)?;
-    if text.bytes().any(|b| b < b' ' || b == 0x7f) {
-        return None;
-    }
-    // `%` itself is escaped, so that the upstream can decode without doubt.
-    const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-    HeaderValue::from_str(&utf8_percent_encode(&text, ESCAPED).to_string()).ok()
+    let text = match value {
+        Value::Null => return None,
+        Value::Array(items) => {
+            let mut elements = Vec::with_capacity(items.len());
+            flatten(items, &mut elements)?;
+            elements.join(",")
+        }
+        _ => utf8_percent_encode(&claim_text(value)?, ESCAPED).to_string(),
+    };
+    HeaderValue::from_str(&text).ok()
 }
 
-fn claim_text(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
-        Value::Array(items) => Some(items.iter().filter_map(claim_text).collect::<Vec<_>>().join(",")),
-        Value::Object(_) => serde_json::to_string(value).ok(),
+/// `%` itself is escaped, so that the upstream can decode without doubt.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+const ESCAPED_IN_LIST: &AsciiSet = &ESCAPED.add(b',');
+
+/// Lists in lists count as one list; `null` is no element.
+fn flatten(items: &[Value], elements: &mut Vec<String>) -> Option<()> {
+    for item in items {
+        match item {
+            Value::Null => {}
+            Value::Array(inner) => flatten(inner, elements)?,
+            _ => elements.push(utf8_percent_encode(&claim_text(item)?, ESCAPED_IN_LIST).to_string()),
+        }
     }
+    Some(())
+}
+
+/// One value as text; `None` if it holds what no header may.
+fn claim_text(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        _ => serde_json::to_string(value).ok()?,
+    };
+    (!text.bytes().any(|b| b < b' ' || b == 0x7f)).then_some(text)
 }
 
 #[cfg(test)]
@@ -297,6 +300,21 @@ mod tests {
         assert_eq!(header(claims.clone(), "realm_access.none"), None);
         assert_eq!(header(claims.clone(), "sub.deeper"), None);
         assert_eq!(header(claims, "null"), None);
+    }
+
+    #[test]
+    fn h8_an_element_of_a_list_stays_one() {
+        let claims = json!({
+            "groups": ["user,admin", "a%2Cb", null, ["deep", "er"], {"a": 1, "b": 2}, 7],
+            "name": "Adams, Alice",
+            "bad": ["user", "x\r\nX-Evil: 1"],
+            "empty": [],
+        });
+        let groups = "user%2Cadmin,a%252Cb,deep,er,{\"a\":1%2C\"b\":2},7";
+        assert_eq!(header(claims.clone(), "groups").as_deref(), Some(groups));
+        assert_eq!(header(claims.clone(), "name").as_deref(), Some("Adams, Alice"));
+        assert_eq!(header(claims.clone(), "bad"), None);
+        assert_eq!(header(claims, "empty").as_deref(), Some(""));
     }
 
     #[test]

@@ -72,6 +72,12 @@ impl RouteMetrics {
         }
     }
 
+    /// Its site and route, as labels.
+    #[must_use]
+    pub fn names(&self) -> (&str, &str) {
+        (&self.site, &self.route)
+    }
+
     /// A request has begun; it is in flight until the returned guard is dropped, however it ends.
     #[must_use]
     pub fn enter(self: &Arc<Self>) -> InFlight {

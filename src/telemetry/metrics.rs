@@ -185,6 +185,15 @@ impl Metrics {
         UpstreamMetrics::new(self, upstream)
     }
 
+    /// Whether there is neither a request nor a connection.
+    #[must_use]
+    pub fn nothing_under_way(&self) -> bool {
+        [&self.http_requests_in_flight, &self.connections_open]
+            .into_iter()
+            .flat_map(Collector::collect)
+            .all(|family| family.get_metric().iter().all(|metric| metric.get_gauge().get_value() <= 0.0))
+    }
+
     /// All values in Prometheus' text format 0.0.4 ([`CONTENT_TYPE`]).
     #[must_use]
     pub fn render(&self) -> String {
@@ -234,6 +243,21 @@ mod tests {
         let page = Metrics::new().unwrap().render();
         assert!(page.contains("# TYPE cloakroom_build_info gauge"), "{page}");
         assert!(page.contains(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\"")), "{page}");
+    }
+
+    #[test]
+    fn a_connection_or_a_request_is_something_under_way() {
+        let metrics = Metrics::new().unwrap();
+        assert!(metrics.nothing_under_way());
+        for gauge in [
+            metrics.connections_open.with_label_values(&["a", "http1"]),
+            metrics.http_requests_in_flight.with_label_values(&["s"]),
+        ] {
+            gauge.inc();
+            assert!(!metrics.nothing_under_way());
+            gauge.dec();
+            assert!(metrics.nothing_under_way());
+        }
     }
 
     #[test]

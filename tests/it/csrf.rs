@@ -192,19 +192,84 @@ async fn f23_a_route_without_csrf_and_routes_without_a_session_ask_for_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c5_an_upgrade_needs_our_origin_whatever_its_method() {
-    let (world, user, other) = world("enforce").await;
+async fn c5_a_handshake_needs_our_origin_whatever_the_settings() {
+    for (mode, path) in
+        [("enforce", "/api/x"), ("enforce", "/nocsrf/x"), ("report", "/api/x"), ("off", "/api/x"), ("off", "/maybe/x")]
+    {
+        handshakes(mode, path).await;
+    }
+}
+
+async fn handshakes(mode: &str, path: &str) {
+    let (world, user, other) = world(mode).await;
     let recorder = world.demo.upstream.recorder();
     for case in Case::all().filter(|case| case.method == "GET" && case.token == Token::Right) {
         let (ours, before) = (Case { method: "POST", ..case }, recorder.count());
-        let request = ours.write("/api/x", &user, &other).replacen("POST", "GET", 1);
+        let request = ours.write(path, &user, &other).replacen("POST", "GET", 1);
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
         let request = request.replacen("Connection: close\r\n", upgrade, 1);
         let answer = ask(user.home, request).await.expect("an answer");
         let expected = if ours.is_allowed() { StatusCode::OK } else { StatusCode::FORBIDDEN };
-        assert_eq!(answer.status, expected, "{}", ours.describe());
+        assert_eq!(answer.status, expected, "{mode} {path} {}", ours.describe());
         assert_eq!(recorder.count() - before, usize::from(ours.is_allowed()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c6_a_preflight_passes_without_session_token_and_cookies() {
+    let (world, user, _) = world("enforce").await;
+    let recorder = world.demo.upstream.recorder();
+    let preflight = [("origin", "https://other.example"), ("access-control-request-method", "PUT")];
+    let cookies = format!("{SESSION}={}; theirs=1", user.cookie(SESSION).expect("a session"));
+    let lookups = world.metric("cloakroom_session_lookups_total{").await;
+    for path in ["/api/x", "/maybe/x", "/open/x"] {
+        for cookies in ["", cookies.as_str()] {
+            let before = recorder.count();
+            let mut stranger = world.browser();
+            let mut draft = stranger.draft(Method::OPTIONS, path).header("cookie", cookies);
+            for (name, value) in preflight {
+                draft = draft.header(name, value);
+            }
+            assert_eq!(stranger.send(draft).await.status, StatusCode::OK, "{path} {cookies}");
+            assert_eq!(recorder.count(), before + 1);
+            let received = recorder.last().expect("a request");
+            for name in ["authorization", "x-user-id", "cookie"] {
+                assert_eq!(received.header(name), None, "{path} {cookies} {name}");
+            }
+            assert_eq!(received.header("origin"), Some(preflight[0].1));
+        }
+    }
+    assert_eq!(world.metric("cloakroom_session_lookups_total{").await, lookups);
+    // Half a preflight is a request like any other.
+    for (name, value) in preflight {
+        let mut stranger = world.browser();
+        let draft = stranger.draft(Method::OPTIONS, "/api/x").header(name, value);
+        assert_eq!(stranger.send(draft).await.status, StatusCode::UNAUTHORIZED, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_echoed_token_stays_here() {
+    let (world, mut user, _) = world("enforce").await;
+    let recorder = world.demo.upstream.recorder();
+    for path in ["/api/x", "/open/x", "/maybe/x", "/nocsrf/x"] {
+        assert_eq!(user.write(Method::POST, path, "x").await.status, StatusCode::OK, "{path}");
+        assert_eq!(recorder.last().expect("a request").header("x-xsrf-token"), None, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_our_cookie_is_kept_by_no_shared_cache() {
+    let (world, mut user, _) = world("enforce").await;
+    let path = "/api/set-header?Cache-Control=public,max-age=3600&CDN-Cache-Control=max-age=3600&Surrogate-Control=x";
+    let untouched = user.navigate(path).await;
+    assert_eq!(untouched.header("cache-control"), "public,max-age=3600");
+    assert_eq!(untouched.header("cdn-cache-control"), "max-age=3600");
+    user.jars.get_mut(&world.proxy.address.to_string()).expect("a jar").remove(XSRF);
+    let answer = user.navigate(path).await;
+    assert_eq!(answer.set_cookies().len(), 1, "{answer:?}");
+    assert_eq!(answer.header("cache-control"), "private, no-cache");
+    assert_eq!((answer.header("cdn-cache-control"), answer.header("surrogate-control")), ("", ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -169,13 +169,13 @@ async fn h4_the_forwarded_path_is_the_canonical_one() {
         ("/cut/deeper", "/cut/deeper"),
         ("/cut", "/cut"),
     ] {
-        for query in ["", "?", "?a=1&b=%2F..%2f&c=//../\\|{}[]^`é&&=;#"] {
-            let line = format!("{target}{}", query.trim_end_matches('#'));
+        for query in ["", "?", "?a=1&b=%2F..%2f&c=//../\\|{}[]^`é&&=;"] {
+            let line = format!("{target}{query}");
             let answer = get(&world, line.as_bytes()).await.expect("an answer");
             assert_eq!(answer.status, StatusCode::OK, "{line}");
             let received = recorder.last().expect("a request");
             assert_eq!(received.path, forwarded, "{line}");
-            let sent = query.strip_prefix('?').map(|query| query.trim_end_matches('#'));
+            let sent = query.strip_prefix('?');
             assert_eq!(received.query.as_deref(), sent, "{line}");
         }
     }
@@ -192,6 +192,9 @@ async fn h4_the_forwarded_path_is_the_canonical_one() {
         "/%0d%0aX:%201",
         "/x/..;/y",
         "*",
+        "/a#b",
+        "/a?x=1#b",
+        "/#",
     ] {
         let before = recorder.count();
         let answer = get(&world, target.as_bytes()).await.expect("an answer");

@@ -84,6 +84,28 @@ async fn h9_no_ambiguous_framing_smuggles_a_second_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn h9_two_framings_at_once_are_refused_and_the_connection_ends() {
+    let (world, peer) = world().await;
+    let home = world.proxy.address;
+    for (version, fields) in [
+        ("1.1", "Content-Length: 5\r\nTransfer-Encoding: chunked"),
+        ("1.1", "Transfer-Encoding: chunked\r\ncontent-length: 5"),
+        ("1.1", "Content-Length: 5\r\nContent-Length: 5\r\nTransfer-Encoding: chunked"),
+        ("1.0", "Connection: keep-alive\r\nTransfer-Encoding: chunked"),
+    ] {
+        let mut wire = Wire::connect(home).await;
+        wire.send(format!("POST /x HTTP/{version}\r\nHost: {home}\r\n{fields}\r\n\r\n0\r\n\r\n")).await;
+        let answer = wire.answer().await.expect("an answer");
+        // Pingora itself knows that HTTP/1.0 has no chunks.
+        let code = if version == "1.0" { "" } else { "bad_request" };
+        assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, code), "{fields}");
+        assert!(wire.is_closed().await);
+    }
+    assert_eq!(peer.seen().concat(), "");
+    assert_eq!(world.metric("cloakroom_requests_rejected_total{reason=\"framing\"}").await, 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn h9_line_ends_that_are_only_line_feeds_are_read_one_way() {
     let (world, peer) = world().await;
     let home = world.proxy.address;

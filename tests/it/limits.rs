@@ -1,10 +1,14 @@
 //! Sizes, and connections after answers of our own: 431, 413, large streams, `Expect`, HEAD, keep-alive.
 
+use std::time::{Duration, Instant};
+
 use http::Request;
 use reqwest::{Method, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::harness::{SESSION, Seen, World, XSRF};
-use crate::wire::{H2, Wire, ask, h2c_client};
+use crate::harness::{SESSION, Seen, Wishes, World, XSRF};
+use crate::wire::{H2, Peer, Wire, ask, h2c_client};
 
 async fn world() -> World {
     let world = World::start().await;
@@ -168,13 +172,21 @@ async fn expect_100_continue_is_met_by_the_upstream_and_by_our_own_endpoints() {
     let expecting = |path: &str, fields: &str| {
         format!("POST {path} HTTP/1.1\r\nHost: {home}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n{fields}\r\n")
     };
-    for (path, last) in [("/api/x", StatusCode::OK), ("/auth/logout", StatusCode::SEE_OTHER)] {
+    let tokenless = ours.lines().filter(|line| !line.starts_with("X-XSRF")).map(|line| format!("{line}\r\n"));
+    let tokenless: String = tokenless.collect();
+    for (path, fields, last) in [("/api/x", &ours, StatusCode::OK), ("/auth/logout", &tokenless, StatusCode::FORBIDDEN)]
+    {
         let mut wire = Wire::connect(home).await;
-        wire.send(expecting(path, &ours)).await;
+        wire.send(expecting(path, fields)).await;
         assert_eq!(wire.any_answer(false).await.expect("an answer").status, StatusCode::CONTINUE, "{path}");
         wire.send("a=b&").await;
         assert_eq!(wire.answer().await.expect("an answer").status, last, "{path}");
     }
+    // A body that decides nothing is not asked for.
+    let strangers = Wire::connect(home).await.exchange(expecting("/auth/logout", "")).await;
+    assert_eq!(strangers.status, StatusCode::SEE_OTHER);
+    let answer = Wire::connect(home).await.exchange(expecting("/auth/logout", &ours)).await;
+    assert_eq!(answer.status, StatusCode::SEE_OTHER);
     // A refusal comes at once: no body was asked for, so none is awaited.
     for (path, fields, status) in [
         ("/api/x", "", StatusCode::UNAUTHORIZED),
@@ -195,7 +207,10 @@ async fn head_has_the_header_of_get_and_no_body() {
     for (path, status) in [
         ("/open/x", StatusCode::OK),
         ("/api/x", StatusCode::UNAUTHORIZED),
-        ("/auth/session", StatusCode::METHOD_NOT_ALLOWED),
+        ("/auth/session", StatusCode::OK),
+        ("/auth/logged-out", StatusCode::OK),
+        ("/auth/userinfo", StatusCode::UNAUTHORIZED),
+        ("/auth/login", StatusCode::METHOD_NOT_ALLOWED),
         ("/%00", StatusCode::BAD_REQUEST),
         ("/open/y", StatusCode::OK),
     ] {
@@ -248,4 +263,65 @@ async fn a_connection_goes_on_after_our_own_answers_or_says_that_it_ends() {
         }
         assert!(recorder.all().iter().all(|received| received.path != "/open/hidden"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_upload_is_read_for_a_while_so_that_its_sender_sees_the_answer() {
+    let world = world().await;
+    let home = world.proxy.address;
+    let size = 4 * 1024 * 1024;
+    let body = vec![b'x'; size];
+    for (path, status) in [("/api/x", StatusCode::UNAUTHORIZED), ("/small/x", StatusCode::PAYLOAD_TOO_LARGE)] {
+        // As a browser does it: the whole body first, then the answer.
+        let mut stream = TcpStream::connect(home).await.expect("a connection");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {home}\r\nContent-Length: {size}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.expect("the head is taken");
+        stream.write_all(&body).await.expect("the body is taken");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("an answer and an end, no reset");
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(text.starts_with(&format!("HTTP/1.1 {}", status.as_u16())), "{text}");
+        assert!(text.to_ascii_lowercase().contains("connection: close"), "{text}");
+    }
+    // Whoever never ends is not read for ever.
+    let mut wire = Wire::connect(home).await;
+    let begun = Instant::now();
+    wire.send(format!("POST /api/x HTTP/1.1\r\nHost: {home}\r\nContent-Length: 9\r\n\r\n1")).await;
+    assert_eq!(wire.answer().await.expect("an answer").status, StatusCode::UNAUTHORIZED);
+    assert!(wire.is_closed().await);
+    assert!(begun.elapsed() < Duration::from_secs(8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stalls_its_body_is_told_so() {
+    let peer = Peer::start(|_, mut stream| async move {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all).await;
+    })
+    .await;
+    let world = World::with(Wishes {
+        upstreams: format!("  - {{ name: odd, endpoints: [\"{}\"], timeouts: {{ read: 300ms }} }}", peer.address),
+        routes: "      - { path: /, upstream: odd, access: public }".into(),
+        ..Wishes::default()
+    })
+    .await;
+    world.proxy.knows_provider().await;
+    let home = world.proxy.address;
+    for (body, status, code) in [
+        ("123", StatusCode::REQUEST_TIMEOUT, "request_timeout"),
+        ("123456789", StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
+    ] {
+        let request = format!("POST /x HTTP/1.1\r\nHost: {home}\r\nContent-Length: 9\r\n\r\n{body}");
+        let answer = Wire::connect(home).await.exchange(request).await;
+        assert_eq!((answer.status, answer.code()), (status, code));
+    }
+    // Our own endpoints wait five seconds for a whole body.
+    let mut browser = world.browser();
+    browser.log_in("/auth/login").await;
+    let fields = format!("Cookie: {SESSION}={}\r\nContent-Length: 9\r\n", browser.cookie(SESSION).expect("a session"));
+    let request = format!("POST /auth/logout HTTP/1.1\r\nHost: {home}\r\n{fields}\r\n123");
+    let answer = Wire::connect(home).await.exchange(request).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::REQUEST_TIMEOUT, "request_timeout"));
+    let failed = world.metric("cloakroom_upstream_requests_total{code=\"request_timeout\"").await;
+    assert_eq!(failed, 0.0, "the upstream is not blamed");
 }

@@ -2,7 +2,8 @@
 
 use reqwest::{Method, StatusCode};
 
-use crate::harness::{LOGIN, SESSION, World, XSRF};
+use crate::harness::{LOGIN, SESSION, Wishes, World, XSRF};
+use crate::wire::Wire;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stranger_logs_in_calls_the_api_and_logs_out() {
@@ -51,4 +52,60 @@ async fn o3_another_sites_logout_clears_nothing_and_is_asked_first() {
     }
     let answer = browser.navigate("/auth/logout").await;
     assert_eq!((answer.status, answer.location()), (StatusCode::SEE_OTHER, "/auth/logged-out"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l11_a_route_that_redirects_and_the_login_itself_look_for_what_denies_a_navigation() {
+    let routes = "      - { path: /, upstream: demo, access: required, on_missing: redirect }";
+    let world = World::with(Wishes { routes: routes.into(), ..Wishes::default() }).await;
+    world.proxy.knows_provider().await;
+    let mut browser = world.browser();
+    let navigate = [("sec-fetch-mode", "navigate"), ("accept", "text/html")];
+    let with = |last| [navigate[0], navigate[1], last];
+    let script = [("x-requested-with", "XMLHttpRequest"), ("accept", "text/html")];
+    // Fields; whether `/auth/login` starts a login; whether a route with `on_missing: redirect` does.
+    for (fields, login, route) in [
+        (&with(("sec-fetch-dest", "document"))[..], true, true),
+        (&[("accept", "text/html")], true, true),
+        (&[("accept", "*/*")], true, true),
+        (&[], true, true),
+        (&with(("sec-fetch-dest", "iframe")), false, false),
+        (&script, false, false),
+        (&[("accept", "text/event-stream")], false, false),
+        (&[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), ("accept", "text/html")], false, false),
+        (&[("accept", "text/html"), ("sec-purpose", "prefetch")], false, false),
+        (&[("accept", "text/html"), ("purpose", "prefetch")], false, false),
+    ] {
+        for (path, starts) in [("/auth/login", login), ("/login", login), ("/page", route)] {
+            let draft = fields.iter().fold(browser.draft(Method::GET, path), |d, (name, value)| d.header(name, value));
+            let answer = browser.send(draft).await;
+            let expected = if starts { StatusCode::SEE_OTHER } else { StatusCode::UNAUTHORIZED };
+            assert_eq!(answer.status, expected, "{path} {fields:?}");
+            assert_eq!(answer.set_cookies().is_empty(), !starts, "{path} {fields:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l15_a_link_from_elsewhere_goes_on_to_exactly_its_own_address() {
+    let world = World::start().await;
+    world.proxy.knows_provider().await;
+    let mut browser = world.browser();
+    let long = format!("/x?{}", "a".repeat(3000));
+    for (asked, onward) in [
+        ("/deep/page?x=1&y=%2F..%2f", "/deep/page?x=1&#38;y=%2F..%2f"),
+        ("/caf%c3%a9?q=a\\b", "/caf%C3%A9?q=a\\b"),
+        ("/x%EF%BC%8Fy/%E2%80%8B", "/x%EF%BC%8Fy/%E2%80%8B"),
+        ("//elsewhere.test/x", "/elsewhere.test/x"),
+        ("/x?\"><script>alert(1)</script>", "/x?%22%3E%3Cscript%3Ealert(1)%3C/script%3E"),
+        (long.as_str(), long.as_str()),
+    ] {
+        let mut wire = Wire::connect(browser.home).await;
+        let fields = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\nSec-Fetch-Site: cross-site\r\n";
+        let page = wire.exchange(format!("GET {asked} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", browser.home)).await;
+        assert_eq!(page.status, StatusCode::OK, "{asked}");
+        assert!(page.body.contains(&format!("href=\"{onward}\"")), "{asked}: {}", page.body);
+        assert!(page.set_cookies().is_empty());
+    }
+    assert_eq!(browser.navigate("/deep/page").await.status, StatusCode::SEE_OTHER);
 }

@@ -96,3 +96,51 @@ async fn a_tunnel_has_the_token_and_no_cookie_of_ours() {
     }
     assert_eq!(heads.lock().expect("heads").len(), before);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_websocket_handshake_lifts_limits() {
+    let (peer, heads) = echo().await;
+    let slow = Peer::start(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        read_head(&mut stream).await;
+    })
+    .await;
+    let world = World::with(Wishes {
+        upstreams: format!(
+            "  - {{ name: echo, endpoints: [\"{}\"] }}\n  - {{ name: slow, endpoints: [\"{}\"], timeouts: {{ read: 300ms }} }}",
+            peer.address, slow.address
+        ),
+        routes: r#"
+      - { path: /small/, upstream: demo, access: public, max_body: 1KiB }
+      - { path: /slow/, upstream: slow, access: public }
+      - { path: /ws/, upstream: echo, access: public }
+"#
+        .into(),
+        ..Wishes::default()
+    })
+    .await;
+    let (home, recorder) = (world.proxy.address, world.demo.upstream.recorder());
+    let head = |line: &str, upgrade: &str| {
+        format!("{line} HTTP/1.1\r\nHost: {home}\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n")
+    };
+    // Another protocol is not spoken: the request goes on as if nothing had been asked, limits and all.
+    let chunk = format!("800\r\n{}\r\n0\r\n\r\n", "x".repeat(0x800));
+    let request = head("POST /small/x", "h2c") + "Transfer-Encoding: chunked\r\n\r\n" + &chunk;
+    let answer = Wire::connect(home).await.exchange(request).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"));
+    let answer = Wire::connect(home).await.exchange(head("GET /slow/x", "h2c") + "\r\n").await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"));
+    let answer = Wire::connect(home).await.exchange(head("GET /small/x", "h2c") + "\r\n").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(recorder.last().expect("a request").header("upgrade"), None);
+    // A WebSocket begins with a GET without a body.
+    for request in [
+        head("POST /ws/x", "websocket") + "\r\n",
+        head("GET /ws/x", "websocket") + "Content-Length: 3\r\n\r\nabc",
+        head("GET /ws/x", "websocket") + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let answer = Wire::connect(home).await.exchange(&request).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "bad_request"), "{request}");
+    }
+    assert!(heads.lock().expect("heads").is_empty());
+}
