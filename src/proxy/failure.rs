@@ -75,7 +75,7 @@ mod tests {
     fn each_side_is_blamed_for_its_own_failures() {
         let code_of = |kind: ErrorType, upstream: bool| {
             let error = Error::new(kind);
-            code(&if upstream { error.into_up() } else { error.into_down() })
+            code(&*if upstream { error.into_up() } else { error.into_down() })
         };
         for (kind, of_upstream, of_client) in [
             (ErrorType::ReadTimedout, Code::UpstreamTimeout, Code::RequestTimeout),
