@@ -216,6 +216,7 @@ fn site_auth(site: &Site, providers: &Providers) -> SiteAuth {
     SiteAuth {
         profile: Arc::new(Profile {
             site: site.name.clone(),
+            provider: site.provider.clone(),
             claims: site.claim_paths.clone(),
             id_token: site.routes().any(|route| route.token == settings::Token::Id),
         }),

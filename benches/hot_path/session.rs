@@ -27,10 +27,15 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let clock = Clock::system();
     let store = Arc::new(MemoryStore::new(clock.clone()));
     let (sessions, _touches) = Sessions::new(&settings(), store, ring, clock, Arc::new(metrics));
-    let profile = Profile { site: "app".into(), claims: vec![ClaimPath(vec!["sub".into()])], id_token: false };
+    let profile = Profile {
+        site: "app".into(),
+        provider: Some("demo".into()),
+        claims: vec![ClaimPath(vec!["sub".into()])],
+        id_token: false,
+    };
     let new =
         NewSession { provider: "demo".into(), subject: "alice".into(), provider_session: None, secrets: secrets() };
-    let Ok(open) = runtime.block_on(sessions.begin(new, &profile)) else { return };
+    let Ok(open) = runtime.block_on(sessions.begin(&new, &profile)) else { return };
     let line = format!("theme=dark; __Host-session={}; XSRF-TOKEN={}", open.id().expose(), open.csrf_token());
     let Ok(value) = HeaderValue::from_str(&line) else { return };
     let headers = HeaderMap::from_iter([(COOKIE, value)]);
@@ -44,7 +49,13 @@ pub(crate) fn bench(criterion: &mut Criterion) {
 }
 
 fn seal(criterion: &mut Criterion, ring: &KeyRing) {
-    let context = Context { purpose: Purpose::Session, key: &[1; 32], provider: "demo", generation: 1 };
+    let context = Context {
+        purpose: Purpose::Session,
+        key: &[1; 32],
+        provider: "demo",
+        owner: [b"app", b"alice"],
+        generation: 1,
+    };
     let plain = vec![0x5a; 2048];
     let Ok(sealed) = ring.seal(&context, &plain) else { return };
     criterion.bench_function("seal/2 KiB", |bencher| bencher.iter(|| ring.seal(&context, black_box(&plain))));
@@ -58,6 +69,7 @@ fn secrets() -> Secrets {
         access_expires: None,
         refresh_token: Some(SecretText::new("r".repeat(512))),
         refresh_expires: None,
+        refresh_in_doubt: false,
         id_token: Some(SecretText::new("i".repeat(512))),
         claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
         csrf_token: SecretText::new("c".repeat(43)),

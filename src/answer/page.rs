@@ -2,7 +2,7 @@
 
 use askama::Template;
 use http::StatusCode;
-use http::header::{CONTENT_SECURITY_POLICY, HeaderValue, X_FRAME_OPTIONS};
+use http::header::{CONTENT_SECURITY_POLICY, HeaderValue, REFERRER_POLICY, X_FRAME_OPTIONS};
 
 use super::{Answer, Code};
 use crate::primitives::random;
@@ -43,7 +43,11 @@ impl Page<'_> {
     pub fn answer(&self) -> Answer {
         let status = self.code.map_or(StatusCode::OK, Code::status);
         let code = self.code.map_or("", Code::as_str);
-        let answer = html(status, |nonce| PageTemplate { page: self, nonce, code }.render());
+        let mut answer = html(status, |nonce| PageTemplate { page: self, nonce, code }.render());
+        if self.form.is_some() {
+            // Under `no-referrer` a browser sends a form with `Origin: null`, which no CSRF check can accept.
+            answer = answer.header(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+        }
         match self.code {
             Some(code) => answer.marked(code),
             None => answer,
@@ -51,8 +55,9 @@ impl Page<'_> {
     }
 }
 
-/// A page that goes on to a path of this site at once. The browser then sends `SameSite=Strict` cookies, which it
-/// holds back on a redirect that began at another site (behaviour L15).
+/// A page that goes on at once. To a path of this site the browser then sends `SameSite=Strict` cookies, which it holds
+/// back on a redirect that began at another site (behaviour L15). To another site it leads out of a form, whose page's
+/// `form-action` some browsers apply to redirects as well.
 #[must_use]
 pub fn continue_to(target: &str) -> Answer {
     html(StatusCode::OK, |nonce| ContinueTemplate { target, nonce }.render())
@@ -94,6 +99,16 @@ mod tests {
         let html = body(page.answer());
         assert!(!html.contains("<script>alert"), "{html}");
         assert!(!body(continue_to(evil)).contains("<script>alert"));
+    }
+
+    #[test]
+    fn c2_a_page_with_a_form_lets_the_browser_name_its_origin() {
+        let policy = |form| {
+            let page = Page { heading: "h", text: "t", link: None, form, code: None };
+            page.answer().into_response().headers()["referrer-policy"].to_str().unwrap().to_owned()
+        };
+        assert_eq!(policy(Some(("/auth/logout", "Log out", "token"))), "same-origin");
+        assert_eq!(policy(None), "no-referrer");
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::FAILED;
 use super::signals::Signals;
+use super::{FAILED, log};
 use crate::app::App;
 use crate::config::{self, Env};
 use crate::demo::{self, Demo};
@@ -39,8 +41,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 fn start(args: &Args) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_filter(log::filter("warn"));
+    let _ = tracing_subscriber::registry().with(lines).try_init();
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let any = loopback(0);

@@ -5,6 +5,7 @@
 mod check;
 mod demo;
 mod keygen;
+mod log;
 mod run;
 mod signals;
 

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::FAILED;
 use super::check::print_diagnostics;
 use super::signals::Signals;
+use super::{FAILED, log};
 use crate::app::App;
 use crate::config::{self, Env};
 use crate::primitives::clock::Clock;
@@ -52,7 +54,7 @@ const FILTER: &str = "info,pingora=warn,pingora_core=warn,pingora_proxy=warn,fre
 
 /// JSON lines; `RUST_LOG` chooses the level.
 fn log_to_stdout() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(log::filter(FILTER));
     // A second subscriber is refused, and the first one goes on: nothing to do.
-    let _ = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).try_init();
+    let _ = tracing_subscriber::registry().with(lines).try_init();
 }

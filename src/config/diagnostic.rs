@@ -149,6 +149,7 @@ codes! {
     NoEffect = "W0010", "a setting without effect here";
     OriginNotServed = "W0011", "an origin whose host this site does not serve";
     PlainOrigin = "W0012", "an origin over plain HTTP";
+    HostWithoutOrigin = "W0013", "a host that no origin of its site names";
 }
 
 impl Code {

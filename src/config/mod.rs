@@ -9,6 +9,7 @@ mod decode;
 mod diagnostic;
 mod env;
 mod render;
+pub mod rules;
 pub mod schema;
 mod secrets;
 pub mod settings;

@@ -256,8 +256,8 @@ pub struct Site {
     pub auth_path: PathPrefix,
     /// Extra paths of single endpoints.
     pub aliases: Aliases,
-    /// Public origins beside the one the request itself shows (`https://app.example.com`); the first, if any, is used
-    /// for redirect URIs.
+    /// Public origins beside the one the request itself shows (`https://app.example.com`). Redirect URIs use the one
+    /// that fits the request best, else the first; the request's own if there is none.
     pub origins: Vec<Origin>,
     /// Routes; at least one; no path twice.
     pub routes: Vec<Route>,

@@ -9,6 +9,7 @@ use url::{Host, Url};
 
 use super::decode::Reader;
 use super::diagnostic::Code;
+use super::rules::is_loopback_http;
 use super::settings::{ClaimPath, Endpoint, HostPattern, Origin};
 use super::yaml::{Kind, Node};
 use crate::primitives::path::{PathPrefix, canonical};
@@ -123,10 +124,7 @@ pub(super) fn path(reader: &mut Reader<'_>, node: &Node) -> Option<PathPrefix> {
                 Err(_) if !text.starts_with('/') => format!("write `/{text}`"),
                 Err(error) => error.to_string(),
             };
-            // A path that has a canonical form is not wrong in a character, it is only not written that way.
-            let why =
-                if canonical(&text).is_ok() { "it is not in canonical form".to_owned() } else { error.to_string() };
-            reader.note(Code::BadPath, node, format!("`{text}` cannot be used as a path: {why}"), help);
+            reader.note(Code::BadPath, node, format!("`{text}` cannot be used as a path: {error}"), help);
             None
         }
     }
@@ -197,16 +195,6 @@ pub(super) fn claim_path(reader: &mut Reader<'_>, node: &Node) -> Option<ClaimPa
     Some(ClaimPath(parts))
 }
 
-/// Whether a URL's host is this machine: plain HTTP never leaves it.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    }
-}
-
 /// An OpenID issuer, as the exact string it is.
 pub(super) fn issuer(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let text = reader.word(node)?;
@@ -228,9 +216,10 @@ pub(super) fn issuer(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             Some(("an issuer has no user and password", "remove what stands in front of `@`"))
         }
-        Ok(url) if url.scheme() == "http" && !is_loopback(&url) => {
-            Some(("an issuer over plain HTTP could be anyone", "use `https://`; plain HTTP is for this machine only"))
-        }
+        Ok(url) if url.scheme() == "http" && !is_loopback_http(&url) => Some((
+            "an issuer over plain HTTP could be anyone",
+            "use `https://`; plain HTTP is for `localhost` and loopback addresses only",
+        )),
         Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host().is_none() => {
             Some(("this is no web address", "write an `https://` URL"))
         }
@@ -257,7 +246,9 @@ pub(super) fn origin(reader: &mut Reader<'_>, node: &Node) -> Option<Origin> {
         reader.note(Code::BadUrl, node, "this is no origin", help);
         return None;
     };
-    if url.scheme() == "http" && !is_loopback(&url) {
+    // Browsers, unlike resolvers, know that names below `localhost` are this machine.
+    let below_localhost = url.domain().is_some_and(|name| name.ends_with(".localhost"));
+    if url.scheme() == "http" && !below_localhost && !is_loopback_http(&url) {
         let help = "a browser keeps no `Secure` cookie from there; use `https://`";
         reader.note(Code::PlainOrigin, node, "this origin is plain HTTP", help);
     }

@@ -4,18 +4,24 @@
 //! compared, an error is shown, the code is redeemed and the ID token verified, a session begins under a new id
 //! (behaviour L3–L6, S7).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::HeaderValue;
 
 use super::query::{Doubled, single};
-use super::record::LoginRecord;
+use super::record::{self, LoginRecord};
 use super::return_to::ReturnTo;
-use super::{Logins, Visit, navigation, store_failed};
+use super::{Logins, Visit};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{self, OidcError, Provider};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{NewSession, SessionError, new_csrf_token};
 use crate::session::model::Secrets;
 use crate::session::open::Open;
+
+/// Pauses between attempts to store a new session.
+const BEGIN_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// Why a login was not finished.
 enum Failed {
@@ -31,6 +37,12 @@ enum Failed {
     Unreachable(OidcError),
     /// The session store failed.
     Session(SessionError),
+}
+
+impl Failed {
+    fn of(error: OidcError) -> Self {
+        if error.is_transient() { Self::Unreachable(error) } else { Self::Untrusted(error) }
+    }
 }
 
 impl From<Doubled> for Failed {
@@ -67,9 +79,9 @@ impl Logins {
     async fn finish(
         &self,
         visit: &Visit<'_>,
-        provider: &Provider,
+        provider: &Arc<Provider>,
         return_to: &mut ReturnTo,
-    ) -> Result<std::sync::Arc<Open>, Failed> {
+    ) -> Result<Arc<Open>, Failed> {
         let query = visit.query.map(str::as_bytes);
         let state = single(query, "state")?;
         let code = single(query, "code")?;
@@ -87,18 +99,17 @@ impl Logins {
         // Checked when it was stored; checked again where it is used.
         *return_to = ReturnTo::parse(&record.return_to, visit.site);
 
-        provider.check_response_issuer(issuer.as_deref()).map_err(Failed::Untrusted)?;
+        provider.check_response_issuer(issuer.as_deref()).map_err(Failed::of)?;
         if let Some(error) = error {
             return Err(Failed::Provider(error.into_owned()));
         }
         let code = code.filter(|code| !code.is_empty()).ok_or(Failed::Request("code_missing"))?;
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
         let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
-        let login =
-            redeemed.map_err(|e| if e.is_transient() { Failed::Unreachable(e) } else { Failed::Untrusted(e) })?;
+        let login = redeemed.map_err(Failed::of)?;
 
         let open = self.begin(visit, provider, login).await?;
-        self.end_former(visit, &record).await;
+        self.end_former(visit, provider, &binding, &record, &open).await;
         self.finished.observe(&binding, 1);
         self.metrics.login_duration_seconds.with_label_values(&[provider.name()]).observe(age.as_secs_f64());
         Ok(open)
@@ -107,9 +118,9 @@ impl Logins {
     async fn begin(
         &self,
         visit: &Visit<'_>,
-        provider: &Provider,
+        provider: &Arc<Provider>,
         login: oidc::Login,
-    ) -> Result<std::sync::Arc<Open>, SessionError> {
+    ) -> Result<Arc<Open>, SessionError> {
         let oidc::Login { tokens, id_token } = login;
         let new = NewSession {
             provider: provider.name().to_string(),
@@ -121,23 +132,52 @@ impl Logins {
                 access_expires: tokens.access_expires,
                 refresh_token: tokens.refresh_token,
                 refresh_expires: tokens.refresh_expires,
+                refresh_in_doubt: false,
                 id_token: Some(id_token.text),
                 claims: id_token.claims,
                 csrf_token: new_csrf_token()?,
             },
         };
-        self.sessions.begin(new, &visit.site.profile).await
+        // The code is spent: a store that fails for a moment must not cost the login.
+        for pause in BEGIN_PAUSES {
+            match self.sessions.begin(&new, &visit.site.profile).await {
+                Ok(open) => return Ok(open),
+                Err(error) => tracing::warn!(%error, "a new session could not be stored yet"),
+            }
+            tokio::time::sleep(pause).await;
+        }
+        let last = self.sessions.begin(&new, &visit.site.profile).await;
+        if last.is_err()
+            && let Some(token) = new.secrets.refresh_token
+        {
+            tokio::spawn(provider.clone().revoke_patiently(token));
+        }
+        last
     }
 
-    /// The browser's former session ends with the new login. If the store fails here the old one is still out of every
-    /// browser's hands and ends by its own time.
-    async fn end_former(&self, visit: &Visit<'_>, record: &LoginRecord) {
-        let ended = match (visit.ticket, record.former()) {
-            (Ticket::One(id), _) => self.sessions.end(&id).await.map(|_| ()),
-            (_, Some(key)) => self.sessions.store().delete(&key).await.map(|_| ()).map_err(SessionError::from),
-            _ => return,
+    /// The browser's former session ends with the new login, whether the browser showed it now or when the login began,
+    /// or got it from another tab meanwhile. Its refresh token is left alone: providers tie it to the user's login with
+    /// them, which goes on. A store that fails here leaves the former session to end by its own time.
+    async fn end_former(
+        &self,
+        visit: &Visit<'_>,
+        provider: &Provider,
+        binding: &str,
+        record: &LoginRecord,
+        open: &Open,
+    ) {
+        let shown = match visit.ticket {
+            Ticket::One(id) => Some(id),
+            _ => None,
         };
-        if let Err(error) = ended {
+        let result = async {
+            let latest = record::succeed(&self.sessions, provider.name(), binding, open).await?;
+            for id in [shown, record.former(), latest].into_iter().flatten() {
+                self.sessions.end(&id).await?;
+            }
+            Ok::<(), SessionError>(())
+        };
+        if let Err(error) = result.await {
             tracing::warn!(%error, "a browser's former session could not be ended");
         }
     }
@@ -152,9 +192,8 @@ impl Logins {
             Failed::Unknown => {
                 // A stale tab: whoever is logged in by now simply goes on (behaviour L13). The provider's redirect came
                 // without Strict cookies, so the browser is asked to come once more from our own page.
-                if visit.ticket == Ticket::Absent && navigation::is_cross_site(visit.headers) {
-                    let query = visit.query.unwrap_or_default();
-                    return continue_to(&format!("{}?{query}", visit.path));
+                if self.is_held_back(visit) {
+                    return continue_to(&visit.target());
                 }
                 if let Ok(Some(_)) = self.session_of(visit).await {
                     return continue_to("/");
@@ -183,7 +222,11 @@ impl Logins {
                 let text = "The login service did not answer. Please try again in a moment.";
                 (error.reason(), failure_page(Code::ProviderUnavailable, text, &again, ""))
             }
-            Failed::Session(error) => ("store", store_failed(visit, &error)),
+            Failed::Session(error) => {
+                tracing::warn!(%error, "a login failed: the session store failed");
+                let text = "You could not be logged in, because sessions cannot be stored for the moment.";
+                ("store", failure_page(Code::StoreUnavailable, text, &again, ""))
+            }
         };
         self.count_login(provider, "failure", reason);
         answer

@@ -53,7 +53,7 @@ pub struct SiteAuth {
     pub auth_path: PathPrefix,
     /// Extra paths.
     pub aliases: Aliases,
-    /// Public origins from the settings; the first one is used in redirect URIs.
+    /// Public origins from the settings; see [`SiteAuth::public_origin`].
     pub origins: Vec<String>,
 }
 
@@ -96,14 +96,55 @@ impl SiteAuth {
         self.path_of("login")
     }
 
-    /// The origin for absolute addresses: from the settings, else as the request shows it.
+    /// The origin for absolute addresses. Of those in the settings the one that the request shows, else one of the
+    /// same host (a proxy in front may hide scheme and port), else the first; without any, the request's own.
     #[must_use]
     pub fn public_origin<'a>(&'a self, seen: &'a str) -> &'a str {
-        self.origins.first().map_or(seen, String::as_str)
+        best_origin(&self.origins, seen)
     }
 
     /// Every origin whose pages may use this site's sessions.
     pub fn trusted_origins<'a>(&'a self, seen: &'a str) -> impl Iterator<Item = &'a str> {
         self.origins.iter().map(String::as_str).chain(std::iter::once(seen))
+    }
+}
+
+fn best_origin<'a>(listed: &'a [String], seen: &'a str) -> &'a str {
+    let same = listed.iter().find(|origin| *origin == seen);
+    let same = same.or_else(|| listed.iter().find(|origin| host_of(origin) == host_of(seen)));
+    same.or(listed.first()).map_or(seen, String::as_str)
+}
+
+/// Host of an origin, without port; an IPv6 address keeps its brackets.
+fn host_of(origin: &str) -> &str {
+    let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => authority,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_origin_that_fits_the_request_best() {
+        let listed = ["https://a.example", "https://b.example:8443", "https://b.example", "https://[::1]:8443"];
+        let listed = listed.map(str::to_owned);
+        for (seen, expected) in [
+            ("https://a.example", "https://a.example"),
+            ("https://b.example", "https://b.example"),
+            ("http://b.example:8080", "https://b.example:8443"),
+            ("http://[::1]", "https://[::1]:8443"),
+            ("http://[::1]:80", "https://[::1]:8443"),
+            ("http://[::2]:80", "https://a.example"),
+            ("https://evil.example", "https://a.example"),
+            ("https://a.example.evil", "https://a.example"),
+            ("", "https://a.example"),
+        ] {
+            assert_eq!(best_origin(&listed, seen), expected, "{seen}");
+        }
+        assert_eq!(best_origin(&[], "http://a.example:8080"), "http://a.example:8080");
     }
 }

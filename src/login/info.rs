@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Logins, Visit, store_failed};
 use crate::answer::{Answer, Code};
+use crate::session::cookie::Ticket;
 use crate::session::manager::SessionError;
 use crate::session::model::Secrets;
 use crate::session::open::Open;
@@ -19,7 +20,10 @@ impl Logins {
             Ok(Some((open, secrets))) => {
                 self.with_csrf(&visit, &open, Answer::json(&Value::Object(secrets.claims.clone())))
             }
-            Ok(None) => Answer::problem(Code::SessionMissing, None, Some(&visit.site.login_url())),
+            Ok(None) => {
+                let code = if visit.ticket == Ticket::Absent { Code::SessionMissing } else { Code::SessionExpired };
+                Answer::problem(code, None, Some(&visit.site.login_url()))
+            }
             Err(error) => store_failed(&visit, &error),
         }
     }

@@ -1,7 +1,6 @@
 //! Logout: the session first, then the provider (behaviour O1–O3).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
@@ -10,47 +9,43 @@ use url::Url;
 
 use super::query::single;
 use super::{Logins, Visit, error_answer, navigation, store_failed};
-use crate::answer::{Answer, Code, Page};
-use crate::oidc::Provider;
-use crate::primitives::secret::SecretText;
-use crate::session::cookie::Ticket;
+use crate::answer::{Answer, Code, Page, continue_to};
 use crate::session::csrf::{self, Refusal};
 use crate::session::open::Open;
 
-/// Pauses between attempts to revoke a refresh token.
-const REVOKE_PAUSES: [Duration; 4] =
-    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 /// Form field of the confirmation page.
 const FORM_FIELD: &str = "csrf_token";
 
 impl Logins {
-    /// `POST /auth/logout` with the CSRF token, or `GET` from a page of this site.
+    /// `POST /auth/logout` with the CSRF token, or `GET` from a page of this site. Whatever else comes changes nothing,
+    /// not even without a session: the browser may merely have held its cookies back, and an answer that clears them
+    /// would be a logout.
     pub(super) async fn logout(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
         let open = match self.session_of(&visit).await {
             Ok(open) => open,
             Err(error) => return store_failed(&visit, &error),
         };
-        let Some(open) = open else {
-            // On a request that another site began a browser holds Strict cookies back: nothing is cleared, we ask first.
-            if visit.ticket == Ticket::Absent && navigation::is_cross_site(visit.headers) {
-                return ask(&visit);
-            }
-            return self.left(&visit, None);
-        };
         if *visit.method == Method::GET {
             if !csrf::is_same_origin(visit.headers) {
-                return confirm(&visit, &open);
+                return confirm(&visit, open.as_deref());
             }
-        } else if let Err(refusal) = self.check(&visit, &open, body) {
+        } else if let Err(refusal) = self.check(&visit, open.as_deref(), body) {
+            if open.is_none() && navigation::is_cross_site(visit.headers) {
+                return confirm(&visit, None);
+            }
             self.metrics.csrf_rejections_total.with_label_values(&[refusal.as_str(), "enforce"]).inc();
             return error_answer(&visit, Code::CsrfFailed, "Please log out from a page of this site.");
         }
-        self.log_out(&visit, &open).await
+        match open {
+            Some(open) => self.log_out(&visit, &open).await,
+            None => self.left(&visit, None),
+        }
     }
 
     /// A logout is always checked, whatever `csrf.mode` says of the routes.
-    fn check(&self, visit: &Visit<'_>, open: &Open, body: &Bytes) -> Result<(), Refusal> {
+    fn check(&self, visit: &Visit<'_>, open: Option<&Open>, body: &Bytes) -> Result<(), Refusal> {
         csrf::check_origin(visit.headers, visit.site.trusted_origins(visit.origin))?;
+        let Some(open) = open else { return Ok(()) };
         let field = single(Some(body), FORM_FIELD).ok().flatten();
         let echo = match visit.headers.get(self.sessions.csrf_header()) {
             Some(header) => Some(header.as_bytes()),
@@ -71,7 +66,7 @@ impl Logins {
         let (refresh_token, id_token) = tokens.unwrap_or_default();
         let provider = visit.site.provider.as_ref().filter(|provider| **provider.name() == *open.provider());
         if let (Some(provider), Some(token)) = (provider, refresh_token) {
-            tokio::spawn(revoke(provider.clone(), token));
+            tokio::spawn(provider.clone().revoke_patiently(token));
         }
         let onward = provider.and_then(|provider| {
             let back = format!("{}{}", visit.site.public_origin(visit.origin), visit.site.path_of("logged-out"));
@@ -85,6 +80,8 @@ impl Logins {
         let onward = onward.map_or_else(|| visit.site.path_of("logged-out"), String::from);
         let answer = if *visit.method == Method::POST && navigation::wants_json(visit.headers) {
             Answer::json(&json!({ "redirect": onward }))
+        } else if *visit.method == Method::POST && !visit.headers.contains_key(self.sessions.csrf_header()) {
+            continue_to(&onward)
         } else {
             Answer::redirect(&onward).unwrap_or_else(|| logged_out(*visit))
         };
@@ -105,45 +102,17 @@ pub(super) fn logged_out(visit: Visit<'_>) -> Answer {
     .answer()
 }
 
-/// A logout that another site's page began is not done without asking.
-fn confirm(visit: &Visit<'_>, open: &Open) -> Answer {
+/// A logout that no page of ours began is not done without asking. Where no session is seen there is no token for a
+/// form; a click on a link of our own page is an answer as well.
+fn confirm(visit: &Visit<'_>, open: Option<&Open>) -> Answer {
     let action = visit.site.path_of("logout");
     Page {
         heading: "Log out?",
         text: "You came here from outside. Please confirm that you want to log out.",
-        link: None,
-        form: Some((&action, "Log out", open.csrf_token())),
+        link: open.is_none().then_some((action.as_str(), "Log out")),
+        form: open.map(|open| (action.as_str(), "Log out", open.csrf_token())),
         code: None,
     }
     .answer()
-    .cookie(open.csrf_cookie().cloned())
-}
-
-/// The same question where the session's cookie was held back: the link is followed from our own page and brings it.
-fn ask(visit: &Visit<'_>) -> Answer {
-    let logout = visit.site.path_of("logout");
-    Page {
-        heading: "Log out?",
-        text: "You came here from outside. Please confirm that you want to log out.",
-        link: Some((&logout, "Log out")),
-        form: None,
-        code: None,
-    }
-    .answer()
-}
-
-/// Runs in a task of its own: the user does not wait for it.
-async fn revoke(provider: Arc<Provider>, token: SecretText) {
-    for pause in REVOKE_PAUSES {
-        tokio::time::sleep(pause).await;
-        match provider.revoke(&token).await {
-            Ok(()) => return,
-            Err(error) if error.is_transient() => {}
-            Err(error) => {
-                tracing::warn!(provider = %provider.name(), %error, "a refresh token could not be revoked");
-                return;
-            }
-        }
-    }
-    tracing::warn!(provider = %provider.name(), "a refresh token could not be revoked: the provider does not answer");
+    .cookie(open.and_then(Open::csrf_cookie).cloned())
 }

@@ -53,6 +53,13 @@ pub struct Visit<'r> {
     pub site: &'r SiteAuth,
 }
 
+impl Visit<'_> {
+    /// Path and query.
+    fn target(&self) -> String {
+        self.query.map_or_else(|| self.path.to_owned(), |query| format!("{}?{query}", self.path))
+    }
+}
+
 /// The login room.
 pub struct Logins {
     sessions: Arc<Sessions>,
@@ -90,6 +97,13 @@ impl Logins {
             Ticket::One(id) => self.sessions.lookup(&id, &visit.site.profile).await,
             _ => Ok(None),
         }
+    }
+
+    /// Whether the browser may have kept a session cookie to itself, for another site began this navigation.
+    fn is_held_back(&self, visit: &Visit<'_>) -> bool {
+        self.sessions.cookies().are_strict()
+            && visit.ticket == Ticket::Absent
+            && navigation::is_cross_site(visit.headers)
     }
 
     fn count_login(&self, provider: &Provider, result: &str, reason: &str) {

@@ -16,6 +16,13 @@ pub fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     }
 }
 
+/// Whether a request to the login's own address may start one: a navigation, or a client that says nothing of itself.
+#[must_use]
+pub fn may_log_in(method: &Method, headers: &HeaderMap) -> bool {
+    let silent = !headers.contains_key("sec-fetch-mode") && !headers.contains_key("sec-fetch-dest");
+    is_navigation(method, headers) || (silent && !is_prefetch(headers))
+}
+
 /// Whether the browser says that a page of another site began the request.
 #[must_use]
 pub fn is_cross_site(headers: &HeaderMap) -> bool {

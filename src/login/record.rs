@@ -6,7 +6,8 @@ use zeroize::Zeroizing;
 
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::{SessionError, Sessions};
-use crate::session::model::SessionKey;
+use crate::session::model::SessionId;
+use crate::session::open::Open;
 use crate::session::seal::{Context, Purpose};
 use crate::store::LoginKey;
 
@@ -19,13 +20,14 @@ pub(super) struct LoginRecord {
     pub(super) redirect_uri: String,
     pub(super) return_to: String,
     pub(super) started: Timestamp,
-    /// The session that the browser had when it began; it ends when the new one begins (behaviour S7).
-    pub(super) former: Option<[u8; 32]>,
+    /// Cookie value of the session that the browser had when it began; it ends when the new one begins (behaviour S7).
+    /// Only the id ends it in the local cache as well; like everything here it is sealed.
+    pub(super) former: Option<String>,
 }
 
 impl LoginRecord {
-    pub(super) fn former(&self) -> Option<SessionKey> {
-        self.former.map(SessionKey::from_bytes)
+    pub(super) fn former(&self) -> Option<SessionId> {
+        SessionId::parse(self.former.as_ref()?.as_bytes())
     }
 
     /// Seals the record and stores it until `expires`.
@@ -57,10 +59,29 @@ impl LoginRecord {
     }
 }
 
+/// Stands in the place of `state` for the session that a browser got last.
+const LATEST: &str = "latest session";
+
+/// Notes the session that a browser has just got and returns the one it got before: two tabs that logged in at once
+/// leave one session, not two (behaviour S7).
+pub(super) async fn succeed(
+    sessions: &Sessions,
+    provider: &str,
+    binding: &str,
+    open: &Open,
+) -> Result<Option<SessionId>, SessionError> {
+    let key = key(binding, LATEST);
+    let sealed = sessions.ring().seal(&context(provider, &key), open.id().expose().as_bytes())?;
+    let before = sessions.store().take_login(&key).await?;
+    sessions.store().put_login(&key, &sealed, open.absolute_end()).await?;
+    let opened = before.and_then(|before| sessions.ring().open(&context(provider, &key), &before).ok());
+    Ok(opened.and_then(|id| SessionId::parse(&id)))
+}
+
 fn key(binding: &str, state: &str) -> LoginKey {
     LoginKey { browser: Sha256::digest(binding).into(), state: Sha256::digest(state).into() }
 }
 
 fn context<'a>(provider: &'a str, key: &'a LoginKey) -> Context<'a> {
-    Context { purpose: Purpose::Login, key: &key.state, provider, generation: 0 }
+    Context { purpose: Purpose::Login, key: &key.state, provider, owner: [&key.browser, b""], generation: 0 }
 }

@@ -7,7 +7,7 @@ use super::query::single;
 use super::record::LoginRecord;
 use super::return_to::ReturnTo;
 use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, store_failed};
-use crate::answer::{Answer, Code, Page};
+use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{AuthorizationRequest, Provider};
 use crate::primitives::random::{self, NoEntropy};
 use crate::session::cookie::Ticket;
@@ -50,9 +50,12 @@ impl Logins {
     /// `GET /auth/login`.
     pub(super) async fn login(&self, visit: Visit<'_>) -> Answer {
         let query = visit.query.map(str::as_bytes);
-        let mode = visit.headers.get("sec-fetch-mode");
-        if mode.is_some_and(|mode| mode != "navigate") {
+        if !navigation::may_log_in(visit.method, visit.headers) {
             return error_answer(&visit, Code::SessionMissing, "A login starts with a navigation, not with a script.");
+        }
+        // The session that may be there must be seen, for it ends with the new login (behaviour S7, L15).
+        if self.is_held_back(&visit) {
+            return continue_to(&visit.target());
         }
         let wish = single(query, "return_to").ok().flatten();
         let return_to = wish.map_or_else(ReturnTo::root, |wish| ReturnTo::parse(&wish, visit.site));
@@ -77,7 +80,7 @@ impl Logins {
         };
         match self.redirect(visit, provider, &return_to, &wishes, &fresh).await {
             Ok(location) => {
-                let cookie = self.sessions.cookies().set_login(&fresh.binding, LOGIN_LIFE);
+                let cookie = self.sessions.cookies().set_login(&fresh.binding);
                 Answer::redirect(location.as_str()).map_or_else(
                     || internal(visit, "the authorization address is no header value"),
                     |a| a.cookie(cookie),
@@ -116,7 +119,7 @@ impl Logins {
             .map_err(|_| StartError::NotReady)?;
         let now = self.sessions.clock().now();
         let former = match visit.ticket {
-            Ticket::One(id) => Some(*id.key().as_bytes()),
+            Ticket::One(id) => Some(id.expose()),
             _ => None,
         };
         let record = LoginRecord {

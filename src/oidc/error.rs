@@ -113,8 +113,8 @@ pub enum RefreshError {
     /// Perhaps processed (behaviour R8): the refresh token may be used up.
     #[error("it is unknown whether the refresh took place: {0}")]
     InDoubt(String),
-    /// The new ID token is not this user's, or not good (behaviour R12): the session ends. The new refresh token has
-    /// been revoked already.
+    /// The new ID token is not this user's, or not good (behaviour R12): the session ends. A new refresh token that came
+    /// with it is being revoked ([`Provider::revoke_patiently`](super::Provider::revoke_patiently)).
     #[error("the refreshed ID token is refused: {0}")]
     IdentityChanged(IdTokenError),
 }

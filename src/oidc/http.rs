@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{LOCATION, RETRY_AFTER};
+use http::header::{DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use url::Url;
@@ -29,13 +29,21 @@ pub struct Limits {
     pub connect: Duration,
     /// From start to the last byte of the answer; default 5 s.
     pub total: Duration,
+    /// The same for a refresh: default 30 s. It runs in a task of its own, and whoever gives it up early is left in
+    /// doubt whether the refresh token is used up (behaviour R8, R9).
+    pub refresh: Duration,
     /// Bytes of the answer's body; default 1 MiB.
     pub body: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(2), total: Duration::from_secs(5), body: 1 << 20 }
+        Self {
+            connect: Duration::from_secs(2),
+            total: Duration::from_secs(5),
+            refresh: Duration::from_secs(30),
+            body: 1 << 20,
+        }
     }
 }
 
@@ -200,7 +208,6 @@ impl Client {
             .no_proxy()
             .referer(false)
             .connect_timeout(limits.connect)
-            .timeout(limits.total)
             .pool_idle_timeout(POOL_IDLE)
             .build()
             .map_err(|e| BuildError::Client(chain(e)))?;
@@ -209,7 +216,7 @@ impl Client {
 
     /// This client as `openidconnect` wants it, for one endpoint.
     pub(super) fn endpoint(&self, endpoint: Endpoint) -> Call {
-        Call { client: self.clone(), endpoint, url: None }
+        Call { client: self.clone(), endpoint, url: None, total: self.limits.total }
     }
 
     /// Tells the observer of a fetched key set.
@@ -223,12 +230,12 @@ impl Client {
             .header(http::header::ACCEPT, "application/json")
             .body(Vec::new())
             .map_err(|_| Error::Invalid)?;
-        self.send(endpoint, request).await.map(HttpResponse::into_body)
+        self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
     }
 
-    async fn send(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, Error> {
+    async fn send(&self, endpoint: Endpoint, request: HttpRequest, total: Duration) -> Result<HttpResponse, Error> {
         let started = Instant::now();
-        let result = self.exchange(endpoint, request).await;
+        let result = self.exchange(endpoint, request, total).await;
         let outcome = match &result {
             Ok(answer) if answer.status().is_success() => Outcome::Ok,
             Ok(_) => Outcome::Refused,
@@ -238,8 +245,9 @@ impl Client {
         result
     }
 
-    async fn exchange(&self, endpoint: Endpoint, request: HttpRequest) -> Result<HttpResponse, Error> {
-        let request = reqwest::Request::try_from(request).map_err(|_| Error::Invalid)?;
+    async fn exchange(&self, endpoint: Endpoint, request: HttpRequest, total: Duration) -> Result<HttpResponse, Error> {
+        let mut request = reqwest::Request::try_from(request).map_err(|_| Error::Invalid)?;
+        *request.timeout_mut() = Some(total);
         let mut answer = self.inner.execute(request).await.map_err(classify)?;
         let status = answer.status();
         let unparsed = Error::Status { status, retry_after: retry_after(answer.headers()) };
@@ -259,8 +267,14 @@ impl Client {
         if may_be_an_oauth_error && !is_oauth_error(&body) {
             return Err(unparsed);
         }
+        // Some token endpoints refuse with 200. What RFC 6749 §5.2 calls an error is one, unless there is a token too.
+        let refused = good && endpoint == Endpoint::Token && is_oauth_error(&body) && !has_access_token(&body);
         let mut out = http::Response::new(body);
-        *out.status_mut() = if good { StatusCode::OK } else { status };
+        *out.status_mut() = match (good, refused) {
+            (_, true) => StatusCode::BAD_REQUEST,
+            (true, false) => StatusCode::OK,
+            (false, false) => status,
+        };
         *out.headers_mut() = std::mem::take(answer.headers_mut());
         Ok(out)
     }
@@ -289,12 +303,19 @@ pub(super) struct Call {
     client: Client,
     endpoint: Endpoint,
     url: Option<Url>,
+    total: Duration,
 }
 
 impl Call {
     /// Sends to this address, whatever the request says.
     pub(super) fn to(mut self, url: Url) -> Self {
         self.url = Some(url);
+        self
+    }
+
+    /// Waits as long as a refresh may take.
+    pub(super) fn for_refresh(mut self) -> Self {
+        self.total = self.client.limits.refresh;
         self
     }
 }
@@ -308,7 +329,7 @@ impl<'c> AsyncHttpClient<'c> for Call {
             if let Some(url) = &self.url {
                 *request.uri_mut() = url.as_str().parse().map_err(|_| Error::Invalid)?;
             }
-            self.client.send(self.endpoint, request).await
+            self.client.send(self.endpoint, request, self.total).await
         })
     }
 }
@@ -346,8 +367,26 @@ fn is_oauth_error(body: &[u8]) -> bool {
     serde_json::from_slice::<Shape>(body).is_ok()
 }
 
-/// Seconds only (RFC 9110 §10.2.3); a date is as good as none, for our back-off has its own idea.
+fn has_access_token(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Shape {
+        #[serde(rename = "access_token")]
+        _access_token: String,
+    }
+    serde_json::from_slice::<Shape>(body).is_ok()
+}
+
+/// Seconds or a date (RFC 9110 §10.2.3). A date is compared with the answer's own `Date`: so no clock need agree with
+/// another, and without it a date is as good as none.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let after = text(RETRY_AFTER)?;
+    let wait = match after.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let (until, now) = (httpdate::parse_http_date(after).ok()?, httpdate::parse_http_date(text(DATE)?).ok()?);
+            until.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
 }

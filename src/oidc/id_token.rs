@@ -224,7 +224,7 @@ fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<
             if sent.is_empty() || !nonce.is_some_and(|n| same(n, sent)) {
                 return Err(IdTokenError::Nonce);
             }
-            if max_age.is_some_and(|most| auth_time.is_none_or(|at| now.since(at) > most + SKEW)) {
+            if max_age.is_some_and(|most| auth_time.is_none_or(|at| now.since(at) > most.saturating_add(SKEW))) {
                 return Err(IdTokenError::AuthTime);
             }
         }

@@ -8,7 +8,9 @@ use openidconnect::core::{
 use openidconnect::{AdditionalProviderMetadata, AuthUrl, IssuerUrl, ProviderMetadata, TokenUrl};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use url::{Host, Url};
+use url::Url;
+
+use crate::config::rules::is_loopback_http;
 
 /// What is read of a provider's metadata. Everything else is left out before parsing, so that a provider's oddity in
 /// a field we never use cannot keep its users out.
@@ -125,15 +127,4 @@ impl Metadata {
         }
         Ok(())
     }
-}
-
-/// `http` on this very machine, where no wire is to be listened on.
-pub(super) fn is_loopback_http(url: &Url) -> bool {
-    url.scheme() == "http"
-        && match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        }
 }

@@ -17,6 +17,7 @@ mod jwks;
 mod maintain;
 mod metadata;
 mod provider;
+mod revocation;
 mod text;
 
 #[cfg(test)]

@@ -19,27 +19,11 @@ use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
 use super::jwks::{Jwks, KeySet};
-use super::metadata::{self, Metadata};
+use super::metadata::Metadata;
+use crate::config::rules;
 use crate::config::settings::{self, ClientAuth};
 use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
-
-/// What the login itself puts into an authorization request; settings may not.
-const RESERVED_PARAMETERS: [&str; 13] = [
-    "client_id",
-    "client_secret",
-    "code_challenge",
-    "code_challenge_method",
-    "nonce",
-    "redirect_uri",
-    "registration",
-    "request",
-    "request_uri",
-    "response_mode",
-    "response_type",
-    "scope",
-    "state",
-];
 
 /// One provider. Made without I/O; [`Provider::maintain`] brings it to life.
 pub struct Provider {
@@ -48,7 +32,7 @@ pub struct Provider {
     client_id: ClientId,
     settings: settings::Provider,
     max_age: Option<Duration>,
-    http: http::Client,
+    pub(super) http: http::Client,
     clock: Clock,
     jwks: Jwks,
     discovered: ArcSwapOption<Discovered>,
@@ -99,21 +83,22 @@ impl Provider {
     /// [`SetupError`] for settings that can never work.
     pub fn new(settings: &settings::Provider, http: http::Client, clock: Clock) -> Result<Self, SetupError> {
         let issuer = IssuerUrl::new(settings.issuer.clone()).map_err(|_| SetupError::Issuer)?;
-        if issuer.url().scheme() != "https" && !metadata::is_loopback_http(issuer.url()) {
+        if issuer.url().scheme() != "https" && !rules::is_loopback_http(issuer.url()) {
             return Err(SetupError::Issuer);
         }
         for name in settings.authorization_params.keys() {
-            if RESERVED_PARAMETERS.contains(&name.as_str()) {
+            if rules::RESERVED_PARAMETERS.contains(&name.as_str()) {
                 return Err(SetupError::ReservedParameter(name.clone()));
             }
         }
-        let max_age = settings.authorization_params.get("max_age").map(|text| text.parse().map(Duration::from_secs));
+        let max_age = settings.authorization_params.get("max_age");
+        let max_age = max_age.map(|text| rules::max_age(text).ok_or(SetupError::MaxAge)).transpose()?;
         Ok(Self {
             name: settings.name.clone(),
             issuer,
             client_id: ClientId::new(settings.client_id.clone()),
             settings: settings.clone(),
-            max_age: max_age.transpose().map_err(|_| SetupError::MaxAge)?,
+            max_age,
             jwks: Jwks::new(http.clone(), clock.clone()),
             http,
             clock,
@@ -140,15 +125,15 @@ impl Provider {
         self.discovered.load().is_some()
     }
 
-    /// For `readyz?verbose`.
+    /// What there is to say beside [`Provider::is_ready`], for `readyz?verbose`; empty if all is well.
     #[must_use]
     pub fn status(&self) -> String {
         let error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match (self.is_ready(), error) {
-            (true, None) => "ready".to_owned(),
-            (true, Some(error)) => format!("ready, with old metadata: {error}"),
-            (false, None) => "not ready: discovery has not ended yet".to_owned(),
-            (false, Some(error)) => format!("not ready: {error}"),
+            (true, None) => String::new(),
+            (true, Some(error)) => format!("with old metadata: {error}"),
+            (false, None) => "discovery has not ended yet".to_owned(),
+            (false, Some(error)) => error,
         }
     }
 
@@ -169,7 +154,7 @@ impl Provider {
         Ok(())
     }
 
-    fn discovered(&self) -> Result<Arc<Discovered>, OidcError> {
+    pub(super) fn discovered(&self) -> Result<Arc<Discovered>, OidcError> {
         self.discovered.load_full().ok_or(OidcError::NotReady)
     }
 
@@ -256,7 +241,11 @@ impl Provider {
     ///
     /// # Errors
     /// [`RefreshError`]
-    pub async fn refresh(&self, token: &SecretText, previous: Previous<'_>) -> Result<Refreshed, RefreshError> {
+    pub async fn refresh(
+        self: &Arc<Self>,
+        token: &SecretText,
+        previous: Previous<'_>,
+    ) -> Result<Refreshed, RefreshError> {
         let discovered = self
             .discovered()
             .map_err(|error| RefreshError::Unavailable { reason: error.to_string(), retry_after: None })?;
@@ -264,7 +253,7 @@ impl Provider {
         let answer = discovered
             .client
             .exchange_refresh_token(&RefreshToken::new(token.expose().to_owned()))
-            .request_async(&self.http.endpoint(Endpoint::Token))
+            .request_async(&self.http.endpoint(Endpoint::Token).for_refresh())
             .await
             .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]))?;
         let (tokens, id_token) = answer.into_parts(sent)?;
@@ -279,34 +268,11 @@ impl Provider {
                 Ok(Refreshed { tokens, id_token: None })
             }
             Err(error) => {
-                if let Some(orphan) = &tokens.refresh_token
-                    && let Err(error) = self.revoke(orphan).await
-                {
-                    tracing::warn!(provider = %self.name, %error, "an unwanted refresh token is not revoked");
+                if let Some(orphan) = tokens.refresh_token {
+                    tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
                 }
                 Err(RefreshError::IdentityChanged(error))
             }
-        }
-    }
-
-    /// Revokes a refresh token (RFC 7009). Nothing to do if the provider has no endpoint for it; a token that the
-    /// provider does not know is as good as revoked.
-    ///
-    /// # Errors
-    /// [`OidcError`]; worth another try if [`OidcError::is_transient`].
-    pub async fn revoke(&self, token: &SecretText) -> Result<(), OidcError> {
-        let discovered = self.discovered()?;
-        let Some((client, url)) = &discovered.revocation else { return Ok(()) };
-        let request = client
-            .revoke_token(RefreshToken::new(token.expose().to_owned()).into())
-            .map_err(|_| OidcError::Argument("the revocation endpoint"))?;
-        match request.request_async(&self.http.endpoint(Endpoint::Revocation).to(url.clone())).await {
-            Ok(()) => Ok(()),
-            Err(error) => match Failure::read(error, &[token.expose(), self.client_secret()]) {
-                // Google names what RFC 7009 §2.2 calls success.
-                Failure::Refused(code) if matches!(code.as_str(), "invalid_token" | "invalid_grant") => Ok(()),
-                failure => Err(failure.into()),
-            },
         }
     }
 
@@ -357,7 +323,7 @@ impl Provider {
         &self.jwks
     }
 
-    fn client_secret(&self) -> &str {
+    pub(super) fn client_secret(&self) -> &str {
         match &self.settings.client_auth {
             ClientAuth::Basic(secret) | ClientAuth::Post(secret) => secret.expose(),
             ClientAuth::None => "",

@@ -21,7 +21,7 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], NoEntropy> {
 /// 256 fresh random bits as 43 characters of base64url.
 ///
 /// # Errors
-/// [`NoEntropy`], as [`bytes`].
+/// [`NoEntropy`], as [`bytes()`].
 pub fn token() -> Result<String, NoEntropy> {
     Ok(base64url(&bytes::<32>()?))
 }

@@ -21,10 +21,11 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
     {
         pass.route.upstream.metrics().failed(code.as_str());
     }
+    let reason = told(error);
     if code == Code::Internal {
-        tracing::error!(%error, "a request failed");
+        tracing::error!(reason, "a request failed");
     } else {
-        tracing::debug!(%error, code = code.as_str(), "a request failed");
+        tracing::debug!(reason, code = code.as_str(), "a request failed");
     }
     if session.response_written().is_none() {
         // Pingora closes the connection after an error; a client that is not told would send its next request there.
@@ -35,6 +36,16 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
         }
     }
     FailToProxy { error_code: status, can_reuse_downstream: false }
+}
+
+/// The error for our own log.
+pub(super) fn told(error: &Error) -> String {
+    if quotes_bytes(error) { error.etype().as_str().to_owned() } else { error.to_string() }
+}
+
+/// Whether the error's text holds what could not be parsed: header fields, cookies among them (behaviour D3).
+pub(super) fn quotes_bytes(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::InvalidHTTPHeader | ErrorType::H1Error)
 }
 
 fn code(error: &Error) -> Code {
@@ -75,7 +86,8 @@ mod tests {
     fn each_side_is_blamed_for_its_own_failures() {
         let code_of = |kind: ErrorType, upstream: bool| {
             let error = Error::new(kind);
-            code(&*if upstream { error.into_up() } else { error.into_down() })
+            let error = if upstream { error.into_up() } else { error.into_down() };
+            code(&error)
         };
         for (kind, of_upstream, of_client) in [
             (ErrorType::ReadTimedout, Code::UpstreamTimeout, Code::RequestTimeout),

@@ -126,6 +126,16 @@ impl ProxyHttp for Proxy {
         failure::answer(session, error, ctx).await
     }
 
+    /// Pingora's own lines would quote the query, and with it codes and states (behaviour D3).
+    fn request_summary(&self, session: &Session, _ctx: &Context) -> String {
+        let header = session.req_header();
+        format!("{} {}", header.method, header.uri.path())
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, error: &Error) -> bool {
+        failure::quotes_bytes(error)
+    }
+
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         response::finished(&self.gate, session, error, ctx);
     }

@@ -5,7 +5,7 @@ use http::header::SET_COOKIE;
 use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, Session};
 
-use super::Context;
+use super::{Context, failure};
 use crate::answer::ERROR_HEADER;
 use crate::gate::Gate;
 use crate::session::cookie::drop_ours;
@@ -39,7 +39,7 @@ pub(super) fn finished(gate: &Gate, session: &Session, error: Option<&Error>, ct
     let Some(status) = ctx.answered.or(written) else {
         // The client went away before there was anything to tell it.
         if let Some(error) = error {
-            tracing::debug!(%error, "a request ended without an answer");
+            tracing::debug!(reason = failure::told(error), "a request ended without an answer");
         }
         return;
     };

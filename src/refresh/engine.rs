@@ -154,7 +154,9 @@ impl Refresher {
             tracing::error!(provider = record.provider, "a session's provider is no longer in the settings");
             return Refreshed::Failed(Failure::NoRefreshToken);
         };
-        let Some(refresh_token) = &secrets.refresh_token else { return Refreshed::Failed(Failure::NoRefreshToken) };
+        let Some(refresh_token) = secrets.usable_refresh_token() else {
+            return Refreshed::Failed(Failure::NoRefreshToken);
+        };
 
         let timer = self.metrics.token_refresh_duration_seconds.with_label_values(&[provider.name()]).start_timer();
         let previous = Previous { subject: &record.subject, auth_time: auth_time(&secrets), nonce: None };
@@ -163,7 +165,7 @@ impl Refresher {
         self.count(provider, &answer);
         match answer {
             Ok(tokens) => self.keep(open, profile, provider, record, merge(&secrets, tokens, self.now())).await,
-            Err(error) => self.refused(open, profile, &record, error).await,
+            Err(error) => self.refused(open, profile, &record, secrets, error).await,
         }
     }
 
@@ -172,7 +174,7 @@ impl Refresher {
         &self,
         open: &Open,
         profile: &Profile,
-        provider: &Provider,
+        provider: &Arc<Provider>,
         mut record: Record,
         secrets: Secrets,
     ) -> Refreshed {
@@ -184,14 +186,14 @@ impl Refresher {
                 Ok((Swap::Stored, stored)) => {
                     return self.renewed(open, profile, &stored, &secrets);
                 }
-                Ok((Swap::Gone, _)) => return self.too_late(provider, &secrets).await,
+                Ok((Swap::Gone, _)) => return Self::too_late(provider, &secrets),
                 Ok((Swap::Conflict, _)) => match self.sessions.read(open.key()).await {
-                    Ok(None) => return self.too_late(provider, &secrets).await,
+                    Ok(None) => return Self::too_late(provider, &secrets),
                     Ok(Some((now, theirs))) if now.generation != generation => {
                         // Ours, if an earlier try was done though the store seemed to fail. Else another replica stored
                         // newer tokens: theirs count, ours are superfluous.
                         if theirs.access_token.expose() != secrets.access_token.expose() {
-                            self.revoke(provider, secrets.refresh_token.as_ref()).await;
+                            Self::revoke(provider, secrets.refresh_token.as_ref());
                         }
                         return self.renewed(open, profile, &now, &theirs);
                     }
@@ -207,6 +209,7 @@ impl Refresher {
                 tracing::error!(
                     "refreshed tokens could not be stored and are given up; the session may have to log in"
                 );
+                self.pause(open.key(), generation, PAUSE_IN_DOUBT, Failure::InDoubt);
                 return Refreshed::Failed(Failure::Store);
             }
             tokio::time::sleep(pause).await;
@@ -221,20 +224,26 @@ impl Refresher {
     }
 
     /// The session ended while its refresh was under way: logout wins.
-    async fn too_late(&self, provider: &Provider, secrets: &Secrets) -> Refreshed {
-        self.revoke(provider, secrets.refresh_token.as_ref()).await;
+    fn too_late(provider: &Arc<Provider>, secrets: &Secrets) -> Refreshed {
+        Self::revoke(provider, secrets.refresh_token.as_ref());
         Refreshed::Ended
     }
 
-    async fn revoke(&self, provider: &Provider, token: Option<&SecretText>) {
-        if let Some(token) = token
-            && let Err(error) = provider.revoke(token).await
-        {
-            tracing::warn!(%error, provider = %provider.name(), "a superfluous refresh token could not be revoked");
+    /// Nobody waits for a revocation.
+    fn revoke(provider: &Arc<Provider>, token: Option<&SecretText>) {
+        if let Some(token) = token {
+            tokio::spawn(provider.clone().revoke_patiently(token.clone()));
         }
     }
 
-    async fn refused(&self, open: &Open, profile: &Profile, record: &Record, error: RefreshError) -> Refreshed {
+    async fn refused(
+        &self,
+        open: &Open,
+        profile: &Profile,
+        record: &Record,
+        secrets: Secrets,
+        error: RefreshError,
+    ) -> Refreshed {
         let provider = record.provider.as_str();
         let (pause, failure) = match error {
             RefreshError::Rejected(_) | RefreshError::IdentityChanged(_) => {
@@ -251,12 +260,30 @@ impl Refresher {
             }
             RefreshError::InDoubt(ref why) => {
                 tracing::warn!(provider, why, "the outcome of a token refresh is unknown");
+                self.note_doubt(open, profile, record, secrets).await;
                 (PAUSE_IN_DOUBT, Failure::InDoubt)
             }
         };
-        let pause = Pause { generation: record.generation, until: self.now().plus(pause), failure };
-        self.pauses.insert(*open.key(), pause);
+        self.pause(open.key(), record.generation, pause, failure);
         Refreshed::Failed(failure)
+    }
+
+    fn pause(&self, key: &SessionKey, generation: u64, length: Duration, failure: Failure) {
+        self.pauses.insert(*key, Pause { generation, until: self.now().plus(length), failure });
+    }
+
+    /// Writes into the record that the refresh token is not to be shown again, by no replica and after no restart. If
+    /// the store fails, this process alone keeps it in mind for a while.
+    async fn note_doubt(&self, open: &Open, profile: &Profile, record: &Record, secrets: Secrets) {
+        let secrets = Secrets { refresh_in_doubt: true, ..secrets };
+        match self.sessions.write(open.key(), record, &secrets).await {
+            Ok((Swap::Stored, stored)) => {
+                self.sessions.remember(*open.id(), &stored, &secrets, profile);
+            }
+            // A logout, or newer tokens of another replica: there is nothing left to doubt.
+            Ok((Swap::Gone | Swap::Conflict, _)) => {}
+            Err(error) => tracing::warn!(%error, "a refresh token in doubt could not be marked in the store"),
+        }
     }
 
     /// The provider says the refresh token is worth nothing. If another replica used it meanwhile its result counts,
@@ -317,6 +344,7 @@ fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secrets {
         access_expires: tokens.access_expires,
         refresh_token,
         refresh_expires,
+        refresh_in_doubt: false,
         id_token,
         claims,
         csrf_token: old.csrf_token.clone(),

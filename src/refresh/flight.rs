@@ -3,11 +3,13 @@
 //! The work runs in a task of its own, so a caller that goes away cancels nothing (behaviour R3).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
 
 /// The work of one key, awaited by many.
 type Work<T> = Shared<BoxFuture<'static, Option<T>>>;
@@ -44,21 +46,24 @@ where
     where
         W: Future<Output = T> + Send + 'static,
     {
-        let flight = {
+        let (result, flight) = oneshot::channel();
+        let (flight, is_mine) = {
             let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            under_way
-                .entry(key)
-                .or_insert_with(|| {
-                    let landing = Landing { key, under_way: self.under_way.clone() };
-                    let work = work();
-                    let task = tokio::spawn(async move {
-                        let _landing = landing;
-                        work.await
-                    });
-                    task.map(Result::ok).boxed().shared()
-                })
-                .clone()
+            match under_way.entry(key) {
+                Entry::Occupied(other) => (other.get().clone(), false),
+                Entry::Vacant(place) => (place.insert(flight.map(Result::ok).boxed().shared()).clone(), true),
+            }
         };
+        if is_mine {
+            // Outside the lock: a runtime that is shutting down drops the task, and its landing with it, right here.
+            let landing = Landing { key, under_way: self.under_way.clone() };
+            let work = work();
+            tokio::spawn(async move {
+                let _landing = landing;
+                // Nobody may be waiting any more; the work was done all the same.
+                let _ = result.send(work.await);
+            });
+        }
         flight.await
     }
 }

@@ -69,6 +69,12 @@ impl Cookies {
         }
     }
 
+    /// Whether browsers hold the session cookie back on every navigation that another site began.
+    #[must_use]
+    pub fn are_strict(&self) -> bool {
+        self.same_site == CookieSameSite::Strict
+    }
+
     /// Whether a cookie name is one of ours.
     #[must_use]
     pub fn owns(&self, name: &[u8]) -> bool {
@@ -140,10 +146,12 @@ impl Cookies {
         self.write(&self.csrf, token, self.same_site, false, None)
     }
 
-    /// `Set-Cookie` for a login binding. Lax, because the provider's redirect back is a cross-site navigation.
+    /// `Set-Cookie` for a login binding. Lax, because the provider's redirect back is a cross-site navigation. It lasts
+    /// until the browser is closed, so that all tabs that wake up after a session share one binding (behaviour L13); it
+    /// says nothing but "the same browser as before".
     #[must_use]
-    pub fn set_login(&self, binding: &str, max_age: std::time::Duration) -> Option<HeaderValue> {
-        self.write(self.login, binding, CookieSameSite::Lax, true, Some(max_age))
+    pub fn set_login(&self, binding: &str) -> Option<HeaderValue> {
+        self.write(self.login, binding, CookieSameSite::Lax, true, None)
     }
 
     /// `Set-Cookie` fields that remove the session and CSRF cookies: same name, path and flags (behaviour S10).
@@ -306,10 +314,7 @@ mod tests {
             format!("__Host-session={}; HttpOnly; SameSite=Strict; Secure; Path=/", id.expose())
         );
         assert_eq!(text(cookies().set_csrf("t")), "XSRF-TOKEN=t; SameSite=Strict; Secure; Path=/");
-        assert!(
-            text(cookies().set_login("b", Duration::from_secs(600)))
-                .contains("SameSite=Lax; Secure; Path=/; Max-Age=600")
-        );
+        assert_eq!(text(cookies().set_login("b")), "__Host-login=b; HttpOnly; SameSite=Lax; Secure; Path=/");
         let cleared: Vec<_> = cookies().clear().into_iter().map(|v| text(Some(v))).collect();
         assert_eq!(cleared[0], "__Host-session=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0");
         assert_eq!(cleared[1], "XSRF-TOKEN=; SameSite=Strict; Secure; Path=/; Max-Age=0");

@@ -170,7 +170,7 @@ impl Sessions {
         }
         // One caller reads the store, all others of this id wait for its answer.
         let open = match self.cache.get_value_or_guard_async(id).await {
-            Ok(open) => Some(open),
+            Ok(open) => self.still_there(open),
             Err(guard) => Box::pin(self.load_into(guard, id, profile, stale)).await?,
         };
         Ok(open.and_then(|open| Self::of_site(open, now, profile)))
@@ -184,7 +184,7 @@ impl Sessions {
         stale: Option<Arc<Open>>,
     ) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
-        let found = self.store.load(&id.key()).await;
+        let found = self.load(&id.key()).await;
         let result = match &found {
             Ok(Some(_)) => "found",
             Ok(None) => "missing",
@@ -192,7 +192,7 @@ impl Sessions {
         };
         self.metrics.session_lookups_total.with_label_values(&["store", result]).inc();
         let Some(record) = found? else { return Ok(None) };
-        if *record.site != *profile.site {
+        if *record.site != *profile.site || profile.provider.as_deref() != Some(record.provider.as_str()) {
             return Ok(None);
         }
         let open = match stale {
@@ -202,7 +202,11 @@ impl Sessions {
             }
             _ => {
                 let Some(secrets) = self.unseal(&id.key(), &record) else { return Ok(None) };
-                Arc::new(Open::new(*id, &record, &secrets, profile, &self.cookies, now))
+                let open = Open::new(*id, &record, &secrets, profile, &self.cookies, now);
+                if let Some(stale) = stale {
+                    open.inherit(&stale);
+                }
+                Arc::new(open)
             }
         };
         // An error means that somebody else filled the place meanwhile.
@@ -227,16 +231,16 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError`]; then there is no session.
-    pub async fn begin(&self, new: NewSession, profile: &Profile) -> Result<Arc<Open>, SessionError> {
+    pub async fn begin(&self, new: &NewSession, profile: &Profile) -> Result<Arc<Open>, SessionError> {
         let now = self.clock.now();
         let id = SessionId::generate()?;
         let key = id.key();
         let mut record = Record {
             version: 1,
             site: profile.site.to_string(),
-            provider: new.provider,
-            subject: new.subject,
-            provider_session: new.provider_session,
+            provider: new.provider.clone(),
+            subject: new.subject.clone(),
+            provider_session: new.provider_session.clone(),
             created: now,
             last_seen: now,
             idle_end: now.plus(self.idle_timeout),
@@ -256,8 +260,19 @@ impl Sessions {
     /// # Errors
     /// [`SessionError`] if the store cannot say.
     pub async fn read(&self, key: &SessionKey) -> Result<Option<(Record, Secrets)>, SessionError> {
-        let Some(record) = self.store.load(key).await? else { return Ok(None) };
+        let Some(record) = self.load(key).await? else { return Ok(None) };
         Ok(self.unseal(key, &record).map(|secrets| (record, secrets)))
+    }
+
+    /// A record that cannot be read will not get better: it is no session, and its user may log in.
+    async fn load(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
+        match self.store.load(key).await {
+            Err(error @ StoreError::Damaged(_)) => {
+                tracing::warn!(%error, "a session record is ignored");
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// Puts new secrets into a session that still has the version it was read with.
@@ -281,7 +296,11 @@ impl Sessions {
 
     /// Puts a record that was found in the store into the local cache; `None` if the session has ended since.
     pub fn remember(&self, id: SessionId, record: &Record, secrets: &Secrets, profile: &Profile) -> Option<Arc<Open>> {
-        let open = Arc::new(Open::new(id, record, secrets, profile, &self.cookies, self.clock.now()));
+        let open = Open::new(id, record, secrets, profile, &self.cookies, self.clock.now());
+        if let Some(known) = self.cache.get(&id) {
+            open.inherit(&known);
+        }
+        let open = Arc::new(open);
         self.cache.insert(id, open.clone());
         self.still_there(open)
     }
@@ -301,11 +320,14 @@ impl Sessions {
     /// [`SessionError`] if the store cannot do it; then the session still lives.
     pub async fn end(&self, id: &SessionId) -> Result<Option<Secrets>, SessionError> {
         let key = id.key();
-        let ended = self.store.delete(&key).await?;
-        // In this order: whoever puts it into the cache after the removal sees the mark.
-        self.ended.insert(*id, ());
+        let ended = self.store.delete(&key).await;
+        if ended.is_ok() {
+            // Before the removal: whoever puts it into the cache afterwards sees the mark.
+            self.ended.insert(*id, ());
+        }
+        // A store that failed may have done it all the same: the next request asks it.
         self.cache.remove(id);
-        Ok(ended.and_then(|record| self.unseal(&key, &record)))
+        Ok(ended?.and_then(|record| self.unseal(&key, &record)))
     }
 
     /// The refresh token's end bounds the session (behaviour S9).
@@ -349,6 +371,7 @@ fn context<'a>(key: &'a SessionKey, record: &'a Record) -> Context<'a> {
         purpose: Purpose::Session,
         key: key.as_bytes(),
         provider: &record.provider,
+        owner: [record.site.as_bytes(), record.subject.as_bytes()],
         generation: record.generation,
     }
 }

@@ -29,7 +29,7 @@ impl SessionId {
         random::from_base64url(cookie_value).map(Self)
     }
 
-    /// The cookie value. Call it only to build `Set-Cookie`.
+    /// The cookie value. Call it only to build `Set-Cookie`, or to seal it.
     #[must_use]
     pub fn expose(&self) -> String {
         random::base64url(&self.0)
@@ -136,6 +136,9 @@ pub struct Secrets {
     pub refresh_token: Option<SecretText>,
     /// When it ends; `None` if the provider does not say.
     pub refresh_expires: Option<Timestamp>,
+    /// Whether the provider may have used it up without our hearing of it. It is not shown again then (behaviour R8),
+    /// only revoked at logout.
+    pub refresh_in_doubt: bool,
     /// The latest ID token; the hint at logout.
     pub id_token: Option<SecretText>,
     /// Claims of the user, from the verified ID token.
@@ -155,6 +158,8 @@ struct Plain {
     rt: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rte: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    doubt: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     idt: Option<String>,
     claims: serde_json::Map<String, serde_json::Value>,
@@ -171,6 +176,12 @@ impl Drop for Plain {
 }
 
 impl Secrets {
+    /// The refresh token, if it may be shown.
+    #[must_use]
+    pub fn usable_refresh_token(&self) -> Option<&SecretText> {
+        self.refresh_token.as_ref().filter(|_| !self.refresh_in_doubt)
+    }
+
     /// The bytes to seal.
     ///
     /// # Errors
@@ -183,6 +194,7 @@ impl Secrets {
             ate: self.access_expires,
             rt: self.refresh_token.as_ref().map(text),
             rte: self.refresh_expires,
+            doubt: self.refresh_in_doubt,
             idt: self.id_token.as_ref().map(text),
             claims: self.claims.clone(),
             csrf: text(&self.csrf_token),
@@ -203,6 +215,7 @@ impl Secrets {
             access_expires: plain.ate,
             refresh_token: plain.rt.as_mut().map(take),
             refresh_expires: plain.rte,
+            refresh_in_doubt: plain.doubt,
             id_token: plain.idt.as_mut().map(take),
             claims: std::mem::take(&mut plain.claims),
             csrf_token: take(&mut plain.csrf),
@@ -230,6 +243,7 @@ mod tests {
             access_expires: Some(Timestamp::from_secs(5)),
             refresh_token: None,
             refresh_expires: None,
+            refresh_in_doubt: true,
             id_token: Some(SecretText::new("idt".into())),
             claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
             csrf_token: SecretText::new("csrf".into()),
@@ -237,7 +251,7 @@ mod tests {
         let back = Secrets::from_plaintext(&secrets.to_plaintext().unwrap()).unwrap();
         assert_eq!(back.access_token.expose(), "at");
         assert_eq!(back.access_expires, secrets.access_expires);
-        assert!(back.refresh_token.is_none());
+        assert!(back.refresh_token.is_none() && back.refresh_in_doubt);
         assert_eq!(back.claims, secrets.claims);
     }
 }

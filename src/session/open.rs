@@ -23,6 +23,8 @@ use crate::primitives::secret::SecretText;
 pub struct Profile {
     /// Name of the site.
     pub site: Arc<str>,
+    /// Name of its provider; sessions of another one are none here (behaviour S11).
+    pub provider: Option<Arc<str>>,
     /// Claims that go into identity headers; [`Open::identity`] takes an index into this list.
     pub claims: Vec<ClaimPath>,
     /// Whether a route sends the ID token.
@@ -75,7 +77,7 @@ impl Open {
             absolute_end: record.absolute_end,
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
-            has_refresh_token: secrets.refresh_token.is_some(),
+            has_refresh_token: secrets.usable_refresh_token().is_some(),
             authorization: bearer(&secrets.access_token),
             id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
@@ -220,6 +222,12 @@ impl Open {
         self.last_seen.fetch_max(record.last_seen.as_millis(), Ordering::Relaxed);
         self.idle_end.fetch_max(record.idle_end.as_millis(), Ordering::Relaxed);
         self.checked.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Takes over the uses that `older` knows of and the store perhaps does not yet.
+    pub(super) fn inherit(&self, older: &Self) {
+        self.last_seen.fetch_max(older.last_seen.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.idle_end.fetch_max(older.idle_end.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Notes a use; `true` for the one caller in each `step` that should tell the store.

@@ -52,6 +52,8 @@ pub struct Context<'a> {
     pub key: &'a [u8; 32],
     /// The provider of the session or login.
     pub provider: &'a str,
+    /// Whose it is: site and subject of a session; the browser of a login.
+    pub owner: [&'a [u8]; 2],
     /// Counts the sealings of a session; 0 for a login.
     pub generation: u64,
 }
@@ -59,7 +61,9 @@ pub struct Context<'a> {
 impl Context<'_> {
     fn authenticated_data(&self, format: u8) -> Vec<u8> {
         let generation = self.generation.to_be_bytes();
-        let fields: [&[u8]; 5] = [&[format], &[self.purpose.code()], self.key, self.provider.as_bytes(), &generation];
+        let (purpose, provider) = ([self.purpose.code()], self.provider.as_bytes());
+        let [owner, part] = self.owner;
+        let fields: [&[u8]; 7] = [&[format], &purpose, self.key, provider, owner, part, &generation];
         let mut data = Vec::with_capacity(fields.iter().map(|field| 8 + field.len()).sum());
         for field in fields {
             data.extend_from_slice(&(field.len() as u64).to_be_bytes());
@@ -182,8 +186,13 @@ mod tests {
         KeyRing::new(&keys).unwrap()
     }
 
-    const HOME: Context<'static> =
-        Context { purpose: Purpose::Session, key: &[7; 32], provider: "keycloak", generation: 3 };
+    const HOME: Context<'static> = Context {
+        purpose: Purpose::Session,
+        key: &[7; 32],
+        provider: "keycloak",
+        owner: [b"app", b"alice"],
+        generation: 3,
+    };
 
     #[test]
     fn one_plaintext_never_seals_twice_alike() {
@@ -233,6 +242,9 @@ mod tests {
             Context { key: &[8; 32], ..HOME },
             Context { provider: "keycloa", ..HOME },
             Context { provider: "", ..HOME },
+            Context { owner: [b"other", b"alice"], ..HOME },
+            Context { owner: [b"app", b"bob"], ..HOME },
+            Context { owner: [b"appa", b"lice"], ..HOME },
             Context { generation: 4, ..HOME },
         ];
         for context in strangers {
@@ -277,7 +289,7 @@ mod tests {
         ) {
             let ring = ring(&["2026-11", "1999"]);
             let purpose = if login { Purpose::Login } else { Purpose::Session };
-            let context = Context { purpose, key: &key, provider: &provider, generation };
+            let context = Context { purpose, key: &key, provider: &provider, owner: [b"", b""], generation };
             let sealed = ring.seal(&context, &text).unwrap();
             let opened = ring.open(&context, &sealed).unwrap();
             prop_assert_eq!(opened.as_slice(), text.as_slice());
@@ -314,7 +326,7 @@ mod tests {
             two in (any::<[u8; 32]>(), ".{0,8}", any::<u64>()),
         ) {
             let data = |(key, provider, generation): &([u8; 32], String, u64)| {
-                Context { purpose: Purpose::Session, key, provider, generation: *generation }
+                Context { purpose: Purpose::Session, key, provider, owner: [b"", b""], generation: *generation }
                     .authenticated_data(FORMAT)
             };
             prop_assert_eq!(one == two, data(&one) == data(&two));

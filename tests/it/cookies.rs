@@ -28,7 +28,7 @@ async fn s2_s10_attributes_are_exact_when_set_and_when_cleared() {
     let callback = browser.authorize("/").await;
     let login = browser.received.first().expect("an answer").set_cookies();
     let binding = browser.cookie(LOGIN).expect("a binding");
-    assert_eq!(login, [format!("{LOGIN}={binding}; HttpOnly; SameSite=Lax; Secure; Path=/; Max-Age=600")]);
+    assert_eq!(login, [format!("{LOGIN}={binding}; HttpOnly; SameSite=Lax; Secure; Path=/")]);
 
     let page = browser.navigate(&callback).await;
     let (session, token) = (browser.cookie(SESSION).expect("a session"), browser.cookie(XSRF).expect("a token"));

@@ -68,7 +68,7 @@ async fn logins_lookups_refreshes_and_refusals_are_counted() {
         &world,
         &[
             (r#"unauthenticated_total{answer="401"}"#, 2.0),
-            (r#"unauthenticated_total{answer="redirect"}"#, 1.0),
+            (r#"unauthenticated_total{answer="redirect"}"#, 2.0),
             (r#"unauthenticated_total{answer="503"}"#, 2.0),
             (&refreshes("ok"), 1.0),
             (&refreshes("throttled"), 1.0),

@@ -196,12 +196,12 @@ async fn s9_a_use_that_renews_the_token_counts_as_a_use() {
     for _ in 0..20 {
         browsers.push(world.logged_in().await);
     }
-    world.clock.advance(secs(30 * 60 - 5));
+    world.clock.advance(secs(30 * 60 - 3));
     for browser in &mut browsers {
         let answer = browser.write(Method::POST, "/api/whoami", "").await;
         assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     }
-    world.clock.advance(secs(6));
+    world.clock.advance(secs(4));
     for browser in &mut browsers {
         assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
     }

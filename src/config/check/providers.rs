@@ -5,26 +5,12 @@ use std::collections::BTreeMap;
 use super::Names;
 use crate::config::decode::Reader;
 use crate::config::diagnostic::{Code, did_you_mean};
+use crate::config::rules;
 use crate::config::schema::{CLIENT_AUTH, PROVIDER};
 use crate::config::secrets::secret;
 use crate::config::settings::{ClientAuth, Provider};
 use crate::config::values;
 use crate::config::yaml::Node;
-
-/// Parameters of the authorization request that Cloakroom sets itself.
-const RESERVED: &[&str] = &[
-    "client_id",
-    "redirect_uri",
-    "response_type",
-    "response_mode",
-    "scope",
-    "state",
-    "nonce",
-    "code_challenge",
-    "code_challenge_method",
-    "request",
-    "request_uri",
-];
 
 pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provider> {
     let Some(fields) = reader.fields(node, &PROVIDER) else {
@@ -121,7 +107,7 @@ fn authorization_params(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap
     let mut params = BTreeMap::new();
     for entry in reader.free_map(node)? {
         let value = reader.scalar_text(&entry.value);
-        if RESERVED.contains(&entry.name.as_str()) {
+        if rules::RESERVED_PARAMETERS.contains(&entry.name.as_str()) {
             let help = if entry.name == "scope" { "use `scopes`" } else { "remove it" };
             let message = format!("Cloakroom sets `{}` itself", entry.name);
             reader.note_at(Code::ReservedParameter, entry.at, &entry.value.setting, message, help);
@@ -129,6 +115,10 @@ fn authorization_params(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap
             let help = did_you_mean(entry.name.trim(), ["audience", "prompt"]).unwrap_or_default();
             reader.note_at(Code::BadValue, entry.at, &entry.value.setting, "this is no parameter name", help);
         } else if let Some(value) = value {
+            if entry.name == "max_age" && rules::max_age(&value).is_none() {
+                let help = "write whole seconds, at most 4294967295";
+                reader.note(Code::BadValue, &entry.value, format!("`{value}` is no `max_age`"), help);
+            }
             params.insert(entry.name.clone(), value);
         }
     }

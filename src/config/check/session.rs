@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderName;
-use url::Url;
 
 use super::duplicate;
 use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::Code;
+use crate::config::rules;
 use crate::config::schema::{CACHE, COOKIE, CSRF, KEY, REFRESH, SESSION, STORE};
 use crate::config::secrets;
 use crate::config::settings::{
@@ -77,25 +77,15 @@ pub(super) fn store(reader: &mut Reader<'_>, node: &Node) -> Option<Store> {
 /// A whole URL is kept as a secret: it may carry a password.
 fn redis_url(reader: &mut Reader<'_>, node: &Node) -> Option<crate::primitives::secret::SecretText> {
     let secrets::Secret { text, plain } = secrets::quiet(reader, node)?;
-    let Ok(url) = Url::parse(text.expose()) else {
-        reader.note(Code::BadUrl, node, "this is no URL", "write for example `redis://redis:6379/0`");
-        return None;
+    let url = match rules::redis_url(text.expose()) {
+        Ok(url) => url,
+        Err(error) => {
+            let help = "write `redis://user:password@host:port/database`, or `rediss://…` for TLS; user, password, port and \
+                        database may be left out";
+            reader.note(Code::BadUrl, node, error.to_string(), help);
+            return None;
+        }
     };
-    if !matches!(url.scheme(), "redis" | "rediss") {
-        let help = "this version knows `redis://` and, with TLS, `rediss://`";
-        reader.note(Code::BadUrl, node, "this is no Redis URL", help);
-        return None;
-    }
-    let database = url.path().trim_start_matches('/');
-    if url.host_str().is_none_or(str::is_empty)
-        || url.port() == Some(0)
-        || !(database.is_empty() || database.parse::<u8>().is_ok())
-    {
-        let help =
-            "write `redis://user:password@host:port/database`; user, password, port and database may be left out";
-        reader.note(Code::BadUrl, node, "host, port or database number of this URL cannot be used", help);
-        return None;
-    }
     if plain && url.password().is_some() {
         let help = "write `url: { env: REDIS_URL }`, or `${REDIS_PASSWORD}` within the URL";
         reader.note(Code::PlainSecret, node, "this URL holds a password", help);

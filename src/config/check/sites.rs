@@ -45,6 +45,9 @@ fn site(
     let origins = fields.optional(reader, "origins", Vec::new(), |reader, node| {
         reader.list(node, |reader, item| origin(reader, item, hosts.as_deref()))
     });
+    if let (Some(node), Some(hosts), Some(origins)) = (fields.get("hosts"), &hosts, &origins) {
+        note_hosts_without_origin(reader, node, hosts, origins);
+    }
     let around = Around {
         // A provider that is named wrongly was meant to be there.
         provider: !matches!(provider, Some(None)),
@@ -144,14 +147,34 @@ fn aliases(reader: &mut Reader<'_>, node: &Node, auth_path: Option<&PathPrefix>)
 fn origin(reader: &mut Reader<'_>, node: &Node, hosts: Option<&[HostPattern]>) -> Option<Origin> {
     let origin = values::origin(reader, node)?;
     let host = origin.0.host_str().unwrap_or_default();
-    let served = |pattern: &HostPattern| match pattern {
-        HostPattern::Any => true,
-        HostPattern::Exact(exact) => exact == host,
-        HostPattern::Wildcard(domain) => host.split_once('.').is_some_and(|(_, rest)| rest == domain),
-    };
-    if hosts.is_some_and(|hosts| !hosts.iter().any(served)) {
+    if hosts.is_some_and(|hosts| !hosts.iter().any(|pattern| covers(pattern, host))) {
         let help = "logins end at the first origin: add its host to `hosts`, unless a proxy in front rewrites `Host`";
         reader.note(Code::OriginNotServed, node, format!("this site does not serve `{host}`"), help);
     }
     Some(origin)
+}
+
+fn covers(pattern: &HostPattern, host: &str) -> bool {
+    match pattern {
+        HostPattern::Any => true,
+        HostPattern::Exact(exact) => exact == host,
+        HostPattern::Wildcard(domain) => host.split_once('.').is_some_and(|(_, rest)| rest == domain),
+    }
+}
+
+/// A site of one host may well be known under another name outside; one of several hosts has forgotten one.
+fn note_hosts_without_origin(reader: &mut Reader<'_>, node: &Node, hosts: &[HostPattern], origins: &[Origin]) {
+    let (Kind::List(items), Some(first)) = (&node.kind, origins.first()) else { return };
+    // Otherwise one of them could not be read, and nodes and hosts do not fit each other.
+    if hosts.len() < 2 || items.len() != hosts.len() {
+        return;
+    }
+    let first = first.0.origin().ascii_serialization();
+    for (node, host) in items.iter().zip(hosts) {
+        if !origins.iter().any(|origin| origin.0.host_str().is_some_and(|name| covers(host, name))) {
+            let message = format!("no origin names `{}`", display(host));
+            let help = format!("a login there would come back to `{first}`: add this host's origin to `origins`");
+            reader.note(Code::HostWithoutOrigin, node, message, help);
+        }
+    }
 }

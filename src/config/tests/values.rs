@@ -143,7 +143,7 @@ fn issuers() {
             ("issuer: http://127.0.0.1:8081/realms/main", &[]),
             ("issuer: http://[::1]:8081", &[]),
             ("issuer: http://localhost:8081", &[]),
-            ("issuer: http://kc.localhost:8081", &[]),
+            ("issuer: http://kc.localhost:8081", &["E0206"]),
             ("issuer: http://id.example.com", &["E0206"]),
             ("issuer: http://localhost.example.com", &["E0206"]),
             ("issuer: https://id.example.com?a=b", &["E0206"]),
@@ -183,21 +183,13 @@ fn client_authentication_scopes_and_parameters() {
     );
     let loaded = with("scopes: [openid, profile]", "scopes: [api, openid, api]").unwrap();
     assert_eq!(loaded.settings.providers[0].scopes, ["openid", "api"]);
-    for reserved in [
-        "client_id",
-        "redirect_uri",
-        "response_type",
-        "response_mode",
-        "scope",
-        "state",
-        "nonce",
-        "code_challenge",
-        "code_challenge_method",
-        "request",
-        "request_uri",
-    ] {
+    for reserved in rules::RESERVED_PARAMETERS {
         let outcome = with("scopes: [openid, profile]", &format!("authorization_params: {{ {reserved}: x }}"));
         assert_eq!(codes(&outcome), ["E0208"], "{reserved}");
+    }
+    for absurd in ["soon", "18446744073709551615", "-1"] {
+        let outcome = with("scopes: [openid, profile]", &format!("authorization_params: {{ max_age: '{absurd}' }}"));
+        assert_eq!(codes(&outcome), ["E0201"], "{absurd}");
     }
     let loaded = with("scopes: [openid, profile]", "authorization_params: { max_age: 60, prompt: consent }").unwrap();
     assert_eq!(loaded.settings.providers[0].authorization_params["max_age"], "60");
@@ -233,6 +225,7 @@ fn hosts_and_origins() {
         ("https://APP.example.com:8443", &[]),
         ("https://other.example.com", &["W0011"]),
         ("http://app.example.com", &["W0012"]),
+        ("http://app.localhost", &["W0011"]),
         ("app.example.com", &["E0206"]),
         ("https://app.example.com/x", &["E0206"]),
         ("https://app.example.com?x", &["E0206"]),
@@ -240,6 +233,24 @@ fn hosts_and_origins() {
         ("ws://app.example.com", &["E0206"]),
     ] {
         assert_eq!(codes(&with("origins: []", &format!("origins: [{origin}]"))), expected, "{origin}");
+    }
+    for (hosts, origins, expected) in [
+        ("app.example.com, b.example.com", "", &[] as &[&str]),
+        ("app.example.com, b.example.com", "'https://app.example.com', 'https://b.example.com:8443'", &[]),
+        ("app.example.com, '*.example.com'", "'https://app.example.com'", &[]),
+        ("app.example.com, b.example.com", "'https://app.example.com'", &["W0013"]),
+        ("app.example.com, '[::1]', '*.example.org'", "'https://app.example.com'", &["W0013", "W0013"]),
+        ("'*'", "'https://app.example.com'", &[]),
+        ("app.example.com", "'https://other.example.com'", &["W0011"]),
+    ] {
+        let file = GOOD
+            .replace("hosts: [app.example.com]", &format!("hosts: [{hosts}]"))
+            .replace("origins: []", &format!("origins: [{origins}]"));
+        let found = load_text(&file);
+        assert_eq!(codes(&found), expected, "{hosts} {origins}");
+        for warning in found.unwrap().warnings.iter().filter(|warning| warning.code == Code::HostWithoutOrigin) {
+            assert!(warning.help.as_deref().unwrap().contains("come back to `https://app.example.com`"));
+        }
     }
 }
 

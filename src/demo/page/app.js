@@ -177,7 +177,7 @@ function showHeld() {
   const rows = cookies.map((name) => [name, name === "XSRF-TOKEN" ? "readable on purpose" : "readable"]);
   if (known.session) {
     rows.push(["session cookie", "there, but hidden from scripts"]);
-    rows.push(["login cookie", "hidden too, gone after ten minutes"]);
+    rows.push(["login cookie", "hidden too, marks this browser for its logins"]);
   }
   rows.push(["localStorage", `${localStorage.length} entries`], ["sessionStorage", `${sessionStorage.length} entries`]);
   rows.push(["tokens", "none"]);

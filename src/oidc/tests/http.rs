@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{Reply, client_with, ready, refresh, settings};
+use super::{Reply, client_with, log_in, ready, refresh, settings};
 use crate::oidc::Provider;
 use crate::oidc::http::{Client, Endpoint, Limits, Observer, Outcome};
 use crate::primitives::clock::Clock;
@@ -27,9 +27,9 @@ impl Observer for Seen {
 async fn every_request_is_observed() {
     let (fake, _, _) = ready().await;
     let seen = Arc::new(Seen::default());
-    let limits = Limits { total: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { refresh: Duration::from_millis(200), ..Limits::default() };
     let http = Client::with_limits(limits, seen.clone()).unwrap();
-    let provider = Provider::new(&settings(&fake.issuer()), http, Clock::system()).unwrap();
+    let provider = Arc::new(Provider::new(&settings(&fake.issuer()), http, Clock::system()).unwrap());
     provider.discover().await.unwrap();
     for reply in [Reply::Raw(429, &[], vec![]), Reply::Raw(400, &[], vec![]), Reply::Raw(502, &[], vec![]), Reply::Hang]
     {
@@ -51,6 +51,21 @@ async fn every_request_is_observed() {
         ("key set", "bad"),
     ];
     assert_eq!(*seen.0.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn r9_a_refresh_may_take_longer_than_other_calls() {
+    let (fake, _, _) = ready().await;
+    let limits = Limits { total: Duration::from_millis(300), refresh: Duration::from_secs(10), ..Limits::default() };
+    let http = Client::with_limits(limits, Arc::new(())).unwrap();
+    let provider = Arc::new(Provider::new(&settings(&fake.issuer()), http, Clock::system()).unwrap());
+    provider.discover().await.unwrap();
+    fake.set_token(Reply::Slow(
+        Duration::from_millis(600),
+        serde_json::json!({"access_token": "late", "token_type": "Bearer"}),
+    ));
+    assert_eq!(refresh(&provider).await.unwrap().tokens.access_token.expose(), "late");
+    assert!(log_in(&provider).await.unwrap_err().is_transient());
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ const REFRESH_TOKEN: &str = "refresh-token-canary";
 enum Reply {
     Json(u16, Value),
     Raw(u16, &'static [(&'static str, &'static str)], Vec<u8>),
+    /// As [`Reply::Json`], with status 200, after a while.
+    Slow(Duration, Value),
     /// Takes the request and never answers.
     Hang,
     /// Sends half an answer and drops the connection.
@@ -184,6 +186,13 @@ async fn handle(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
         *shared.last.lock().unwrap() = (headers, body);
     }
     let reply = reply.lock().unwrap().clone();
+    let reply = match reply {
+        Reply::Slow(pause, value) => {
+            tokio::time::sleep(pause).await;
+            Reply::Json(200, value)
+        }
+        other => other,
+    };
     match reply {
         Reply::Json(status, value) => Response::builder()
             .status(status)
@@ -197,7 +206,7 @@ async fn handle(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
             }
             response.body(body.into()).unwrap()
         }
-        Reply::Hang => std::future::pending().await,
+        Reply::Hang | Reply::Slow(..) => std::future::pending().await,
         Reply::Cut => {
             let half = futures::stream::iter([Ok(r#"{"access_token": "acc"#), Err("cut")]);
             let slowly = half.then(|part| async move {
@@ -223,17 +232,18 @@ fn settings(issuer: &str) -> settings::Provider {
 fn http_client() -> Client {
     // Another test may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let limits = Limits { connect: Duration::from_millis(300), total: Duration::from_secs(1), ..Limits::default() };
+    let (connect, second) = (Duration::from_millis(300), Duration::from_secs(1));
+    let limits = Limits { connect, total: second, refresh: second, ..Limits::default() };
     Client::with_limits(limits, Arc::new(())).unwrap()
 }
 
-fn client_with(settings: &settings::Provider) -> (Provider, Clock) {
+fn client_with(settings: &settings::Provider) -> (Arc<Provider>, Clock) {
     let clock = Clock::manual(Timestamp::from_secs(NOW));
-    (Provider::new(settings, http_client(), clock.clone()).unwrap(), clock)
+    (Arc::new(Provider::new(settings, http_client(), clock.clone()).unwrap()), clock)
 }
 
 /// A provider, and its client after discovery.
-async fn ready() -> (Fake, Provider, Clock) {
+async fn ready() -> (Fake, Arc<Provider>, Clock) {
     let fake = Fake::start().await;
     let (provider, clock) = client_with(&settings(&fake.issuer()));
     provider.discover().await.unwrap();
@@ -248,9 +258,19 @@ async fn log_in(provider: &Provider) -> Result<super::Login, OidcError> {
     sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE)).await
 }
 
-async fn refresh(provider: &Provider) -> Result<Refreshed, super::RefreshError> {
+async fn refresh(provider: &Arc<Provider>) -> Result<Refreshed, super::RefreshError> {
     let previous = Previous { subject: "alice", auth_time: Some(Timestamp::from_secs(NOW - 10)), nonce: Some(NONCE) };
     sendable(provider.refresh(&SecretText::new(REFRESH_TOKEN.to_owned()), previous)).await
+}
+
+/// Waits until something is so that another task brings about.
+async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap();
 }
 
 /// Callers run these in tasks of their own (behaviour R3).

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::id_token::Defect;
 use super::signer::Signer;
-use super::{CLIENT_SECRET, NOW, REFRESH_TOKEN, Reply, answer, client_with, ready, refresh, settings};
+use super::{CLIENT_SECRET, NOW, REFRESH_TOKEN, Reply, answer, client_with, ready, refresh, settings, until};
 use crate::config::settings::ClientAuth;
 use crate::oidc::{IdTokenError, Previous, RefreshError};
 use crate::primitives::clock::Timestamp;
@@ -26,7 +26,7 @@ async fn r5_new_tokens_come_and_a_missing_refresh_token_stays_missing() {
     assert_eq!(form["refresh_token"], REFRESH_TOKEN);
     assert_eq!(form.len(), 2, "{form:?}");
 
-    fake.set_token(Reply::Json(200, json!({"access_token": "at-3", "token_type": "bearer"})));
+    fake.set_token(Reply::Json(200, json!({"access_token": "at-3", "token_type": "bearer", "error": ""})));
     let refreshed = refresh(&provider).await.unwrap();
     assert!(refreshed.tokens.refresh_token.is_none() && refreshed.id_token.is_none());
     assert_eq!((refreshed.tokens.access_expires, refreshed.tokens.access_token.expose()), (None, "at-3"));
@@ -101,16 +101,24 @@ async fn r10_classes_by_answer() {
         ("503 for ever", Reply::Raw(503, &[("retry-after", "99999999")], Vec::new()), Class::Unavailable(Some(3600))),
         (
             "503 until",
-            Reply::Raw(503, &[("retry-after", "Fri, 31 Dec 2027 23:59:59 GMT")], Vec::new()),
-            Class::Unavailable(None),
+            Reply::Raw(
+                503,
+                &[("date", "Fri, 31 Dec 2027 23:59:00 GMT"), ("retry-after", "Fri, 31 Dec 2027 23:59:59 GMT")],
+                Vec::new(),
+            ),
+            Class::Unavailable(Some(59)),
         ),
+        ("503 some day", Reply::Raw(503, &[("retry-after", "tomorrow")], Vec::new()), Class::Unavailable(None)),
         ("502", Reply::Raw(502, &[HTML], page()), Class::InDoubt),
         ("504", Reply::Raw(504, &[HTML], page()), Class::InDoubt),
         ("520", Reply::Raw(520, &[HTML], page()), Class::InDoubt),
         ("204", Reply::Raw(204, &[], Vec::new()), Class::InDoubt),
         ("HTML", Reply::Raw(200, &[HTML], page()), Class::InDoubt),
         ("cut JSON", Reply::Raw(200, &[JSON], br#"{"access_token":"acc"#.to_vec()), Class::InDoubt),
-        ("no access token", Reply::Json(200, json!({"error": "oops"})), Class::InDoubt),
+        ("no access token", Reply::Json(200, json!({"token_type": "Bearer"})), Class::InDoubt),
+        ("200 says invalid_grant", oauth(200, "invalid_grant"), Class::Rejected),
+        ("200 says invalid_client", oauth(200, "invalid_client"), Class::Misconfigured),
+        ("200 says server_error", oauth(200, "server_error"), Class::Unavailable(None)),
         ("empty", Reply::Raw(200, &[JSON], Vec::new()), Class::InDoubt),
         ("2 MiB", Reply::Raw(200, &[JSON], vec![b' '; 2 << 20]), Class::InDoubt),
         ("cut connection", Reply::Cut, Class::InDoubt),
@@ -202,7 +210,9 @@ async fn r12_another_identity_ends_the_session_and_its_token_is_revoked() {
         let mut claims = fake.claims();
         change(&mut claims);
         fake.grant(&Signer::es256("key-1").sign(&claims));
+        let before = fake.hits().other.load(Ordering::SeqCst);
         assert_eq!(refresh(&provider).await.unwrap_err(), RefreshError::IdentityChanged(*expected), "{name}");
+        until(|| fake.hits().other.load(Ordering::SeqCst) > before).await;
         let (_, form) = fake.last_post();
         assert_eq!((form["token"].as_str(), form["token_type_hint"].as_str()), ("refresh-token-2", "refresh_token"));
     }
@@ -289,4 +299,32 @@ async fn o1_revocation() {
     let (without, _) = client_with(&settings(&fake.issuer()));
     without.discover().await.unwrap();
     without.revoke(&token).await.unwrap();
+}
+
+#[tokio::test]
+async fn o1_a_revocation_is_tried_again_while_the_provider_is_away() {
+    let (fake, provider, _) = ready().await;
+    let attempts = || fake.hits().other.load(Ordering::SeqCst);
+    let token = || SecretText::new(REFRESH_TOKEN.to_owned());
+    fake.set_revoke(Reply::Raw(503, &[], Vec::new()));
+    let revocation = tokio::spawn(provider.clone().revoke_patiently(token()));
+    until(|| attempts() == 1).await;
+    fake.set_revoke(Reply::Json(200, json!({})));
+    revocation.await.unwrap();
+    assert_eq!(attempts(), 2);
+
+    fake.set_revoke(Reply::Json(401, json!({"error": "invalid_client"})));
+    provider.revoke_patiently(token()).await;
+    assert_eq!(attempts(), 3, "what cannot become better is not tried again");
+}
+
+#[tokio::test]
+async fn r12_a_revocation_that_takes_long_keeps_nobody_waiting() {
+    let (fake, provider, _) = ready().await;
+    fake.set_revoke(Reply::Hang);
+    let mut claims = fake.claims();
+    claims["sub"] = "mallory".into();
+    fake.grant(&Signer::es256("key-1").sign(&claims));
+    let result = tokio::time::timeout(Duration::from_millis(900), refresh(&provider)).await;
+    assert_eq!(result.unwrap().unwrap_err(), RefreshError::IdentityChanged(IdTokenError::Subject));
 }

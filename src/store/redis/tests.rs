@@ -333,6 +333,7 @@ async fn k1_no_secret_can_be_read_in_redis() {
         access_expires: None,
         refresh_token: Some(canary("refresh")),
         refresh_expires: None,
+        refresh_in_doubt: false,
         id_token: Some(canary("id")),
         claims: serde_json::Map::from_iter([("email".to_owned(), "CANARY-claim".into())]),
         csrf_token: canary("csrf"),
@@ -344,7 +345,13 @@ async fn k1_no_secret_can_be_read_in_redis() {
 
     let id = SessionId::generate().unwrap();
     let key = id.key();
-    let context = Context { purpose: Purpose::Session, key: key.as_bytes(), provider: "keycloak", generation: 1 };
+    let context = Context {
+        purpose: Purpose::Session,
+        key: key.as_bytes(),
+        provider: "keycloak",
+        owner: [b"app", b"alice"],
+        generation: 1,
+    };
     let sealed = ring.seal(&context, &secrets.to_plaintext().unwrap()).unwrap();
     store.create(&key, &Record { sealed: sealed.clone(), ..record(clock.now()) }).await.unwrap();
     let login = LoginKey { browser: *key.as_bytes(), state: [2; 32] };

@@ -1,0 +1,60 @@
+//! Revocation of refresh tokens (RFC 7009; behaviour O1, R6).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openidconnect::RefreshToken;
+
+use super::answer::Failure;
+use super::http::Endpoint;
+use super::{OidcError, Provider};
+use crate::primitives::secret::SecretText;
+
+/// Pauses before the attempts to revoke a refresh token.
+const REVOCATION_PAUSES: [Duration; 4] =
+    [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
+
+impl Provider {
+    /// Revokes a refresh token (RFC 7009). Nothing to do if the provider has no endpoint for it; a token that the
+    /// provider does not know is as good as revoked.
+    ///
+    /// # Errors
+    /// [`OidcError`]; worth another try if [`OidcError::is_transient`].
+    pub async fn revoke(&self, token: &SecretText) -> Result<(), OidcError> {
+        let discovered = self.discovered()?;
+        let Some((client, url)) = &discovered.revocation else { return Ok(()) };
+        let request = client
+            .revoke_token(RefreshToken::new(token.expose().to_owned()).into())
+            .map_err(|_| OidcError::Argument("the revocation endpoint"))?;
+        match request.request_async(&self.http.endpoint(Endpoint::Revocation).to(url.clone())).await {
+            Ok(()) => Ok(()),
+            Err(error) => match Failure::read(error, &[token.expose(), self.client_secret()]) {
+                // Google names what RFC 7009 §2.2 calls success.
+                Failure::Refused(code) if matches!(code.as_str(), "invalid_token" | "invalid_grant") => Ok(()),
+                failure => Err(failure.into()),
+            },
+        }
+    }
+
+    /// [`Provider::revoke`] with a few attempts over half a minute, for a task of its own: nobody need wait for it. What
+    /// fails in the end is in the log.
+    pub async fn revoke_patiently(self: Arc<Self>, token: SecretText) {
+        let mut last = None;
+        for pause in REVOCATION_PAUSES {
+            tokio::time::sleep(pause).await;
+            match self.revoke(&token).await {
+                Ok(()) => return,
+                Err(error) => {
+                    let again = error.is_transient();
+                    last = Some(error);
+                    if !again {
+                        break;
+                    }
+                }
+            }
+        }
+        if let Some(error) = last {
+            tracing::warn!(provider = %self.name(), %error, "a refresh token could not be revoked");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Whose session it is: fixation, former sessions, sites beside each other (behaviour S7, S11, C1).
+
+use reqwest::{Method, StatusCode};
+
+use crate::harness::{LOGIN, SESSION, Wishes, World, XSRF};
+use crate::login_kit::{arrive, onward, tab};
+
+async fn ready() -> World {
+    let world = World::start().await;
+    world.proxy.knows_provider().await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_a_login_gives_a_new_id_and_ends_the_former_session() {
+    let world = ready().await;
+    let mut browser = world.logged_in().await;
+    let former = tab(&browser);
+    let cookies = |browser: &crate::harness::Browser| {
+        [SESSION, XSRF].map(|name| browser.cookie(name).expect("a cookie").to_owned())
+    };
+    // The session cookie comes along to the callback, or is held back as Strict cookies are.
+    for strict in [false, true] {
+        let [id, token] = cookies(&browser);
+        let mut before = tab(&browser);
+        assert_eq!(before.fetch("/api/whoami").await.status, StatusCode::OK);
+        let callback = browser.authorize("/auth/login").await;
+        assert_eq!(before.fetch("/api/whoami").await.status, StatusCode::OK, "until the login is done");
+        if strict {
+            arrive(&mut browser, Method::GET, &callback).await;
+        } else {
+            browser.navigate(&callback).await;
+        }
+        let [new_id, new_token] = cookies(&browser);
+        assert!(id != new_id && token != new_token);
+        assert_eq!(before.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED, "strict: {strict}");
+        assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    }
+    let mut former = former;
+    assert_eq!(former.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
+}
+
+/// A link on another site to our login: the Strict cookie is held back all the way, and still the session ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_a_login_that_another_site_began_ends_the_former_session_too() {
+    let world = ready().await;
+    let mut browser = world.logged_in().await;
+    let mut former = tab(&browser);
+    let page = arrive(&mut browser, Method::GET, "/auth/login?return_to=/page").await;
+    let callback = browser.authorize(&onward(&page)).await;
+    let page = arrive(&mut browser, Method::GET, &callback).await;
+    assert_eq!(onward(&page), "/page");
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!(former.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_a_planted_session_is_never_adopted() {
+    let world = ready().await;
+    let attacker = world.logged_in().await;
+    let live = attacker.cookie(SESSION).expect("a session").to_owned();
+    for planted in ["A".repeat(43), live, "x".into(), "A".repeat(4000)] {
+        let mut victim = world.browser();
+        victim.set_cookie(SESSION, &planted);
+        victim.log_in("/auth/login").await;
+        assert_ne!(victim.cookie(SESSION), Some(planted.as_str()));
+        assert_eq!(victim.fetch("/api/whoami").await.status, StatusCode::OK);
+
+        let mut holder = world.browser();
+        holder.set_cookie(SESSION, &planted);
+        assert_eq!(holder.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED, "{planted}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_a_failed_login_leaves_the_session_alone() {
+    let world = ready().await;
+    let mut browser = world.logged_in().await;
+    world.demo.provider.switches().set(|switch| switch.callback_error = Some("access_denied".into()));
+    let callback = browser.authorize("/auth/login").await;
+    let page = browser.navigate(&callback).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST);
+    assert!(page.set_cookies().is_empty(), "{page:?}");
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+}
+
+/// Two sites in one proxy, with one provider and one store.
+async fn two_sites() -> (World, String) {
+    let more = "  - hosts: [localhost]\n    provider: demo\n    routes:\n      - { path: /, upstream: demo, access: required }\n";
+    let world = World::with(Wishes { more: more.into(), ..Wishes::default() }).await;
+    world.proxy.knows_provider().await;
+    let other = format!("localhost:{}", world.proxy.address.port());
+    (world, other)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s11_a_session_of_one_site_is_none_on_another() {
+    let (world, other) = two_sites().await;
+    let mut browser = world.logged_in().await;
+    for path in ["/api/whoami", "/auth/userinfo"] {
+        assert_eq!(browser.fetch(path).await.status, StatusCode::OK);
+        let draft = browser.draft(Method::GET, path).header("host", &other);
+        let answer = browser.send(draft).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}: {answer:?}");
+        assert!(answer.set_cookies().is_empty());
+    }
+    let draft = browser.draft(Method::GET, "/auth/session").header("host", &other);
+    assert_eq!(browser.send(draft).await.json()["authenticated"], false);
+    // Nor can it be ended from there.
+    let token = browser.cookie(XSRF).expect("a token").to_owned();
+    let mut stray = tab(&browser);
+    let draft = stray.draft(Method::POST, "/auth/logout").header("host", &other);
+    stray.send(draft.header("origin", &format!("http://{other}")).header("x-xsrf-token", &token)).await;
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK, "alive after all that");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s11_a_login_of_one_site_does_not_end_on_another() {
+    let (world, other) = two_sites().await;
+    let mut browser = world.browser();
+    let callback = browser.authorize("/page").await;
+    assert!(browser.cookie(LOGIN).is_some());
+    let draft = browser.draft(Method::GET, &callback).header("host", &other).navigation();
+    let page = browser.send(draft).await;
+    assert_eq!(page.status, StatusCode::BAD_REQUEST, "{page:?}");
+    assert!(browser.cookie(SESSION).is_none());
+    assert_eq!(crate::login_kit::token_calls(&world), 0);
+
+    let draft = browser.draft(Method::GET, "/").header("host", &other).navigation();
+    let start = browser.send(draft).await;
+    let sent = crate::login_kit::query(start.location());
+    assert_eq!(sent["redirect_uri"], format!("http://{other}/auth/callback"), "each site comes back to itself");
+}

@@ -1,0 +1,51 @@
+//! `cloakroom run` as a process of its own, with everything it writes kept in a file.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// A running server; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    output: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Process {
+    /// Starts the program with these settings and environment.
+    pub(crate) fn start(yaml: &str, environment: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (settings, output) = (directory.path().join("settings.yaml"), directory.path().join("output"));
+        std::fs::write(&settings, yaml).expect("settings");
+        let file = File::create(&output).expect("a file for the output");
+        let child = Command::new(env!("CARGO_BIN_EXE_cloakroom"))
+            .args(["run", "-c"])
+            .arg(&settings)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("the same file"))
+            .stderr(file)
+            .spawn()
+            .expect("the program");
+        Self { child, output, _directory: directory }
+    }
+
+    /// All it has written so far.
+    pub(crate) fn output(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.output).expect("its output")).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback address that was free a moment ago.
+pub(crate) fn free_address() -> SocketAddr {
+    let socket = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket.local_addr().expect("its address")
+}
