@@ -122,13 +122,20 @@ async fn a_page_that_lost_its_csrf_cookie_gets_it_with_the_answer() {
 async fn other_methods_are_told_which_are_known() {
     let world = by_hand().await;
     let mut browser = world.logged_in().await;
-    let get = ["/auth/login", "/auth/callback", "/auth/logged-out", "/auth/userinfo", "/auth/session", "/userinfo"];
+    let known = [
+        ("/auth/login", "GET"),
+        ("/auth/callback", "GET"),
+        ("/auth/logged-out", "GET, HEAD"),
+        ("/auth/userinfo", "GET, HEAD"),
+        ("/auth/session", "GET, HEAD"),
+        ("/userinfo", "GET, HEAD"),
+    ];
     let methods = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-    for path in get {
+    for (path, allow) in known {
         for method in methods.clone() {
             let answer = browser.write(method.clone(), path, "").await;
             assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}: {answer:?}");
-            assert_eq!((answer.header("allow"), answer.code()), ("GET", "method_not_allowed"), "{method} {path}");
+            assert_eq!((answer.header("allow"), answer.code()), (allow, "method_not_allowed"), "{method} {path}");
         }
     }
     for method in methods.into_iter().filter(|method| method != Method::POST) {
