@@ -59,9 +59,11 @@ where
             let landing = Landing { key, under_way: self.under_way.clone() };
             let work = work();
             tokio::spawn(async move {
-                let _landing = landing;
+                let done = work.await;
+                // First, so that whoever asks after the others have their answer does not get it too: it may be old.
+                drop(landing);
                 // Nobody may be waiting any more; the work was done all the same.
-                let _ = result.send(work.await);
+                let _ = result.send(done);
             });
         }
         flight.await
@@ -102,6 +104,14 @@ mod tests {
         }
         assert_eq!(runs.load(Ordering::SeqCst), 1);
         assert!(flights.under_way.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_asks_after_the_end_starts_anew() {
+        let flights = Flights::<u8, usize>::new();
+        for n in 0..2_000 {
+            assert_eq!(flights.join(1, || async move { n }).await, Some(n));
+        }
     }
 
     #[tokio::test]

@@ -48,28 +48,6 @@ async fn r8_after_a_lost_answer_the_refresh_token_is_not_shown_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r8_an_answer_that_comes_too_late_is_in_doubt() {
-    let world = world(ticking()).await;
-    let mut browser = world.logged_in().await;
-    // More than the thirty seconds that a refresh has; the request itself goes on after two with the old token.
-    let gate = hold_tokens(&world, true);
-    world.clock.advance(NEARLY_OVER);
-    let refresh_token = newest(&world).refresh_token.expect("a refresh token");
-    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
-    tokio::time::sleep(secs(30)).await;
-    crate::harness::eventually("the provider is given up", || async {
-        world.metric("cloakroom_token_refreshes_total{mode=\"inline\",provider=\"demo\",result=\"timeout\"}").await
-            == 1.0
-    })
-    .await;
-    gate.open();
-    world.clock.advance(REST);
-    assert_eq!(browser.fetch("/api/whoami").await.code(), "session_expired");
-    assert_eq!(world.demo.provider.ledger().presentations(&refresh_token), 1);
-    assert_logs_in_again(&mut browser).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn r8_doubt_is_known_to_every_replica_and_outlives_a_restart() {
     let redis = RedisServer::start();
     let mut world = world(ticking_on(&redis)).await;

@@ -83,6 +83,27 @@ async fn r9_who_waits_too_long_goes_on_with_the_old_token_while_it_lives() {
     assert_shown_once(&world);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn r9_who_waits_too_long_with_a_dead_token_is_told_to_come_back() {
+    let world = world(ticking()).await;
+    let mut browser = world.logged_in().await;
+    world.clock.advance(OVER);
+    let gate = hold_tokens(&world, true);
+    let answers = tokio::join!(fetch_soon(&browser, "/api/whoami"), fetch_soon(&browser, "/api/whoami"));
+    for answer in [answers.0, answers.1] {
+        assert_not_now(&answer.expect("an answer"), "provider_unavailable");
+    }
+    assert_eq!(
+        (token_calls(&world), world.demo.upstream.recorder().count()),
+        (2, 0),
+        "the one call is still under way"
+    );
+    gate.open();
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!((relayed(&world), token_calls(&world)), (newest(&world).access_token, 2));
+    assert_shown_once(&world);
+}
+
 /// Sends some bytes of a request and resets the connection.
 async fn abort(browser: &Browser, bytes: usize, refresh_has_begun: Option<&Gate>) {
     let stream = TcpStream::connect(browser.home).await.expect("a connection");
