@@ -1,7 +1,7 @@
 //! Which log lines are written.
 
 use tracing::{Level, Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::Filter;
 
 /// Where Pingora tells of broken requests to the admin listener and quotes them.
@@ -10,7 +10,9 @@ const QUOTES_REQUESTS: &str = "pingora_core::apps::http_app";
 /// What `RUST_LOG` asks for, or else `usual`, without the lines that could hold a secret.
 pub(super) fn filter<S: Subscriber>(usual: &str) -> impl Filter<S> {
     let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    chosen.and(filter_fn(holds_no_secret))
+    // The hint keeps the chosen level known: without one, the many `debug` lines that Pingora begins in every request
+    // would each be built and then dropped.
+    chosen.and(filter_fn(holds_no_secret).with_max_level_hint(LevelFilter::TRACE))
 }
 
 /// At `debug` and `trace` the libraries below write whole header fields, cookies and tokens among them (behaviour D3).
@@ -20,4 +22,20 @@ fn holds_no_secret(metadata: &Metadata<'_>) -> bool {
     target == "cloakroom"
         || target.starts_with("cloakroom::")
         || (*metadata.level() <= Level::INFO && !target.starts_with(QUOTES_REQUESTS))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::{Layer as _, Registry, fmt};
+
+    use super::*;
+
+    #[test]
+    fn the_most_detailed_level_is_known_from_outside() {
+        let chosen = EnvFilter::new("info");
+        let filter = chosen.and(filter_fn(holds_no_secret).with_max_level_hint(LevelFilter::TRACE));
+        let subscriber = Registry::default().with(fmt::layer().with_filter(filter));
+        assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
+    }
 }
