@@ -34,9 +34,9 @@ e2e: ## Drive Chromium through the proxy and a real Keycloak
 	@scripts/e2e.sh
 
 bench: ## Measure the hot path, then the proxy against bare Pingora
-	@scripts/need.sh $(BUILD) wrk
-	$(CARGO) bench --locked
-	@scripts/bench.sh
+	@scripts/need.sh $(BUILD) wrk redis-server
+	$(CARGO) bench --locked --bench hot_path
+	$(CARGO) bench --locked --bench side_by_side
 
 loadtest: ## Run the k6 smoke scenario against `cloakroom demo`
 	@scripts/need.sh $(BUILD) python3-venv
