@@ -35,7 +35,7 @@ impl ProxyHttp for Bare {
 
 /// `bare LISTEN UPSTREAM`
 pub(crate) fn proxy(arguments: &[String]) {
-    let mut server = server(2);
+    let mut server = server(1);
     let mut service = http_proxy_service(&server.configuration, Bare { upstream: address(arguments, 3) });
     service.add_tcp(&address(arguments, 2).to_string());
     server.add_service(service);

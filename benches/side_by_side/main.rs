@@ -2,7 +2,9 @@
 //! cores. Absolute times on a shared machine mean nothing; the ratio does.
 //!
 //! `cargo bench --bench side_by_side` starts an upstream, a bare proxy and Cloakroom as processes of their own, lets
-//! wrk load each in turn for a few rounds, and reads from `/proc` what each process used.
+//! wrk load each in turn for a few rounds, and reads from `/proc` what each process used. Each proxy has one worker
+//! thread on the first core; load, upstream and Redis have the second: two hungry programs on one core would measure the
+//! scheduler.
 #![allow(missing_docs, clippy::print_stdout, clippy::print_stderr, clippy::expect_used, clippy::panic)]
 
 mod bare;
@@ -58,8 +60,8 @@ fn compare() {
 
 fn load(case: &Case) -> Cost {
     let before = cpu_ticks(case.process);
-    let mut wrk = Command::new("wrk");
-    wrk.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{SECONDS}s")]);
+    let mut wrk = Command::new("taskset");
+    wrk.args(["-c", "1", "wrk", "-t1", &format!("-c{CONNECTIONS}"), &format!("-d{SECONDS}s")]);
     if let Some(cookie) = &case.cookie {
         wrk.args(["-H", &format!("Cookie: {cookie}")]);
     }

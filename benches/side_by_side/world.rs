@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ use reqwest::Client;
 use reqwest::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const PROXY_CORE: &str = "0";
+const LOAD_CORE: &str = "1";
 
 /// One line of the table.
 pub(crate) struct Case {
@@ -57,10 +60,13 @@ impl World {
             listening(address);
             id
         };
-        start(Command::new(&itself).args(["upstream", &upstream.to_string()]), upstream);
+        start(on(LOAD_CORE, &itself).args(["upstream", &upstream.to_string()]), upstream);
         let port = redis.port().to_string();
-        start(Command::new("redis-server").args(["--port", &port, "--bind", "127.0.0.1", "--save", ""]), redis);
-        let id = start(Command::new(&itself).args(["bare", &bare.to_string(), &upstream.to_string()]), bare);
+        start(
+            on(LOAD_CORE, Path::new("redis-server")).args(["--port", &port, "--bind", "127.0.0.1", "--save", ""]),
+            redis,
+        );
+        let id = start(on(PROXY_CORE, &itself).args(["bare", &bare.to_string(), &upstream.to_string()]), bare);
         let mut cases =
             vec![Case { name: "bare Pingora", process: id, url: format!("http://{bare}/api/item"), cookie: None }];
 
@@ -73,7 +79,7 @@ impl World {
             let address = free();
             let file = files.path().join(format!("{}.yaml", address.port()));
             fs::write(&file, settings(address, upstream, demo.provider.issuer(), store, ttl)).expect("settings");
-            let mut command = Command::new(env!("CARGO_BIN_EXE_cloakroom"));
+            let mut command = on(PROXY_CORE, Path::new(env!("CARGO_BIN_EXE_cloakroom")));
             command.arg("run").arg("-c").arg(&file).env("KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
             let process = start(command.env("SECRET", demo::CLIENT_SECRET).stderr(Stdio::null()), address);
             let cookie = log_in(address).await;
@@ -95,7 +101,7 @@ fn settings(address: SocketAddr, upstream: SocketAddr, issuer: &str, store: &str
     format!(
         r#"
 listeners: [{{ address: "{address}" }}]
-threads: 2
+threads: 1
 keys: [{{ id: bench, secret: {{ env: KEY }} }}]
 store: {store}
 session: {{ cache: {{ ttl: {ttl} }} }}
@@ -142,6 +148,13 @@ async fn try_log_in(client: &Client, proxy: SocketAddr) -> Option<String> {
 fn cookies(answer: &reqwest::Response) -> String {
     let all = answer.headers().get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
     all.filter_map(|line| line.split(';').next()).collect::<Vec<_>>().join("; ")
+}
+
+/// A command that runs on one core. `taskset` becomes the program, so the process id is the program's.
+fn on(core: &str, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", core]).arg(program);
+    command
 }
 
 fn free() -> SocketAddr {
