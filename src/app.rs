@@ -29,8 +29,9 @@ use crate::routing::discovery::system_lookup;
 use crate::routing::table::{Site, Table, TableError};
 use crate::routing::upstream::Upstreams;
 use crate::session::key_ring::{KeyRing, KeyRingError};
-use crate::session::manager::{Sessions, TouchWriter};
+use crate::session::manager::Sessions;
 use crate::session::open::Profile;
+use crate::session::touches::TouchWriter;
 use crate::store::SessionStore;
 use crate::store::memory::MemoryStore;
 use crate::store::metered::Metered;
@@ -114,7 +115,8 @@ impl App {
 
         let ring = KeyRing::new(&settings.keys)?;
         let store = store(&settings.store, clock, &metrics)?;
-        let (sessions, touches) = Sessions::new(&settings.session, store.clone(), ring, clock.clone(), metrics.clone());
+        let (sessions, touches) =
+            Sessions::new(&settings.session, &settings.refresh, store.clone(), ring, clock.clone(), metrics.clone());
         let sessions = Arc::new(sessions);
         let providers = providers(settings, clock, &metrics)?;
         let upstreams = Upstreams::new(&settings.upstreams, &system_lookup(), &metrics);
@@ -225,7 +227,6 @@ fn gate(
     let auth: HashMap<_, _> =
         table.sites().iter().map(|site| (site.name.clone(), Arc::new(site_auth(site, providers)))).collect();
     let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
-    let minimum = settings.refresh.minimum_lifetime;
     Ok(Gate {
         table,
         auth,
@@ -235,7 +236,12 @@ fn gate(
         same_site: settings.session.cookie.same_site,
         sessions: sessions.clone(),
         logins: Logins::new(sessions.clone(), metrics.clone()),
-        refresher: Refresher::new(sessions.clone(), providers.clone(), minimum, metrics.clone()),
+        refresher: Refresher::new(
+            sessions.clone(),
+            providers.clone(),
+            settings.refresh.minimum_lifetime,
+            metrics.clone(),
+        ),
         unknown: Arc::new(metrics.route("none", "none")),
         metrics: metrics.clone(),
     })
@@ -309,7 +315,7 @@ impl Housekeeping {
 
     async fn sample(&self) {
         loop {
-            self.metrics.session_cache_entries.set(i64::try_from(self.sessions.cached()).unwrap_or(i64::MAX));
+            self.metrics.session_cache_entries.set(i64::try_from(self.sessions.cached().0).unwrap_or(i64::MAX));
             tokio::time::sleep(SAMPLE_EVERY).await;
         }
     }
@@ -325,7 +331,8 @@ impl BackgroundService for Housekeeping {
             }
         };
         let maintain = join_all(self.providers.iter().map(|provider| provider.maintain()));
-        let work = async { tokio::join!(self.watch_start(), self.sample(), write_touches, maintain) };
+        let listen = self.sessions.listen(self.store.changes());
+        let work = async { tokio::join!(self.watch_start(), self.sample(), write_touches, listen, maintain) };
         tokio::select! {
             _ = work => {}
             _ = shutdown.wait_for(|down| *down) => {}

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use cloakroom::config::settings::{
-    Access, Aliases, Cache, Csrf, CsrfMode, Endpoint, HostPattern, OnMissing, Refresh, Route, SameSite, Session,
-    SessionCookie, Settings, Site, Store, Token, Upstream, UpstreamTimeouts,
+    Access, Aliases, Endpoint, HostPattern, OnMissing, Refresh, Route, Session, Settings, Site, Store, Token, Upstream,
+    UpstreamTimeouts,
 };
 use cloakroom::primitives::path::{PathPrefix, canonical};
 use cloakroom::routing::discovery::system_lookup;
@@ -15,7 +15,7 @@ use cloakroom::routing::table::Table;
 use cloakroom::routing::upstream::Upstreams;
 use cloakroom::telemetry::metrics::Metrics;
 use criterion::Criterion;
-use http::header::{HOST, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderValue};
 use http::{HeaderMap, Uri};
 
 const SITES: usize = 10;
@@ -56,14 +56,8 @@ fn settings() -> Settings {
         admin: None,
         keys: Vec::new(),
         store: Store::Memory,
-        session: Session {
-            idle_timeout: second,
-            absolute_timeout: second,
-            cookie: SessionCookie { name: "session".into(), same_site: SameSite::Strict, secure: true },
-            csrf: Csrf { cookie: "csrf".into(), header: HeaderName::from_static("x-csrf"), mode: CsrfMode::Off },
-            cache: Cache { ttl: second, capacity: 1 },
-        },
-        refresh: Refresh { minimum_lifetime: second },
+        session: Session::default(),
+        refresh: Refresh::default(),
         providers: Vec::new(),
         upstreams: vec![Upstream {
             name: "api".into(),

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloakroom::config::settings::{Cache, ClaimPath, Csrf, CsrfMode, SameSite, SealingKey, Session, SessionCookie};
+use cloakroom::config::settings::{Cache, ClaimPath, Refresh, SealingKey, Session};
 use cloakroom::primitives::clock::{Clock, Timestamp};
 use cloakroom::primitives::secret::{Key256, SecretText};
 use cloakroom::session::cookie::Ticket;
@@ -13,11 +13,12 @@ use cloakroom::session::manager::{NewSession, Sessions};
 use cloakroom::session::model::Secrets;
 use cloakroom::session::open::Profile;
 use cloakroom::session::seal::{Context, Purpose};
+use cloakroom::session::ticket::TicketSeed;
 use cloakroom::store::memory::MemoryStore;
 use cloakroom::telemetry::metrics::Metrics;
 use criterion::Criterion;
 use http::HeaderMap;
-use http::header::{COOKIE, HeaderName, HeaderValue};
+use http::header::{COOKIE, HeaderValue};
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     let key = SealingKey { id: "bench".into(), secret: Key256::new([7; 32]) };
@@ -26,15 +27,20 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     let clock = Clock::system();
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    let (sessions, _touches) = Sessions::new(&settings(), store, ring, clock, Arc::new(metrics));
-    let profile = Profile {
+    let (sessions, _touches) = Sessions::new(&settings(), &Refresh::default(), store, ring, clock, Arc::new(metrics));
+    let profile = Arc::new(Profile {
         site: "app".into(),
         provider: Some("demo".into()),
         claims: vec![ClaimPath(vec!["sub".into()])],
         id_token: false,
+    });
+    let Ok(tickets) = TicketSeed::generate() else { return };
+    let new = NewSession {
+        provider: "demo".into(),
+        subject: "alice".into(),
+        provider_session: None,
+        secrets: secrets(tickets),
     };
-    let new =
-        NewSession { provider: "demo".into(), subject: "alice".into(), provider_session: None, secrets: secrets() };
     let Ok(open) = runtime.block_on(sessions.begin(&new, &profile)) else { return };
     let line = format!("theme=dark; __Host-session={}; XSRF-TOKEN={}", open.id().expose(), open.csrf_token());
     let Ok(value) = HeaderValue::from_str(&line) else { return };
@@ -62,30 +68,21 @@ fn seal(criterion: &mut Criterion, ring: &KeyRing) {
     criterion.bench_function("open/2 KiB", |bencher| bencher.iter(|| ring.open(&context, black_box(&sealed))));
 }
 
-fn secrets() -> Secrets {
+fn secrets(tickets: TicketSeed) -> Secrets {
     Secrets {
         access_token: SecretText::new("a".repeat(1024)),
         access_issued: Timestamp::from_secs(0),
         access_expires: None,
         refresh_token: Some(SecretText::new("r".repeat(512))),
         refresh_expires: None,
-        refresh_in_doubt: false,
         id_token: Some(SecretText::new("i".repeat(512))),
         claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
         csrf_token: SecretText::new("c".repeat(43)),
+        tickets,
     }
 }
 
 fn settings() -> Session {
-    Session {
-        idle_timeout: Duration::from_secs(1800),
-        absolute_timeout: Duration::from_secs(43_200),
-        cookie: SessionCookie { name: "__Host-session".into(), same_site: SameSite::Strict, secure: true },
-        csrf: Csrf {
-            cookie: "XSRF-TOKEN".into(),
-            header: HeaderName::from_static("x-xsrf-token"),
-            mode: CsrfMode::Enforce,
-        },
-        cache: Cache { ttl: Duration::from_secs(3600), capacity: 1000 },
-    }
+    let default = Session::default();
+    Session { cache: Cache { ttl: Duration::from_secs(3600), ..default.cache }, ..default }
 }

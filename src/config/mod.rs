@@ -6,6 +6,7 @@
 
 mod check;
 mod decode;
+mod defaults;
 mod diagnostic;
 mod env;
 mod render;

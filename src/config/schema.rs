@@ -27,12 +27,12 @@ sections! {
     ADMIN "admin": "address" "token";
     KEY "keys[]": "id" "secret";
     STORE "store": "kind" "url" "prefix" "command_timeout";
-    SESSION "session": "idle_timeout" "absolute_timeout" "cookie" "csrf" "cache";
+    SESSION "session": "idle_timeout" "absolute_timeout" "rotate_every" "rotation_grace" "cookie" "csrf" "cache";
     COOKIE "session.cookie": "name" "same_site" "secure";
     CSRF "session.csrf": "cookie" "header" "mode";
-    CACHE "session.cache": "ttl" "capacity";
-    REFRESH "refresh": "minimum_lifetime";
-    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "authorization_params";
+    CACHE "session.cache": "ttl" "capacity" "memory";
+    REFRESH "refresh": "ahead" "minimum_lifetime" "active_within" "concurrency" "per_second";
+    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "authorization_params";
     CLIENT_AUTH "providers[].client_auth": "method" "secret";
     UPSTREAM "upstreams[]": "name" "endpoints" "timeouts";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";

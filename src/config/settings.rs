@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +107,12 @@ pub struct Session {
     pub idle_timeout: Duration,
     /// A session this old is over; default 12 h; at least `idle_timeout`.
     pub absolute_timeout: Duration,
+    /// How long after its last use a session that is over still tells who its user is; default 7 d, zero = not at all.
+    pub returning_timeout: Duration,
+    /// A ticket this old is exchanged for a new one; default 15 min, zero = never.
+    pub rotate_every: Duration,
+    /// How long the ticket before the present one still counts; default 60 s.
+    pub rotation_grace: Duration,
     /// The session cookie.
     pub cookie: SessionCookie,
     /// The CSRF token.
@@ -173,13 +179,24 @@ pub struct Cache {
     pub ttl: Duration,
     /// Most entries; default 100,000.
     pub capacity: usize,
+    /// Most memory for them, in bytes; default 256 MiB.
+    pub memory: u64,
 }
 
 /// When tokens are refreshed.
 #[derive(Clone, Copy, Debug)]
 pub struct Refresh {
+    /// How long before an access token's end the background refresher gets the next one; default 60 s, half the token's
+    /// life for one that lives shorter than twice that. Zero = only on demand.
+    pub ahead: Duration,
     /// No access token with less life left is sent upstream; default 10 s.
     pub minimum_lifetime: Duration,
+    /// Only sessions used within this time are refreshed in the background; default 15 min.
+    pub active_within: Duration,
+    /// Most refreshes under way at a time, for each provider; default 32.
+    pub concurrency: NonZeroUsize,
+    /// Most refreshes begun in a second, for each provider; default 100.
+    pub per_second: NonZeroU32,
 }
 
 /// An OpenID provider.
@@ -195,6 +212,9 @@ pub struct Provider {
     pub client_auth: ClientAuth,
     /// Scopes asked for; `openid` is always among them.
     pub scopes: Vec<String>,
+    /// How long the provider still answers to a refresh token that it has exchanged already; default 0: never, as with
+    /// strict rotation. A refresh whose owner died is tried again only within this time (behaviour R8).
+    pub refresh_token_grace: Duration,
     /// Extra parameters of the authorization request (Auth0 `audience`, Google `access_type`).
     pub authorization_params: BTreeMap<String, String>,
 }

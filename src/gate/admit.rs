@@ -224,7 +224,7 @@ impl Gate {
         if case.route.token == Token::None || self.refresher.is_fresh(&open) {
             return Ok(Some(open));
         }
-        match Box::pin(self.refresher.freshen(open, &case.auth.profile)).await {
+        match Box::pin(self.refresher.freshen(open)).await {
             Refreshed::Renewed(open) => Ok(Some(open)),
             Refreshed::Ended => Box::pin(self.without_session(case, Code::RefreshRejected)).await,
             Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {

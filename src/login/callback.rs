@@ -19,6 +19,7 @@ use crate::session::cookie::Ticket;
 use crate::session::manager::{NewSession, SessionError, new_csrf_token};
 use crate::session::model::Secrets;
 use crate::session::open::Open;
+use crate::session::ticket::TicketSeed;
 
 /// Pauses between attempts to store a new session.
 const BEGIN_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
@@ -132,10 +133,10 @@ impl Logins {
                 access_expires: tokens.access_expires,
                 refresh_token: tokens.refresh_token,
                 refresh_expires: tokens.refresh_expires,
-                refresh_in_doubt: false,
                 id_token: Some(id_token.text),
                 claims: id_token.claims,
                 csrf_token: new_csrf_token()?,
+                tickets: TicketSeed::generate()?,
             },
         };
         // The code is spent: a store that fails for a moment must not cost the login.
@@ -173,7 +174,7 @@ impl Logins {
         let result = async {
             let latest = record::succeed(&self.sessions, provider.name(), binding, open).await?;
             for id in [shown, record.former(), latest].into_iter().flatten() {
-                self.sessions.end(&id).await?;
+                self.sessions.end(&id.key()).await?;
             }
             Ok::<(), SessionError>(())
         };

@@ -57,7 +57,7 @@ impl Logins {
 
     async fn log_out(&self, visit: &Visit<'_>, open: &Arc<Open>) -> Answer {
         // The store gives the session's newest tokens with its end; if it fails, everything stays as it is.
-        let tokens = match self.sessions.end(open.id()).await {
+        let tokens = match self.sessions.end(open.key()).await {
             Ok(secrets) => secrets.map(|secrets| (secrets.refresh_token, secrets.id_token)),
             Err(error) => return store_failed(visit, &error),
         };

@@ -6,9 +6,9 @@ use zeroize::Zeroizing;
 
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::{SessionError, Sessions};
-use crate::session::model::SessionId;
 use crate::session::open::Open;
 use crate::session::seal::{Context, Purpose};
+use crate::session::ticket::SessionId;
 use crate::store::LoginKey;
 
 /// What must be known again when the browser comes back.

@@ -28,6 +28,7 @@ use crate::primitives::secret::SecretText;
 /// One provider. Made without I/O; [`Provider::maintain`] brings it to life.
 pub struct Provider {
     name: Arc<str>,
+    refresh_token_grace: std::time::Duration,
     issuer: IssuerUrl,
     client_id: ClientId,
     settings: settings::Provider,
@@ -95,6 +96,7 @@ impl Provider {
         let max_age = max_age.map(|text| rules::max_age(text).ok_or(SetupError::MaxAge)).transpose()?;
         Ok(Self {
             name: settings.name.clone(),
+            refresh_token_grace: settings.refresh_token_grace,
             issuer,
             client_id: ClientId::new(settings.client_id.clone()),
             settings: settings.clone(),
@@ -111,6 +113,12 @@ impl Provider {
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// How long it still answers to a refresh token that it has exchanged already; zero = it never does.
+    #[must_use]
+    pub fn refresh_token_grace(&self) -> std::time::Duration {
+        self.refresh_token_grace
     }
 
     /// The issuer, as configured.

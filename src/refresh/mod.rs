@@ -1,6 +1,8 @@
-//! Fresh access tokens: one refresh for all who wait, in a task of its own, stored before anyone uses it.
+//! Fresh access tokens: one refresh for all who wait, in this process and among replicas.
 
-mod engine;
+mod attempt;
+pub mod engine;
 mod flight;
+mod lease;
 
 pub use engine::{Failure, Refreshed, Refresher};

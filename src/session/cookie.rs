@@ -4,7 +4,7 @@ use cookie::{Cookie, SameSite as CookieSameSite};
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue, SET_COOKIE};
 
-use super::model::SessionId;
+use super::ticket::SessionId;
 use crate::config::settings::{SameSite, Session, SessionCookie};
 
 /// Names and attributes of the three cookies that are ours.
@@ -225,26 +225,18 @@ fn values<'h>(headers: &'h HeaderMap, name: &'h [u8]) -> impl Iterator<Item = &'
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
-    use http::header::HeaderName;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::settings::{Cache, Csrf, CsrfMode};
+    use crate::session::ticket::TicketSeed;
 
     fn cookies() -> Cookies {
-        Cookies::new(&Session {
-            idle_timeout: Duration::from_secs(60),
-            absolute_timeout: Duration::from_secs(600),
-            cookie: SessionCookie { name: "__Host-session".into(), same_site: SameSite::Strict, secure: true },
-            csrf: Csrf {
-                cookie: "XSRF-TOKEN".into(),
-                header: HeaderName::from_static("x-xsrf-token"),
-                mode: CsrfMode::Enforce,
-            },
-            cache: Cache { ttl: Duration::from_secs(5), capacity: 10 },
-        })
+        Cookies::new(&Session::default())
+    }
+
+    fn ticket() -> SessionId {
+        TicketSeed::generate().unwrap().ticket(0)
     }
 
     fn headers(fields: &[&str]) -> HeaderMap {
@@ -261,7 +253,7 @@ mod tests {
 
     #[test]
     fn s5_ours_are_taken_out_and_the_rest_stays() {
-        let id = SessionId::generate().unwrap();
+        let id = ticket();
         let line = format!("a=1; __Host-session={}; b=\"x y\";XSRF-TOKEN=t; odd; __Host-login=z", id.expose());
         let sorted = cookies().sort(&headers(&[&line]));
         assert_eq!(sorted.ticket, Ticket::One(id));
@@ -270,7 +262,7 @@ mod tests {
 
     #[test]
     fn s4_split_fields_are_joined() {
-        let id = SessionId::generate().unwrap();
+        let id = ticket();
         let session = format!("__Host-session={}", id.expose());
         let sorted = cookies().sort(&headers(&["a=1", &session, "b=2"]));
         assert_eq!(sorted.ticket, Ticket::One(id));
@@ -287,7 +279,7 @@ mod tests {
 
     #[test]
     fn s3_two_tickets_are_none() {
-        let one = format!("__Host-session={}", SessionId::generate().unwrap().expose());
+        let one = format!("__Host-session={}", ticket().expose());
         assert_eq!(cookies().sort(&headers(&[&format!("{one}; {one}")])).ticket, Ticket::Doubled);
         assert_eq!(cookies().sort(&headers(&[&one, "__Host-session=x"])).ticket, Ticket::Doubled);
     }
@@ -302,7 +294,7 @@ mod tests {
 
     #[test]
     fn s2_attributes_are_exact() {
-        let id = SessionId::generate().unwrap();
+        let id = ticket();
         let text = |v: Option<HeaderValue>| v.unwrap().to_str().unwrap().to_owned();
         assert_eq!(
             text(cookies().set_session(&id)),
@@ -332,7 +324,7 @@ mod tests {
             names in proptest::collection::vec("[a-zA-Z_-]{1,12}", 0..6),
             place in 0_usize..6,
         ) {
-            let id = SessionId::generate().unwrap();
+            let id = ticket();
             let mut parts: Vec<String> = names.iter().map(|n| format!("{n}=v")).collect();
             parts.insert(place.min(parts.len()), format!("__Host-session={}", id.expose()));
             let sorted = cookies().sort(&headers(&[&parts.join("; ")]));

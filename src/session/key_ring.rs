@@ -53,6 +53,17 @@ impl KeyRing {
         Ok(Self { newest, older: ring.collect() })
     }
 
+    /// Id of the key that seals.
+    #[must_use]
+    pub fn newest_id(&self) -> &str {
+        &self.newest.id
+    }
+
+    /// Ids of all keys, the newest first.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.newest).chain(self.older.iter()).map(|key| &*key.id)
+    }
+
     /// The key that seals.
     pub(super) fn newest(&self) -> &RingKey {
         &self.newest

@@ -1,29 +1,28 @@
 //! The manager: the one way to a session. It ties store, sealing and local cache together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quick_cache::sync::{Cache, PlaceholderGuard};
-use tokio::sync::mpsc;
+use tokio::sync::broadcast;
 
+use super::cache::{LocalCache, Place};
 use super::cookie::Cookies;
 use super::key_ring::KeyRing;
-use super::model::{Record, Secrets, SessionId, SessionKey};
-use super::open::{Open, Profile};
+use super::model::Secrets;
+use super::open::{Open, Profile, Rotation};
+use super::plan::Plan;
 use super::seal::{Context, Purpose, SealError};
+use super::ticket::SessionId;
+use super::touches::{TouchWriter, Touches, touches};
+use super::watch::{Event, Watch, Watchers};
 use crate::config::settings;
 use crate::primitives::clock::{Clock, Timestamp};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::secret::SecretText;
-use crate::store::{SessionStore, StoreError, Swap, Touch};
+use crate::store::record::{Owner, Record, SessionKey};
+use crate::store::{Announce, Change, SessionStore, StoreError, Swap, Touch};
 use crate::telemetry::Metrics;
-
-/// Touches waiting for the store; beyond that the oldest uses are simply not told, and the next use tells again.
-const TOUCH_QUEUE: usize = 8_192;
-/// Ended sessions that are remembered; each only matters for the length of one store call.
-const ENDED: usize = 16_384;
-/// Most touches in one batch.
-const TOUCH_BATCH: usize = 512;
 
 /// A session could not be had, begun or changed.
 #[derive(Debug, thiserror::Error)]
@@ -71,34 +70,32 @@ pub struct Sessions {
     clock: Clock,
     idle_timeout: Duration,
     absolute_timeout: Duration,
+    rotation: Rotation,
+    plan: Plan,
     touch_step: Duration,
     cache_ttl: Duration,
-    cache: Cache<SessionId, Arc<Open>>,
-    /// Sessions that ended here lately: what was read before the end must not enter the cache after it.
-    ended: Cache<SessionId, ()>,
-    touches: mpsc::Sender<Touch>,
+    cache: LocalCache,
+    watchers: Watchers,
+    touches: Touches,
     cache_hits: prometheus::IntCounter,
     metrics: Arc<Metrics>,
 }
 
-/// The batch writer of "last seen"; run [`TouchWriter::run`] in the background.
-pub struct TouchWriter {
-    store: Arc<dyn SessionStore>,
-    queue: mpsc::Receiver<Touch>,
-}
+/// Sessions that were ended, with what they held as far as it can be opened.
+pub type EndedSession = (SessionKey, Record, Option<Secrets>);
 
 impl Sessions {
     /// Ties the parts together. No I/O.
     #[must_use]
     pub fn new(
         settings: &settings::Session,
+        refresh: &settings::Refresh,
         store: Arc<dyn SessionStore>,
         ring: KeyRing,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> (Self, TouchWriter) {
-        let (touches, queue) = mpsc::channel(TOUCH_QUEUE);
-        let writer = TouchWriter { store: store.clone(), queue };
+        let (touches, writer) = touches(store.clone());
         let sessions = Self {
             store,
             ring,
@@ -107,10 +104,12 @@ impl Sessions {
             clock,
             idle_timeout: settings.idle_timeout,
             absolute_timeout: settings.absolute_timeout,
+            rotation: Rotation { every: settings.rotate_every, grace: settings.rotation_grace },
+            plan: Plan::new(refresh.ahead),
             touch_step: (settings.idle_timeout / 60).min(Duration::from_secs(30)),
             cache_ttl: settings.cache.ttl,
-            cache: Cache::new(settings.cache.capacity),
-            ended: Cache::new(ENDED),
+            cache: LocalCache::new(&settings.cache),
+            watchers: Watchers::default(),
             touches,
             cache_hits: metrics.session_lookups_total.with_label_values(&["cache", "found"]),
             metrics,
@@ -148,43 +147,43 @@ impl Sessions {
         &self.ring
     }
 
-    /// Sessions in the local cache.
+    /// Sessions in the local cache, and about how many bytes they take.
     #[must_use]
-    pub fn cached(&self) -> usize {
-        self.cache.len()
+    pub fn cached(&self) -> (usize, u64) {
+        (self.cache.len(), self.cache.bytes())
     }
 
     /// The session that a ticket of this site opens, if it lives. Counts as no use; see [`Sessions::note_use`].
     ///
     /// # Errors
     /// [`SessionError`] if the store cannot say; that is not "no session".
-    pub async fn lookup(&self, id: &SessionId, profile: &Profile) -> Result<Option<Arc<Open>>, SessionError> {
+    pub async fn lookup(&self, id: &SessionId, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
         let mut stale = None;
-        if let Some(open) = self.cache.get(id) {
-            if open.is_current(now, self.cache_ttl) {
+        if let Some(open) = self.cache.get(id.handle()) {
+            if open.is_current(now, self.cache_ttl) && open.takes(id, now) {
                 self.cache_hits.inc();
                 return Ok(Self::of_site(open, now, profile));
             }
-            stale = self.cache.remove_if(id, |cached| Arc::ptr_eq(cached, &open)).map(|(_, open)| open);
+            // Out of date; or another replica has changed the ticket, and its announcement is still on the way.
+            stale = self.cache.take(&open);
         }
-        // One caller reads the store, all others of this id wait for its answer.
-        let open = match self.cache.get_value_or_guard_async(id).await {
-            Ok(open) => self.still_there(open),
-            Err(guard) => Box::pin(self.load_into(guard, id, profile, stale)).await?,
+        let open = match self.cache.place(id.handle()).await {
+            Ok(open) => self.cache.still_true(open),
+            Err(place) => Box::pin(self.load_into(place, &id.key(), profile, stale)).await?,
         };
-        Ok(open.and_then(|open| Self::of_site(open, now, profile)))
+        Ok(open.filter(|open| open.takes(id, now)).and_then(|open| Self::of_site(open, now, profile)))
     }
 
     async fn load_into(
         &self,
-        guard: Guard<'_>,
-        id: &SessionId,
-        profile: &Profile,
+        place: Place<'_>,
+        key: &SessionKey,
+        profile: &Arc<Profile>,
         stale: Option<Arc<Open>>,
     ) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
-        let found = self.load(&id.key()).await;
+        let found = self.load(key).await;
         let result = match &found {
             Ok(Some(_)) => "found",
             Ok(None) => "missing",
@@ -192,7 +191,7 @@ impl Sessions {
         };
         self.metrics.session_lookups_total.with_label_values(&["store", result]).inc();
         let Some(record) = found? else { return Ok(None) };
-        if *record.site != *profile.site || profile.provider.as_deref() != Some(record.provider.as_str()) {
+        if !belongs(&record, profile) {
             return Ok(None);
         }
         let open = match stale {
@@ -201,40 +200,95 @@ impl Sessions {
                 open
             }
             _ => {
-                let Some(secrets) = self.unseal(&id.key(), &record) else { return Ok(None) };
-                let open = Open::new(*id, &record, &secrets, profile, &self.cookies, now);
+                let Some(secrets) = self.unseal(key, &record) else { return Ok(None) };
+                let open = self.open(&record, &secrets, profile, now);
                 if let Some(stale) = stale {
                     open.inherit(&stale);
                 }
                 Arc::new(open)
             }
         };
-        // An error means that somebody else filled the place meanwhile.
-        let _ = guard.insert(open.clone());
-        Ok(self.still_there(open))
+        Ok(self.cache.fill(place, open))
+    }
+
+    /// The newest state of a session that a request holds already; `None` if it has ended.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn renew(&self, open: &Arc<Open>) -> Result<Option<Arc<Open>>, SessionError> {
+        Ok(match self.cache.find(open.key()).filter(|newer| newer.version() > open.version()) {
+            Some(newer) => self.cache.still_true(newer),
+            None => match self.read(open.key()).await? {
+                Some((record, secrets)) => self.remember(&record, &secrets, open.profile()),
+                None => None,
+            },
+        })
     }
 
     fn of_site(open: Arc<Open>, now: Timestamp, profile: &Profile) -> Option<Arc<Open>> {
         (!open.is_over(now) && open.site() == &profile.site).then_some(open)
     }
 
+    fn open(&self, record: &Record, secrets: &Secrets, profile: &Arc<Profile>, now: Timestamp) -> Open {
+        Open::new(record, secrets, profile, &self.cookies, self.rotation, now)
+    }
+
     /// Notes that a request used the session; tells the store now and then, never waits for it.
     pub fn note_use(&self, open: &Open) {
         let now = self.clock.now();
         if open.note_use(now, self.idle_timeout, self.touch_step) {
-            let touch = Touch { key: *open.key(), last_seen: now, idle_end: now.plus(self.idle_timeout) };
+            let idle_end = now.plus(self.idle_timeout);
+            let touch = Touch { key: *open.key(), last_seen: now, idle_end, returning_end: Timestamp::default() };
             let _ = self.touches.try_send(touch);
         }
+    }
+
+    /// The session with a new ticket, if the present one has served its time. The old one goes on for the grace, so that
+    /// parallel requests and other tabs survive (behaviour S8). A store that fails leaves everything as it is.
+    pub async fn rotate(&self, open: Arc<Open>) -> Arc<Open> {
+        if !open.claim_rotation() {
+            return open;
+        }
+        match self.rotated(&open).await {
+            Ok(Some(rotated)) => rotated,
+            Ok(None) => open,
+            Err(error) => {
+                tracing::debug!(%error, "a ticket could not be exchanged yet");
+                open.release_rotation();
+                open
+            }
+        }
+    }
+
+    async fn rotated(&self, open: &Open) -> Result<Option<Arc<Open>>, SessionError> {
+        let Some((record, secrets)) = self.read(open.key()).await? else { return Ok(None) };
+        let now = self.clock.now();
+        // Another replica may have been faster.
+        let record = if self.open(&record, &secrets, open.profile(), now).is_rotation_due(now) {
+            let amend = |record: &mut Record| {
+                record.rotation = record.rotation.saturating_add(1);
+                record.rotated = now;
+            };
+            match self.amend(open.key(), &record, Announce::Everyone, amend).await? {
+                (Swap::Stored, record) => record,
+                (Swap::Conflict | Swap::Gone, _) => {
+                    open.release_rotation();
+                    return Ok(None);
+                }
+            }
+        } else {
+            record
+        };
+        Ok(self.remember(&record, &secrets, open.profile()))
     }
 
     /// Begins a session under a new id.
     ///
     /// # Errors
     /// [`SessionError`]; then there is no session.
-    pub async fn begin(&self, new: &NewSession, profile: &Profile) -> Result<Arc<Open>, SessionError> {
+    pub async fn begin(&self, new: &NewSession, profile: &Arc<Profile>) -> Result<Arc<Open>, SessionError> {
         let now = self.clock.now();
-        let id = SessionId::generate()?;
-        let key = id.key();
+        let key = new.secrets.tickets.handle().key();
         let mut record = Record {
             version: 1,
             site: profile.site.to_string(),
@@ -245,14 +299,21 @@ impl Sessions {
             last_seen: now,
             idle_end: now.plus(self.idle_timeout),
             absolute_end: self.absolute_end(now, &new.secrets),
+            returning_end: Timestamp::default(),
+            rotation: 0,
+            rotated: now,
+            intent: None,
+            refresh_in_doubt: false,
+            retry_at: None,
+            due: self.plan.due(&new.secrets),
+            sealing_key: self.ring.newest_id().to_owned(),
             generation: 1,
             sealed: Vec::new(),
         };
         record.sealed = self.seal(&key, &record, &new.secrets)?;
         self.store.create(&key, &record).await?;
-        let open = Arc::new(Open::new(id, &record, &new.secrets, profile, &self.cookies, now));
-        self.cache.insert(id, open.clone());
-        Ok(open)
+        let open = Arc::new(self.open(&record, &new.secrets, profile, now));
+        Ok(self.cache.insert(open.clone()).unwrap_or(open))
     }
 
     /// The record and its secrets, straight from the store. `None` if the session ended.
@@ -275,7 +336,8 @@ impl Sessions {
         }
     }
 
-    /// Puts new secrets into a session that still has the version it was read with.
+    /// Puts new secrets into a session that still has the version it was read with. Whatever intent, doubt and delay stood
+    /// in the record is done with.
     ///
     /// # Errors
     /// [`SessionError`]; the caller holds the secrets and tries again (behaviour R4).
@@ -289,45 +351,134 @@ impl Sessions {
         record.version += 1;
         record.generation += 1;
         record.absolute_end = self.absolute_end(record.created, secrets);
+        record.intent = None;
+        record.refresh_in_doubt = false;
+        record.retry_at = None;
+        record.due = self.plan.due(secrets);
+        self.ring.newest_id().clone_into(&mut record.sealing_key);
         record.sealed = self.seal(key, &record, secrets)?;
-        let swap = self.store.replace(key, read.version, &record).await?;
+        let swap = self.store.replace(key, read.version, &record, Announce::Everyone).await?;
+        Ok((swap, record))
+    }
+
+    /// Changes what lies outside the sealed part, if the record still has the version it was read with.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot do it, or does not say whether it did.
+    pub async fn amend(
+        &self,
+        key: &SessionKey,
+        read: &Record,
+        announce: Announce,
+        change: impl FnOnce(&mut Record) + Send,
+    ) -> Result<(Swap, Record), SessionError> {
+        let mut record = read.clone();
+        change(&mut record);
+        record.version += 1;
+        let swap = self.store.replace(key, read.version, &record, announce).await?;
         Ok((swap, record))
     }
 
     /// Puts a record that was found in the store into the local cache; `None` if the session has ended since.
-    pub fn remember(&self, id: SessionId, record: &Record, secrets: &Secrets, profile: &Profile) -> Option<Arc<Open>> {
-        let open = Open::new(id, record, secrets, profile, &self.cookies, self.clock.now());
-        if let Some(known) = self.cache.get(&id) {
+    pub fn remember(&self, record: &Record, secrets: &Secrets, profile: &Arc<Profile>) -> Option<Arc<Open>> {
+        let now = self.clock.now();
+        let open = self.open(record, secrets, profile, now);
+        if let Some(known) = self.cache.find(open.key()) {
             open.inherit(&known);
         }
-        let open = Arc::new(open);
-        self.cache.insert(id, open.clone());
-        self.still_there(open)
+        self.cache.insert(Arc::new(open)).filter(|open| !open.is_over(now))
     }
 
-    /// Takes a session out of the cache again if it ended while it was put in.
-    fn still_there(&self, open: Arc<Open>) -> Option<Arc<Open>> {
-        if self.ended.contains_key(open.id()) {
-            self.cache.remove(open.id());
-            return None;
-        }
-        Some(open)
+    /// As [`Sessions::remember`], where this process knows the session already: a refresh in the background should not
+    /// fill the cache with sessions that other replicas serve.
+    pub fn remember_known(&self, key: &SessionKey, record: &Record, secrets: &Secrets) -> Option<Arc<Open>> {
+        let known = self.cache.find(key)?;
+        self.remember(record, secrets, known.profile())
     }
 
     /// Ends a session and returns its last secrets, if there was one and they can be opened.
     ///
     /// # Errors
     /// [`SessionError`] if the store cannot do it; then the session still lives.
-    pub async fn end(&self, id: &SessionId) -> Result<Option<Secrets>, SessionError> {
-        let key = id.key();
-        let ended = self.store.delete(&key).await;
-        if ended.is_ok() {
-            // Before the removal: whoever puts it into the cache afterwards sees the mark.
-            self.ended.insert(*id, ());
+    pub async fn end(&self, key: &SessionKey) -> Result<Option<Secrets>, SessionError> {
+        match self.store.delete(key).await {
+            Ok(ended) => {
+                self.note_end(key);
+                Ok(ended.and_then(|record| self.unseal(key, &record)))
+            }
+            Err(error) => {
+                // It may have been done all the same: the next request asks the store.
+                if let Some(open) = self.cache.find(key) {
+                    open.doubt();
+                }
+                Err(error.into())
+            }
         }
-        // A store that failed may have done it all the same: the next request asks it.
-        self.cache.remove(id);
-        Ok(ended?.and_then(|record| self.unseal(&key, &record)))
+    }
+
+    /// Ends all sessions of an owner.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot do it; then some may still live, and a second call ends them.
+    pub async fn end_of(&self, owner: &Owner<'_>) -> Result<Vec<EndedSession>, SessionError> {
+        let ended = self.store.delete_of(owner).await?;
+        Ok(ended
+            .into_iter()
+            .map(|(key, record)| {
+                self.note_end(&key);
+                let secrets = self.unseal(&key, &record);
+                (key, record, secrets)
+            })
+            .collect())
+    }
+
+    fn note_end(&self, key: &SessionKey) {
+        self.cache.ended(key);
+        self.watchers.tell(key, Event::Ended);
+    }
+
+    /// Hears of a change that some replica made. The caller reads them from [`SessionStore::changes`].
+    pub fn hear(&self, change: Change) {
+        match change {
+            Change::Replaced(key, version) => {
+                self.cache.replaced(&key, version);
+                self.watchers.tell(&key, Event::Changed);
+            }
+            Change::Ended(key) => self.note_end(&key),
+            Change::Missed => {
+                self.cache.clear();
+                self.watchers.tell_all(Event::Unsure);
+            }
+        }
+    }
+
+    /// Hears of all changes as long as the store tells any.
+    pub async fn listen(&self, mut changes: broadcast::Receiver<Change>) {
+        loop {
+            match changes.recv().await {
+                Ok(change) => self.hear(change),
+                Err(broadcast::error::RecvError::Lagged(_)) => self.hear(Change::Missed),
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Tells what happens to a session from now on.
+    #[must_use]
+    pub fn watch(&self, key: &SessionKey) -> Watch {
+        self.watchers.watch(*key)
+    }
+
+    /// How many living sessions each key has sealed; zero for keys of the ring that sealed none.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn count_by_key(&self) -> Result<BTreeMap<String, u64>, SessionError> {
+        let mut counts = self.store.census().await?;
+        for id in self.ring.ids() {
+            counts.entry(id.to_owned()).or_default();
+        }
+        Ok(counts)
     }
 
     /// The refresh token's end bounds the session (behaviour S9).
@@ -344,7 +495,8 @@ impl Sessions {
     fn unseal(&self, key: &SessionKey, record: &Record) -> Option<Secrets> {
         let opened = self.ring.open(&context(key, record), &record.sealed);
         match opened.map(|plain| Secrets::from_plaintext(&plain)) {
-            Ok(Ok(secrets)) => Some(secrets),
+            // The seal holds for this key, so the tickets are its own; a defect must not open another's session.
+            Ok(Ok(secrets)) => Some(secrets).filter(|secrets| secrets.tickets.handle().key() == *key),
             Ok(Err(_)) => {
                 tracing::warn!("a session record has an unknown inner format and is ignored");
                 None
@@ -357,14 +509,10 @@ impl Sessions {
     }
 }
 
-type Guard<'c> = PlaceholderGuard<
-    'c,
-    SessionId,
-    Arc<Open>,
-    quick_cache::UnitWeighter,
-    quick_cache::DefaultHashBuilder,
-    quick_cache::sync::DefaultLifecycle<SessionId, Arc<Open>>,
->;
+/// A session belongs to one site and provider (behaviour S11).
+fn belongs(record: &Record, profile: &Profile) -> bool {
+    *record.site == *profile.site && profile.provider.as_deref() == Some(record.provider.as_str())
+}
 
 fn context<'a>(key: &'a SessionKey, record: &'a Record) -> Context<'a> {
     Context {
@@ -373,19 +521,5 @@ fn context<'a>(key: &'a SessionKey, record: &'a Record) -> Context<'a> {
         provider: &record.provider,
         owner: [record.site.as_bytes(), record.subject.as_bytes()],
         generation: record.generation,
-    }
-}
-
-impl TouchWriter {
-    /// Writes touches in batches until every [`Sessions`] is gone. A store that is down costs the batch, nothing more:
-    /// the next use tells again.
-    pub async fn run(mut self) {
-        let mut batch = Vec::with_capacity(TOUCH_BATCH);
-        while self.queue.recv_many(&mut batch, TOUCH_BATCH).await > 0 {
-            if let Err(error) = self.store.touch(&batch).await {
-                tracing::warn!(%error, lost = batch.len(), "last-seen times could not be stored");
-            }
-            batch.clear();
-        }
     }
 }

@@ -1,9 +1,15 @@
 //! Sessions: what they are, how they are named, sealed, cached and looked up.
 
+mod cache;
+mod claims;
 pub mod cookie;
 pub mod csrf;
 pub mod key_ring;
 pub mod manager;
 pub mod model;
 pub mod open;
+pub mod plan;
 pub mod seal;
+pub mod ticket;
+pub mod touches;
+pub mod watch;

@@ -5,18 +5,23 @@
 //! and formats nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::header::HeaderValue;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use serde_json::Value;
 
+use super::claims::claim_header;
 use super::cookie::Cookies;
-use super::model::{Record, Secrets, SessionId, SessionKey};
+use super::model::Secrets;
+use super::plan::is_fresh;
+use super::ticket::SessionId;
 use crate::config::settings::ClaimPath;
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
+use crate::store::record::{Record, SessionKey};
+
+/// What an entry costs beside its own bytes: its places in the cache and in the index, and the allocator's share.
+const OVERHEAD: usize = 256;
 
 /// What a site wants prepared in each of its sessions.
 #[derive(Clone, Debug)]
@@ -34,10 +39,15 @@ pub struct Profile {
 /// An opened session.
 pub struct Open {
     id: SessionId,
+    /// The ticket before the present one, and until when it counts.
+    former: Option<(SessionId, Timestamp)>,
+    /// When the ticket is to be exchanged for a new one; `None` = never.
+    rotate_at: Option<Timestamp>,
+    rotating: AtomicBool,
     key: SessionKey,
     version: u64,
     generation: u64,
-    site: Arc<str>,
+    profile: Arc<Profile>,
     provider: String,
     absolute_end: Timestamp,
     access_issued: Timestamp,
@@ -51,29 +61,45 @@ pub struct Open {
     last_seen: AtomicU64,
     idle_end: AtomicU64,
     checked: AtomicU64,
+    ended: AtomicBool,
+    bytes: u64,
+}
+
+/// When tickets are exchanged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rotation {
+    /// Zero = never.
+    pub(super) every: Duration,
+    /// How long the ticket before the present one counts.
+    pub(super) grace: Duration,
 }
 
 impl Open {
     /// Prepares a session for its requests. `checked` is when the record was read.
     pub(super) fn new(
-        id: SessionId,
         record: &Record,
         secrets: &Secrets,
-        profile: &Profile,
+        profile: &Arc<Profile>,
         cookies: &Cookies,
+        rotation: Rotation,
         checked: Timestamp,
     ) -> Self {
-        Self {
+        let id = secrets.tickets.ticket(record.rotation);
+        let former = record.rotation.checked_sub(1).map(|before| secrets.tickets.ticket(before));
+        let mut open = Self {
             id,
+            former: former.map(|former| (former, record.rotated.plus(rotation.grace))),
+            rotate_at: (!rotation.every.is_zero()).then(|| record.rotated.plus(rotation.every)),
+            rotating: AtomicBool::new(false),
             key: id.key(),
             version: record.version,
             generation: record.generation,
-            site: profile.site.clone(),
+            profile: profile.clone(),
             provider: record.provider.clone(),
             absolute_end: record.absolute_end,
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
-            has_refresh_token: secrets.usable_refresh_token().is_some(),
+            has_refresh_token: secrets.refresh_token.is_some() && !record.refresh_in_doubt,
             authorization: bearer(&secrets.access_token),
             id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
@@ -82,13 +108,39 @@ impl Open {
             last_seen: AtomicU64::new(record.last_seen.as_millis()),
             idle_end: AtomicU64::new(record.idle_end.as_millis()),
             checked: AtomicU64::new(checked.as_millis()),
-        }
+            ended: AtomicBool::new(false),
+            bytes: 0,
+        };
+        open.bytes = open.measure();
+        open
     }
 
-    /// The ticket in the browser.
+    /// The present ticket.
     #[must_use]
     pub fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// Whether a ticket opens this session: the present one, or for a while the one before (behaviour S8).
+    #[must_use]
+    pub fn takes(&self, id: &SessionId, now: Timestamp) -> bool {
+        self.id.is(id) || self.former.as_ref().is_some_and(|(former, until)| now < *until && former.is(id))
+    }
+
+    /// Whether it is time for a new ticket.
+    #[must_use]
+    pub fn is_rotation_due(&self, now: Timestamp) -> bool {
+        self.rotate_at.is_some_and(|at| at <= now)
+    }
+
+    /// `true` for the one caller that is to rotate it.
+    pub(super) fn claim_rotation(&self) -> bool {
+        !self.rotating.swap(true, Ordering::Relaxed)
+    }
+
+    /// Lets somebody else try.
+    pub(super) fn release_rotation(&self) {
+        self.rotating.store(false, Ordering::Relaxed);
     }
 
     /// Its name in the store.
@@ -112,7 +164,13 @@ impl Open {
     /// The site it belongs to.
     #[must_use]
     pub fn site(&self) -> &Arc<str> {
-        &self.site
+        &self.profile.site
+    }
+
+    /// What its site wants prepared.
+    #[must_use]
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.profile
     }
 
     /// The provider that made it.
@@ -178,16 +236,27 @@ impl Open {
     /// Whether it is over.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
-        now >= self.absolute_end || now >= self.idle_end()
+        now >= self.absolute_end || now >= self.idle_end() || self.ended.load(Ordering::Relaxed)
     }
 
-    /// Whether the access token has at least `minimum` left. For tokens that live shorter than twice that, half their
-    /// life is the bound, or each request would refresh (behaviour R11).
+    /// About how much memory it takes, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn measure(&self) -> u64 {
+        let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);
+        let identity: usize = self.identity.iter().map(|value| size_of::<Option<HeaderValue>>() + header(value)).sum();
+        let texts = header(&self.authorization) + header(&self.id_authorization) + header(&self.csrf_cookie);
+        let rest = identity + self.provider.len() + self.csrf_token.expose().len();
+        u64::try_from(size_of::<Self>() + texts + rest + OVERHEAD).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the access token has at least `minimum` left; see [`is_fresh`].
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp, minimum: Duration) -> bool {
-        let Some(end) = self.access_expires else { return true };
-        let bound = minimum.min(end.since(self.access_issued) / 2);
-        end.since(now) > bound
+        is_fresh(self.access_issued, self.access_expires, now, minimum)
     }
 
     /// Whether the access token still lives at all.
@@ -199,6 +268,16 @@ impl Open {
     /// Whether the store was asked within `ttl`.
     pub(super) fn is_current(&self, now: Timestamp, ttl: Duration) -> bool {
         now.since(Timestamp::from_millis(self.checked.load(Ordering::Relaxed))) < ttl
+    }
+
+    /// The store is to be asked before the next use.
+    pub(super) fn doubt(&self) {
+        self.checked.store(0, Ordering::Relaxed);
+    }
+
+    /// It was ended: no use is valid any more, whoever holds this copy.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 
     /// Takes over what a re-read record says about times.
@@ -232,96 +311,4 @@ fn bearer(token: &SecretText) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-/// A claim as a header value: text as it is, lists joined with commas, non-ASCII percent-encoded as UTF-8. Inside a
-/// list's elements commas are encoded as well, or the group `user,admin` would be two. A value with a line break or NUL
-/// gives no header at all (behaviour H8).
-fn claim_header(claims: &serde_json::Map<String, Value>, path: &ClaimPath) -> Option<HeaderValue> {
-    let mut names = path.0.iter();
-    let mut value = claims.get(names.next()?)?;
-    for name in names {
-        value = value.as_object()?.get(name)?;
-    }
-    let text = match value {
-        Value::Null => return None,
-        Value::Array(items) => {
-            let mut elements = Vec::with_capacity(items.len());
-            flatten(items, &mut elements)?;
-            elements.join(",")
-        }
-        _ => utf8_percent_encode(&claim_text(value)?, ESCAPED).to_string(),
-    };
-    HeaderValue::from_str(&text).ok()
-}
-
-/// `%` itself is escaped, so that the upstream can decode without doubt.
-const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-const ESCAPED_IN_LIST: &AsciiSet = &ESCAPED.add(b',');
-
-/// Lists in lists count as one list; `null` is no element.
-fn flatten(items: &[Value], elements: &mut Vec<String>) -> Option<()> {
-    for item in items {
-        match item {
-            Value::Null => {}
-            Value::Array(inner) => flatten(inner, elements)?,
-            _ => elements.push(utf8_percent_encode(&claim_text(item)?, ESCAPED_IN_LIST).to_string()),
-        }
-    }
-    Some(())
-}
-
-/// One value as text; `None` if it holds what no header may.
-fn claim_text(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        _ => serde_json::to_string(value).ok()?,
-    };
-    (!text.bytes().any(|b| b < b' ' || b == 0x7f)).then_some(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn header(claims: Value, path: &str) -> Option<String> {
-        let path = ClaimPath(path.split('.').map(str::to_owned).collect());
-        claim_header(claims.as_object().unwrap(), &path).map(|v| v.to_str().unwrap().to_owned())
-    }
-
-    #[test]
-    fn claims_become_header_values() {
-        let claims = json!({"sub": "alice", "n": 5, "realm_access": {"roles": ["user", "admin"]}, "null": null});
-        assert_eq!(header(claims.clone(), "sub").as_deref(), Some("alice"));
-        assert_eq!(header(claims.clone(), "n").as_deref(), Some("5"));
-        assert_eq!(header(claims.clone(), "realm_access.roles").as_deref(), Some("user,admin"));
-        assert_eq!(header(claims.clone(), "realm_access.none"), None);
-        assert_eq!(header(claims.clone(), "sub.deeper"), None);
-        assert_eq!(header(claims, "null"), None);
-    }
-
-    #[test]
-    fn h8_an_element_of_a_list_stays_one() {
-        let claims = json!({
-            "groups": ["user,admin", "a%2Cb", null, ["deep", "er"], {"a": 1, "b": 2}, 7],
-            "name": "Adams, Alice",
-            "bad": ["user", "x\r\nX-Evil: 1"],
-            "empty": [],
-        });
-        let groups = "user%2Cadmin,a%252Cb,deep,er,{\"a\":1%2C\"b\":2},7";
-        assert_eq!(header(claims.clone(), "groups").as_deref(), Some(groups));
-        assert_eq!(header(claims.clone(), "name").as_deref(), Some("Adams, Alice"));
-        assert_eq!(header(claims.clone(), "bad"), None);
-        assert_eq!(header(claims, "empty").as_deref(), Some(""));
-    }
-
-    #[test]
-    fn h8_line_breaks_are_refused_and_non_ascii_is_encoded() {
-        assert_eq!(header(json!({"a": "x\r\nEvil: 1"}), "a"), None);
-        assert_eq!(header(json!({"a": "x\0"}), "a"), None);
-        assert_eq!(header(json!({"a": "Ærø"}), "a").as_deref(), Some("%C3%86r%C3%B8"));
-        assert_eq!(header(json!({"a": "100%"}), "a").as_deref(), Some("100%25"));
-    }
 }

@@ -1,13 +1,25 @@
 //! Sessions in this process: fast, alone, and gone at exit.
 
-use std::collections::{BTreeSet, HashMap};
+mod logins;
+mod marks;
+mod owners;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
-use super::{LOGINS_PER_BROWSER, LoginKey, SessionStore, StoreError, Swap, Touch};
+use self::logins::Logins;
+use self::marks::Marks;
+use self::owners::Owners;
+use self::sessions::Sessions;
+use super::record::{Owner, Record, SessionKey};
+use super::{Announce, CHANGES_WAITING, Change, Claim, LoginKey, MarkKey, SessionStore, StoreError, Swap, Touch};
 use crate::primitives::clock::{Clock, Timestamp};
-use crate::session::model::{Record, SessionKey};
 
 /// Keys are hashes, so any byte of one spreads them evenly.
 const SHARDS: usize = 64;
@@ -26,8 +38,18 @@ const MAX_LOGINS: usize = 65_536;
 pub struct MemoryStore {
     clock: Clock,
     shards: Box<[Mutex<Shard>]>,
+    owners: Owners,
+    changes: broadcast::Sender<Change>,
     sessions_per_shard: usize,
     logins_per_shard: usize,
+}
+
+/// One part of the store.
+#[derive(Default)]
+struct Shard {
+    sessions: Sessions,
+    logins: Logins,
+    marks: Marks,
 }
 
 impl MemoryStore {
@@ -44,6 +66,8 @@ impl MemoryStore {
         Self {
             clock,
             shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            owners: Owners::new(SHARDS),
+            changes: broadcast::Sender::new(CHANGES_WAITING),
             sessions_per_shard: sessions.div_ceil(SHARDS),
             logins_per_shard: logins.div_ceil(SHARDS),
         }
@@ -53,9 +77,35 @@ impl MemoryStore {
         let [first, ..] = key;
         let shard = self.shards.get(usize::from(*first) % SHARDS);
         let shard = shard.ok_or_else(|| StoreError::Unavailable("no such shard".to_owned()))?;
-        // Nothing panics while it holds the lock; were it to, each change is whole in itself.
-        Ok(shard.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(lock(shard))
     }
+
+    fn sweep(&self, shard: &mut Shard, now: Timestamp) {
+        for _ in 0..SWEEP {
+            let Some((key, record)) = shard.sessions.remove_first_ended(now) else { break };
+            self.owners.remove(&key, &record);
+        }
+        for _ in 0..SWEEP {
+            if !shard.logins.drop_first_ended(now) {
+                break;
+            }
+        }
+        for _ in 0..SWEEP {
+            if !shard.marks.drop_first_ended(now) {
+                break;
+            }
+        }
+    }
+
+    /// Nobody listening is no error.
+    fn announce(&self, change: Change) {
+        let _ = self.changes.send(change);
+    }
+}
+
+/// Nothing panics while it holds a lock; were it to, each change is whole in itself.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -66,248 +116,134 @@ impl SessionStore for MemoryStore {
 
     async fn create(&self, key: &SessionKey, record: &Record) -> Result<(), StoreError> {
         let mut shard = self.shard(key.as_bytes())?;
-        shard.sweep(self.clock.now());
-        if shard.sessions.len() >= self.sessions_per_shard && !shard.sessions.contains_key(key) {
+        self.sweep(&mut shard, self.clock.now());
+        if shard.sessions.len() >= self.sessions_per_shard && !shard.sessions.contains(key) {
             return Err(StoreError::Unavailable("the memory store is full".to_owned()));
         }
-        shard.put(*key, record.clone());
+        if let Some(old) = shard.sessions.put(*key, record.clone()) {
+            self.owners.remove(key, &old);
+        }
+        self.owners.add(key, record);
         Ok(())
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
-        Ok(self.shard(key.as_bytes())?.living(key, self.clock.now()).cloned())
+        Ok(self.shard(key.as_bytes())?.sessions.living(key, self.clock.now()).cloned())
     }
 
-    async fn replace(&self, key: &SessionKey, expected: u64, record: &Record) -> Result<Swap, StoreError> {
+    async fn replace(
+        &self,
+        key: &SessionKey,
+        expected: u64,
+        record: &Record,
+        announce: Announce,
+    ) -> Result<Swap, StoreError> {
         let mut shard = self.shard(key.as_bytes())?;
         let now = self.clock.now();
-        shard.sweep(now);
-        let Some(old) = shard.living(key, now) else { return Ok(Swap::Gone) };
+        self.sweep(&mut shard, now);
+        let Some(old) = shard.sessions.living(key, now) else { return Ok(Swap::Gone) };
         if old.version != expected {
             return Ok(Swap::Conflict);
         }
         let mut record = record.clone();
         record.last_seen = record.last_seen.max(old.last_seen);
         record.idle_end = record.idle_end.max(old.idle_end);
-        shard.put(*key, record);
+        record.returning_end = record.returning_end.max(old.returning_end);
+        let version = record.version;
+        shard.sessions.put(*key, record);
+        drop(shard);
+        if announce == Announce::Everyone {
+            self.announce(Change::Replaced(*key, version));
+        }
         Ok(Swap::Stored)
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
         let now = self.clock.now();
         for touch in touches {
-            self.shard(touch.key.as_bytes())?.touch(touch, now);
+            self.shard(touch.key.as_bytes())?.sessions.touch(touch, now);
         }
         Ok(())
     }
 
     async fn delete(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
         let mut shard = self.shard(key.as_bytes())?;
-        let ended = shard.living(key, self.clock.now()).cloned();
-        shard.remove(key);
-        Ok(ended)
+        let Some(record) = shard.sessions.remove(key) else { return Ok(None) };
+        self.owners.remove(key, &record);
+        drop(shard);
+        if record.end() <= self.clock.now() {
+            return Ok(None);
+        }
+        self.announce(Change::Ended(*key));
+        Ok(Some(record))
+    }
+
+    async fn find(&self, owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
+        let now = self.clock.now();
+        let mut found = Vec::new();
+        for key in self.owners.of(owner) {
+            let shard = self.shard(key.as_bytes())?;
+            // The index names owners by hash: the record has the last word.
+            let record = shard.sessions.living(&key, now).filter(|record| owner.owns(record));
+            found.extend(record.map(|record| (key, record.clone())));
+        }
+        Ok(found)
+    }
+
+    async fn claim_due(&self, claim: &Claim) -> Result<Vec<SessionKey>, StoreError> {
+        let now = self.clock.now();
+        let mut claimed = Vec::new();
+        for shard in &self.shards {
+            let room = claim.limit - claimed.len();
+            claimed.extend(lock(shard).sessions.claim_due(claim, room, now));
+        }
+        Ok(claimed)
+    }
+
+    async fn reschedule(&self, due: &[(SessionKey, Timestamp)]) -> Result<(), StoreError> {
+        for (key, due) in due {
+            self.shard(key.as_bytes())?.sessions.reschedule(key, Some(*due));
+        }
+        Ok(())
     }
 
     async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
         let mut shard = self.shard(&key.browser)?;
         let now = self.clock.now();
-        shard.sweep(now);
-        shard.remove_login(key);
-        while shard.login_ends.len() >= self.logins_per_shard && shard.drop_first_ending_login() {}
-        shard.make_room_for_login(key.browser, now);
-        let login = Login { state: key.state, sealed: sealed.to_vec(), expires };
-        shard.logins.entry(key.browser).or_default().push(login);
-        shard.login_ends.insert((expires, key.browser, key.state));
+        self.sweep(&mut shard, now);
+        shard.logins.put(key, sealed, expires, self.logins_per_shard, now);
         Ok(())
     }
 
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError> {
-        let login = self.shard(&key.browser)?.remove_login(key);
+        Ok(self.shard(&key.browser)?.logins.take(key, self.clock.now()))
+    }
+
+    async fn mark(&self, key: &MarkKey, at: Timestamp, expires: Timestamp) -> Result<bool, StoreError> {
+        let mut shard = self.shard(&key.0)?;
         let now = self.clock.now();
-        Ok(login.filter(|login| login.expires > now).map(|login| login.sealed))
+        self.sweep(&mut shard, now);
+        Ok(shard.marks.put(key, at, expires, now))
+    }
+
+    async fn marked(&self, key: &MarkKey) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.shard(&key.0)?.marks.get(key, self.clock.now()))
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    async fn census(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let now = self.clock.now();
+        let mut counts = BTreeMap::new();
+        for shard in &self.shards {
+            lock(shard).sessions.count_by_key(&mut counts, now);
+        }
+        Ok(counts)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
-    }
-}
-
-/// One part of the store. Each `…_ends` holds exactly the entries of the map beside it, by the time they end.
-#[derive(Default)]
-struct Shard {
-    sessions: HashMap<SessionKey, Record>,
-    session_ends: BTreeSet<(Timestamp, [u8; 32])>,
-    /// By browser, oldest first.
-    logins: HashMap<[u8; 32], Vec<Login>>,
-    /// When, which browser, which state.
-    login_ends: BTreeSet<(Timestamp, [u8; 32], [u8; 32])>,
-}
-
-struct Login {
-    state: [u8; 32],
-    sealed: Vec<u8>,
-    expires: Timestamp,
-}
-
-impl Shard {
-    fn living(&self, key: &SessionKey, now: Timestamp) -> Option<&Record> {
-        self.sessions.get(key).filter(|record| record.end() > now)
-    }
-
-    fn put(&mut self, key: SessionKey, record: Record) {
-        self.session_ends.insert((record.end(), *key.as_bytes()));
-        let end = record.end();
-        if let Some(old) = self.sessions.insert(key, record).filter(|old| old.end() != end) {
-            self.session_ends.remove(&(old.end(), *key.as_bytes()));
-        }
-    }
-
-    fn remove(&mut self, key: &SessionKey) {
-        if let Some(old) = self.sessions.remove(key) {
-            self.session_ends.remove(&(old.end(), *key.as_bytes()));
-        }
-    }
-
-    fn touch(&mut self, touch: &Touch, now: Timestamp) {
-        let Some(record) = self.sessions.get_mut(&touch.key).filter(|record| record.end() > now) else { return };
-        let old_end = record.end();
-        record.last_seen = record.last_seen.max(touch.last_seen);
-        record.idle_end = record.idle_end.max(touch.idle_end);
-        let end = record.end();
-        if end != old_end {
-            self.session_ends.remove(&(old_end, *touch.key.as_bytes()));
-            self.session_ends.insert((end, *touch.key.as_bytes()));
-        }
-    }
-
-    fn remove_login(&mut self, key: &LoginKey) -> Option<Login> {
-        let logins = self.logins.get_mut(&key.browser)?;
-        let at = logins.iter().position(|login| login.state == key.state)?;
-        let login = logins.remove(at);
-        if logins.is_empty() {
-            self.logins.remove(&key.browser);
-        }
-        self.login_ends.remove(&(login.expires, key.browser, key.state));
-        Some(login)
-    }
-
-    /// Drops the browser's expired logins and, if that is not enough, its oldest one.
-    fn make_room_for_login(&mut self, browser: [u8; 32], now: Timestamp) {
-        let Some(logins) = self.logins.get(&browser).filter(|logins| logins.len() >= LOGINS_PER_BROWSER) else {
-            return;
-        };
-        let expired: Vec<_> = logins.iter().filter(|login| login.expires <= now).map(|login| login.state).collect();
-        let oldest = logins.first().map(|login| login.state).filter(|_| expired.is_empty());
-        for state in expired.into_iter().chain(oldest) {
-            self.remove_login(&LoginKey { browser, state });
-        }
-    }
-
-    /// `false` if there is none.
-    fn drop_first_ending_login(&mut self) -> bool {
-        let Some(&(_, browser, state)) = self.login_ends.first() else { return false };
-        self.remove_login(&LoginKey { browser, state }).is_some()
-    }
-
-    /// Removes at most [`SWEEP`] expired sessions and as many expired logins.
-    fn sweep(&mut self, now: Timestamp) {
-        for _ in 0..SWEEP {
-            let Some((_, key)) = self.session_ends.first().filter(|(end, _)| *end <= now) else { break };
-            let key = SessionKey::from_bytes(*key);
-            self.remove(&key);
-        }
-        for _ in 0..SWEEP {
-            if self.login_ends.first().is_none_or(|(end, ..)| *end > now) || !self.drop_first_ending_login() {
-                break;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::store::conformance::{self, record};
-
-    const START: Timestamp = Timestamp::from_secs(1_000_000);
-
-    conformance::suite!(async {
-        let clock = Clock::manual(START);
-        let store = MemoryStore::new(clock.clone());
-        (store, clock, ())
-    });
-
-    /// Keys of one shard, so that its limits show.
-    fn key(n: u8) -> SessionKey {
-        let mut bytes = [0; 32];
-        bytes[31] = n;
-        SessionKey::from_bytes(bytes)
-    }
-
-    fn counts(store: &MemoryStore) -> [usize; 4] {
-        let shard = store.shard(&[0; 32]).unwrap();
-        let logins = shard.logins.values().map(Vec::len).sum();
-        [shard.sessions.len(), shard.session_ends.len(), logins, shard.login_ends.len()]
-    }
-
-    #[tokio::test]
-    async fn expired_sessions_are_swept_by_later_writes() {
-        let clock = Clock::manual(START);
-        let store = MemoryStore::new(clock.clone());
-        for n in 0..20 {
-            store.create(&key(n), &record(clock.now())).await.unwrap();
-            store.put_login(&LoginKey { browser: [0; 32], state: [n; 32] }, b"x", START).await.unwrap();
-        }
-        clock.advance(Duration::from_secs(24 * 3600));
-        assert_eq!(counts(&store)[..2], [20, 20], "reading the clock alone removes nothing");
-        for n in 100..103 {
-            store.create(&key(n), &record(clock.now())).await.unwrap();
-        }
-        assert_eq!(counts(&store), [3, 3, 0, 0]);
-    }
-
-    #[tokio::test]
-    async fn every_change_keeps_map_and_order_alike() {
-        let clock = Clock::manual(START);
-        let store = MemoryStore::new(clock.clone());
-        let first = record(clock.now());
-        store.create(&key(1), &first).await.unwrap();
-        store
-            .create(&key(1), &Record { idle_end: first.idle_end.plus(Duration::from_secs(1)), ..first.clone() })
-            .await
-            .unwrap();
-        assert_eq!(counts(&store)[..2], [1, 1]);
-        let idle_end = first.idle_end.plus(Duration::from_secs(9));
-        store.touch(&[Touch { key: key(1), last_seen: clock.now(), idle_end }]).await.unwrap();
-        assert_eq!(counts(&store)[..2], [1, 1]);
-        store.replace(&key(1), 1, &Record { version: 2, ..first }).await.unwrap();
-        assert_eq!(counts(&store)[..2], [1, 1]);
-        store.delete(&key(1)).await.unwrap();
-        assert_eq!(counts(&store)[..2], [0, 0]);
-    }
-
-    #[tokio::test]
-    async fn a_full_store_refuses_sessions_and_drops_logins() {
-        let store = MemoryStore::with_limits(Clock::manual(START), 2 * SHARDS, 2 * SHARDS);
-        let end = |n: u8| START.plus(Duration::from_secs(u64::from(n)));
-        for n in 1..=2 {
-            store.create(&key(n), &record(START)).await.unwrap();
-        }
-        assert!(matches!(store.create(&key(3), &record(START)).await, Err(StoreError::Unavailable(_))));
-        store.create(&key(2), &record(START)).await.expect("there already, so it takes no more room");
-
-        let login = |n: u8| {
-            let mut browser = [0; 32];
-            browser[31] = n;
-            LoginKey { browser, state: [n; 32] }
-        };
-        for n in 1..=3 {
-            store.put_login(&login(n), b"x", end(n)).await.unwrap();
-        }
-        assert_eq!(counts(&store), [2, 2, 2, 2]);
-        assert!(store.take_login(&login(1)).await.unwrap().is_none(), "the first to end makes room");
-        assert!(store.take_login(&login(3)).await.unwrap().is_some());
     }
 }

@@ -1,13 +1,15 @@
 //! A store that counts and times what the store below it does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
-use super::{LoginKey, SessionStore, StoreError, Swap, Touch};
+use super::record::{Owner, Record, SessionKey};
+use super::{Announce, Change, Claim, LoginKey, MarkKey, SessionStore, StoreError, Swap, Touch};
 use crate::primitives::clock::Timestamp;
-use crate::session::model::{Record, SessionKey};
 use crate::telemetry::Metrics;
 
 /// Wraps any store.
@@ -55,8 +57,14 @@ impl<S: SessionStore> SessionStore for Metered<S> {
         self.count("load", self.inner.load(key)).await
     }
 
-    async fn replace(&self, key: &SessionKey, expected: u64, record: &Record) -> Result<Swap, StoreError> {
-        self.count("replace", self.inner.replace(key, expected, record)).await
+    async fn replace(
+        &self,
+        key: &SessionKey,
+        expected: u64,
+        record: &Record,
+        announce: Announce,
+    ) -> Result<Swap, StoreError> {
+        self.count("replace", self.inner.replace(key, expected, record, announce)).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
@@ -67,12 +75,44 @@ impl<S: SessionStore> SessionStore for Metered<S> {
         self.count("delete", self.inner.delete(key)).await
     }
 
+    async fn find(&self, owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
+        self.count("find", self.inner.find(owner)).await
+    }
+
+    async fn delete_of(&self, owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
+        self.count("delete_of", self.inner.delete_of(owner)).await
+    }
+
+    async fn claim_due(&self, claim: &Claim) -> Result<Vec<SessionKey>, StoreError> {
+        self.count("claim_due", self.inner.claim_due(claim)).await
+    }
+
+    async fn reschedule(&self, due: &[(SessionKey, Timestamp)]) -> Result<(), StoreError> {
+        self.count("reschedule", self.inner.reschedule(due)).await
+    }
+
     async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
         self.count("put_login", self.inner.put_login(key, sealed, expires)).await
     }
 
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError> {
         self.count("take_login", self.inner.take_login(key)).await
+    }
+
+    async fn mark(&self, key: &MarkKey, at: Timestamp, expires: Timestamp) -> Result<bool, StoreError> {
+        self.count("mark", self.inner.mark(key, at, expires)).await
+    }
+
+    async fn marked(&self, key: &MarkKey) -> Result<Option<Timestamp>, StoreError> {
+        self.count("marked", self.inner.marked(key)).await
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Change> {
+        self.inner.changes()
+    }
+
+    async fn census(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.count("census", self.inner.census()).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -29,11 +29,11 @@ use fred::types::{InfoKind, Value};
 use self::fields::millis;
 use self::link::Link;
 use self::script::Scripts;
-use super::{LOGINS_PER_BROWSER, LoginKey, SessionStore, StoreError, Swap, Touch};
+use super::record::{Owner, Record, SessionKey};
+use super::{Announce, Change, Claim, LOGINS_PER_BROWSER, LoginKey, MarkKey, SessionStore, StoreError, Swap, Touch};
 use crate::config::settings;
 use crate::primitives::clock::{Clock, Timestamp};
 use crate::primitives::random::base64url;
-use crate::session::model::{Record, SessionKey};
 
 pub use self::address::AddressError;
 
@@ -98,7 +98,13 @@ impl SessionStore for RedisStore {
         Ok(record.filter(|record| record.end() > self.clock.now()))
     }
 
-    async fn replace(&self, key: &SessionKey, expected: u64, record: &Record) -> Result<Swap, StoreError> {
+    async fn replace(
+        &self,
+        key: &SessionKey,
+        expected: u64,
+        record: &Record,
+        _announce: Announce,
+    ) -> Result<Swap, StoreError> {
         let mut values = vec![self.now(), expected.to_string().into()];
         values.extend(fields::write(record)?);
         match self.scripts.replace.run::<i64>(&self.link, self.session(key), values).await? {
@@ -127,6 +133,34 @@ impl SessionStore for RedisStore {
             None
         });
         Ok(record.filter(|record| record.end() > self.clock.now()))
+    }
+
+    async fn find(&self, _owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
+        Err(StoreError::Unavailable("INTERIM".to_owned()))
+    }
+
+    async fn claim_due(&self, _claim: &Claim) -> Result<Vec<SessionKey>, StoreError> {
+        Err(StoreError::Unavailable("INTERIM".to_owned()))
+    }
+
+    async fn reschedule(&self, _due: &[(SessionKey, Timestamp)]) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable("INTERIM".to_owned()))
+    }
+
+    async fn mark(&self, _key: &MarkKey, _at: Timestamp, _expires: Timestamp) -> Result<bool, StoreError> {
+        Err(StoreError::Unavailable("INTERIM".to_owned()))
+    }
+
+    async fn marked(&self, _key: &MarkKey) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+
+    fn changes(&self) -> tokio::sync::broadcast::Receiver<Change> {
+        tokio::sync::broadcast::Sender::new(1).subscribe()
+    }
+
+    async fn census(&self) -> Result<std::collections::BTreeMap<String, u64>, StoreError> {
+        Err(StoreError::Unavailable("INTERIM".to_owned()))
     }
 
     async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {

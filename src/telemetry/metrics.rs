@@ -56,6 +56,8 @@ pub struct Metrics {
     pub token_refresh_duration_seconds: HistogramVec,
     /// Requests that wait for a refresh. Label: provider.
     pub token_refresh_waiters: IntGaugeVec,
+    /// Refresh tokens that may have been used up without our hearing of it. Labels: provider.
+    pub token_refresh_in_doubt_total: IntCounterVec,
     /// Failed CSRF checks. Labels: reason, mode (`enforce`, `report`).
     pub csrf_rejections_total: IntCounterVec,
     /// Requests to OpenID providers. Labels: provider, endpoint, result.
@@ -137,6 +139,11 @@ impl Metrics {
             token_refresh_waiters: make.gauge(
                 "token_refresh_waiters",
                 "Requests that wait for a token refresh.",
+                &["provider"],
+            )?,
+            token_refresh_in_doubt_total: make.counter(
+                "token_refresh_in_doubt_total",
+                "Refresh tokens that may have been used up without our hearing of it.",
                 &["provider"],
             )?,
             csrf_rejections_total: make.counter("csrf_rejections_total", "Failed CSRF checks.", &["reason", "mode"])?,

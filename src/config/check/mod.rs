@@ -5,6 +5,7 @@ mod providers;
 mod routes;
 mod session;
 mod sites;
+mod store;
 mod tls;
 mod upstreams;
 
@@ -42,7 +43,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     let trusted_proxies = fields.optional(reader, "trusted_proxies", Vec::new(), edge::trusted_proxies);
     let admin = fields.maybe(reader, "admin", |reader, node| edge::admin(reader, node, &sockets));
     let keys = fields.required(reader, "keys", "[{ id: \"1\", secret: { env: CLOAKROOM_KEY } }]", session::keys);
-    let store = fields.optional(reader, "store", super::settings::Store::Memory, session::store);
+    let store = fields.optional(reader, "store", super::settings::Store::Memory, store::store);
     let session = session::session(reader, fields.get("session"));
     let refresh = session::refresh(reader, fields.get("refresh"));
 

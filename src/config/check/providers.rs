@@ -1,6 +1,7 @@
 //! OpenID providers.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Names;
 use crate::config::decode::Reader;
@@ -11,6 +12,9 @@ use crate::config::secrets::secret;
 use crate::config::settings::{ClientAuth, Provider};
 use crate::config::values;
 use crate::config::yaml::Node;
+
+/// For providers that never exchange a refresh token for another.
+const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3600);
 
 pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provider> {
     let Some(fields) = reader.fields(node, &PROVIDER) else {
@@ -26,6 +30,9 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     let example = "{ method: client_secret_basic, secret: { env: CLIENT_SECRET } }";
     let client_auth = fields.required(reader, "client_auth", example, client_auth);
     let scopes = fields.optional(reader, "scopes", default_scopes(), scopes);
+    let refresh_token_grace = fields.optional(reader, "refresh_token_grace", Duration::ZERO, |r, n| {
+        values::duration(r, n, Duration::ZERO, LONGEST_GRACE)
+    });
     let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
     kind?;
     Some(Provider {
@@ -34,6 +41,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         client_id: client_id?,
         client_auth: client_auth?,
         scopes: scopes?,
+        refresh_token_grace: refresh_token_grace?,
         authorization_params: authorization_params?,
     })
 }

@@ -1,25 +1,23 @@
-//! Sessions: key ring, store, life, cookies, refresh.
+//! Sessions: key ring, life, cookies, refresh.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
-
-use http::header::HeaderName;
 
 use super::duplicate;
 use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::Code;
-use crate::config::rules;
-use crate::config::schema::{CACHE, COOKIE, CSRF, KEY, REFRESH, SESSION, STORE};
+use crate::config::schema::{CACHE, COOKIE, CSRF, KEY, REFRESH, SESSION};
 use crate::config::secrets;
-use crate::config::settings::{
-    Cache, Csrf, CsrfMode, RedisStore, Refresh, SameSite, SealingKey, Session, SessionCookie, Store,
-};
+use crate::config::settings::{Cache, Csrf, CsrfMode, Refresh, SameSite, SealingKey, Session, SessionCookie};
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, HOUR, MILLISECOND, SECOND};
 use crate::config::yaml::Node;
 
 const LONGEST_SESSION: Duration = Duration::from_secs(366 * 24 * 3600);
 const MOST_CACHED: u64 = 100_000_000;
+const MOST_MEMORY: u64 = 1 << 40;
+const MOST_REFRESHES: u32 = 100_000;
 
 /// At least one; ids unique.
 pub(super) fn keys(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<SealingKey>> {
@@ -39,64 +37,19 @@ pub(super) fn keys(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<SealingKe
     })
 }
 
-/// The session store.
-pub(super) fn store(reader: &mut Reader<'_>, node: &Node) -> Option<Store> {
-    let fields = reader.fields(node, &STORE)?;
-    let kind = fields.required(reader, "kind", "memory", |r, n| r.choice(n, &[("memory", false), ("redis", true)]));
-    if kind == Some(false) {
-        for node in ["url", "prefix", "command_timeout"].iter().filter_map(|key| fields.get(key)) {
-            reader.note(
-                Code::Contradiction,
-                node,
-                "the memory store has no such setting",
-                "remove it, or write `kind: redis`",
-            );
-        }
-        return Some(Store::Memory);
-    }
-    let url = match kind {
-        Some(_) => fields.required(reader, "url", "\"redis://redis:6379\"", redis_url),
-        // The mistake in `kind` hides none in the URL.
-        None => fields.maybe(reader, "url", redis_url).flatten(),
-    };
-    let prefix = fields.optional(reader, "prefix", "cloakroom:".to_owned(), |reader, node| {
-        let prefix = reader.word(node)?;
-        if prefix.contains(['{', '}', '*', ' ']) {
-            let help = "use letters, digits, `:`, `.`, `_` and `-`";
-            reader.note(Code::BadValue, node, format!("`{prefix}` cannot begin a key"), help);
-            return None;
-        }
-        Some(prefix)
-    });
-    let command_timeout = fields.optional(reader, "command_timeout", Duration::from_millis(500), |r, n| {
-        values::duration(r, n, MILLISECOND, 60 * SECOND)
-    });
-    Some(Store::Redis(RedisStore { url: url?, prefix: prefix?, command_timeout: command_timeout? }))
-}
-
-/// A whole URL is kept as a secret: it may carry a password.
-fn redis_url(reader: &mut Reader<'_>, node: &Node) -> Option<crate::primitives::secret::SecretText> {
-    let secrets::Secret { text, plain } = secrets::quiet(reader, node)?;
-    let url = match rules::redis_url(text.expose()) {
-        Ok(url) => url,
-        Err(error) => {
-            let help = "write `redis://user:password@host:port/database`, or `rediss://…` for TLS; user, password, port and \
-                        database may be left out";
-            reader.note(Code::BadUrl, node, error.to_string(), help);
-            return None;
-        }
-    };
-    if plain && url.password().is_some() {
-        let help = "write `url: { env: REDIS_URL }`, or `${REDIS_PASSWORD}` within the URL";
-        reader.note(Code::PlainSecret, node, "this URL holds a password", help);
-    }
-    Some(text)
-}
-
 /// Life, cookies, CSRF, cache. Absent means all defaults.
 pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Session> {
-    let Some(node) = node else { return Some(default_session()) };
-    let Session { idle_timeout, absolute_timeout, cookie, csrf, cache } = default_session();
+    let Some(node) = node else { return Some(Session::default()) };
+    let Session {
+        idle_timeout,
+        absolute_timeout,
+        returning_timeout,
+        rotate_every,
+        rotation_grace,
+        cookie,
+        csrf,
+        cache,
+    } = Session::default();
     let fields = reader.fields(node, &SESSION)?;
     let timeout = |r: &mut Reader<'_>, n: &Node| values::duration(r, n, SECOND, LONGEST_SESSION);
     let idle_timeout = fields.optional(reader, "idle_timeout", idle_timeout, timeout);
@@ -114,6 +67,19 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
             "a session ends at the absolute timeout whatever it does: lower the one or raise the other",
         );
     }
+    let any = |r: &mut Reader<'_>, n: &Node| values::duration(r, n, Duration::ZERO, LONGEST_SESSION);
+    let rotate_every = fields.optional(reader, "rotate_every", rotate_every, any);
+    let rotation_grace = fields.optional(reader, "rotation_grace", rotation_grace, any);
+    if let (Some(every), Some(grace)) = (rotate_every, rotation_grace)
+        && !every.is_zero()
+        && grace >= every
+    {
+        let at = fields.get("rotation_grace").or(fields.get("rotate_every")).unwrap_or(node);
+        let (every, grace) = (humantime::format_duration(every), humantime::format_duration(grace));
+        let message = format!("`rotation_grace` ({grace}) is not shorter than `rotate_every` ({every})");
+        let help = "an old ticket would outlive the next rotation: lower the grace, 60s is plenty";
+        reader.note(Code::Contradiction, at, message, help);
+    }
     let cookie = fields.optional(reader, "cookie", cookie, session_cookie);
     let csrf = fields.optional(reader, "csrf", csrf, self::csrf);
     if let (Some(cookie), Some(csrf)) = (&cookie, &csrf) {
@@ -123,28 +89,17 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
     Some(Session {
         idle_timeout: idle_timeout?,
         absolute_timeout: absolute_timeout?,
+        returning_timeout,
+        rotate_every: rotate_every?,
+        rotation_grace: rotation_grace?,
         cookie: cookie?,
         csrf: csrf?,
         cache: cache?,
     })
 }
 
-fn default_session() -> Session {
-    Session {
-        idle_timeout: HOUR / 2,
-        absolute_timeout: DAY / 2,
-        cookie: SessionCookie { name: "__Host-session".to_owned(), same_site: SameSite::Strict, secure: true },
-        csrf: Csrf {
-            cookie: "XSRF-TOKEN".to_owned(),
-            header: HeaderName::from_static("x-xsrf-token"),
-            mode: CsrfMode::Enforce,
-        },
-        cache: Cache { ttl: 5 * SECOND, capacity: 100_000 },
-    }
-}
-
 fn session_cookie(reader: &mut Reader<'_>, node: &Node) -> Option<SessionCookie> {
-    let default = default_session().cookie;
+    let default = Session::default().cookie;
     let fields = reader.fields(node, &COOKIE)?;
     let name = fields.optional(reader, "name", default.name, cookie_name);
     let choices = [("strict", SameSite::Strict), ("lax", SameSite::Lax)];
@@ -198,7 +153,7 @@ fn cookie_name(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 }
 
 fn csrf(reader: &mut Reader<'_>, node: &Node) -> Option<Csrf> {
-    let default = default_session().csrf;
+    let default = Session::default().csrf;
     let fields = reader.fields(node, &CSRF)?;
     let cookie = fields.optional(reader, "cookie", default.cookie, cookie_name);
     let header = fields.optional(reader, "header", default.header, values::header_name);
@@ -227,21 +182,51 @@ fn cookies_apart(reader: &mut Reader<'_>, node: &Node, fields: &Fields<'_>, cook
 }
 
 fn cache(reader: &mut Reader<'_>, node: &Node) -> Option<Cache> {
-    let default = default_session().cache;
+    let default = Session::default().cache;
     let fields = reader.fields(node, &CACHE)?;
     let ttl = fields.optional(reader, "ttl", default.ttl, |r, n| values::duration(r, n, MILLISECOND, HOUR));
     let capacity = fields.optional(reader, "capacity", default.capacity, |r, n| {
         r.integer(n, 1, MOST_CACHED).and_then(|capacity| usize::try_from(capacity).ok())
     });
-    Some(Cache { ttl: ttl?, capacity: capacity? })
+    let memory = fields.optional(reader, "memory", default.memory, |r, n| values::size(r, n, MOST_MEMORY));
+    Some(Cache { ttl: ttl?, capacity: capacity?, memory: memory? })
 }
 
 /// When tokens are refreshed.
 pub(super) fn refresh(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Refresh> {
-    let default = 10 * SECOND;
-    let Some(node) = node else { return Some(Refresh { minimum_lifetime: default }) };
+    let default = Refresh::default();
+    let Some(node) = node else { return Some(default) };
     let fields = reader.fields(node, &REFRESH)?;
-    let minimum_lifetime =
-        fields.optional(reader, "minimum_lifetime", default, |r, n| values::duration(r, n, Duration::ZERO, HOUR));
-    Some(Refresh { minimum_lifetime: minimum_lifetime? })
+    let up_to_a_day = |r: &mut Reader<'_>, n: &Node| values::duration(r, n, Duration::ZERO, DAY);
+    let ahead = fields.optional(reader, "ahead", default.ahead, up_to_a_day);
+    let minimum_lifetime = fields.optional(reader, "minimum_lifetime", default.minimum_lifetime, |r, n| {
+        values::duration(r, n, Duration::ZERO, HOUR)
+    });
+    if let (Some(ahead), Some(minimum)) = (ahead, minimum_lifetime)
+        && !ahead.is_zero()
+        && ahead < minimum
+    {
+        let at = fields.get("ahead").or(fields.get("minimum_lifetime")).unwrap_or(node);
+        let (ahead, minimum) = (humantime::format_duration(ahead), humantime::format_duration(minimum));
+        let message = format!("`ahead` ({ahead}) is shorter than `minimum_lifetime` ({minimum})");
+        let help = "requests would wait for every refresh: raise `ahead`, or write 0s for refreshes on demand alone";
+        reader.note(Code::Contradiction, at, message, help);
+    }
+    let active_within = fields.optional(reader, "active_within", default.active_within, |r, n| {
+        values::duration(r, n, SECOND, LONGEST_SESSION)
+    });
+    let count =
+        |r: &mut Reader<'_>, n: &Node| r.integer(n, 1, u64::from(MOST_REFRESHES)).and_then(|n| u32::try_from(n).ok());
+    let concurrency = fields.optional(reader, "concurrency", default.concurrency, |r, n| {
+        count(r, n).and_then(|count| usize::try_from(count).ok()).and_then(NonZeroUsize::new)
+    });
+    let per_second =
+        fields.optional(reader, "per_second", default.per_second, |r, n| count(r, n).and_then(NonZeroU32::new));
+    Some(Refresh {
+        ahead: ahead?,
+        minimum_lifetime: minimum_lifetime?,
+        active_within: active_within?,
+        concurrency: concurrency?,
+        per_second: per_second?,
+    })
 }

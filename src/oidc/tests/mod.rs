@@ -225,6 +225,7 @@ fn settings(issuer: &str) -> settings::Provider {
         client_id: "cloakroom".to_owned(),
         client_auth: ClientAuth::Basic(SecretText::new(CLIENT_SECRET.to_owned())),
         scopes: ["openid", "profile"].map(str::to_owned).to_vec(),
+        refresh_token_grace: Duration::ZERO,
         authorization_params: BTreeMap::new(),
     }
 }

@@ -4,9 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::settings::{
-    Cache, Csrf, CsrfMode, Endpoint, Refresh, SameSite, Session, SessionCookie, Store, UpstreamTimeouts,
-};
+use crate::config::settings::{Endpoint, Refresh, Session, Store, UpstreamTimeouts};
 use crate::routing::discovery::system_lookup;
 
 fn site(name: &str, hosts: Vec<HostPattern>, paths: &[&str]) -> settings::Site {
@@ -44,14 +42,8 @@ fn settings(sites: Vec<settings::Site>) -> Settings {
         admin: None,
         keys: Vec::new(),
         store: Store::Memory,
-        session: Session {
-            idle_timeout: second,
-            absolute_timeout: second,
-            cookie: SessionCookie { name: "s".into(), same_site: SameSite::Strict, secure: true },
-            csrf: Csrf { cookie: "c".into(), header: HeaderName::from_static("x-c"), mode: CsrfMode::Off },
-            cache: Cache { ttl: second, capacity: 1 },
-        },
-        refresh: Refresh { minimum_lifetime: second },
+        session: Session::default(),
+        refresh: Refresh::default(),
         providers: Vec::new(),
         upstreams: vec![settings::Upstream {
             name: "api".into(),

@@ -1,14 +1,12 @@
 //! A record as the fields of a Redis hash.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use fred::types::Value;
-use serde::{Deserialize, Serialize};
 
 use super::super::StoreError;
+use super::super::meta::{self, Columns};
+use super::super::record::Record;
 use crate::primitives::clock::Timestamp;
-use crate::session::model::Record;
 
 /// The fields, in the order of [`write`] and [`read`].
 pub(super) const NAMES: [&str; 6] = ["v", "seen", "idle", "end", "meta", "sealed"];
@@ -16,43 +14,18 @@ pub(super) const NAMES: [&str; 6] = ["v", "seen", "idle", "end", "meta", "sealed
 /// The last moment that a Lua number holds exactly.
 const LAST_MILLIS: u64 = 1 << 53;
 
-/// What neither a script nor an expiry looks at.
-#[derive(Serialize, Deserialize)]
-struct Meta<'a> {
-    #[serde(borrow)]
-    site: Cow<'a, str>,
-    #[serde(borrow)]
-    provider: Cow<'a, str>,
-    #[serde(borrow)]
-    sub: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    sid: Option<Cow<'a, str>>,
-    created: Timestamp,
-    #[serde(rename = "gen")]
-    generation: u64,
-}
-
 /// A time as decimal milliseconds, at most 2⁵³.
 pub(super) fn millis(time: Timestamp) -> Value {
     time.as_millis().min(LAST_MILLIS).to_string().into()
 }
 
 pub(super) fn write(record: &Record) -> Result<[Value; 6], StoreError> {
-    let meta = Meta {
-        site: Cow::Borrowed(&record.site),
-        provider: Cow::Borrowed(&record.provider),
-        sub: Cow::Borrowed(&record.subject),
-        sid: record.provider_session.as_deref().map(Cow::Borrowed),
-        created: record.created,
-        generation: record.generation,
-    };
-    let meta = serde_json::to_string(&meta).map_err(|error| StoreError::Damaged(error.to_string()))?;
     Ok([
         record.version.to_string().into(),
         millis(record.last_seen),
         millis(record.idle_end),
         millis(record.absolute_end),
-        meta.into(),
+        meta::write(record)?.into(),
         Bytes::copy_from_slice(&record.sealed).into(),
     ])
 }
@@ -62,24 +35,18 @@ pub(super) fn read(values: &[Option<Bytes>]) -> Result<Option<Record>, StoreErro
     if values.iter().all(Option::is_none) {
         return Ok(None);
     }
-    let [Some(version), Some(seen), Some(idle), Some(end), Some(meta), Some(sealed)] = values else {
+    let [Some(version), Some(seen), Some(idle), Some(end), Some(json), Some(sealed)] = values else {
         return Err(StoreError::Damaged("a field of a session is missing".to_owned()));
     };
-    // The parser's own error would quote what it read.
-    let meta: Meta<'_> = serde_json::from_slice(meta).map_err(|_| damaged("meta"))?;
-    Ok(Some(Record {
+    let columns = Columns {
         version: number(version, "v")?,
-        site: meta.site.into_owned(),
-        provider: meta.provider.into_owned(),
-        subject: meta.sub.into_owned(),
-        provider_session: meta.sid.map(Cow::into_owned),
-        created: meta.created,
         last_seen: Timestamp::from_millis(number(seen, "seen")?),
         idle_end: Timestamp::from_millis(number(idle, "idle")?),
         absolute_end: Timestamp::from_millis(number(end, "end")?),
-        generation: meta.generation,
+        returning_end: Timestamp::default(),
         sealed: sealed.to_vec(),
-    }))
+    };
+    meta::read(json, columns).map(Some)
 }
 
 fn number(text: &[u8], name: &str) -> Result<u64, StoreError> {
@@ -98,7 +65,8 @@ mod tests {
         fields.map(|field| Some(Bytes::from_static(field.as_bytes()))).to_vec()
     }
 
-    const META: &str = r#"{"site":"s","provider":"p","sub":"a\"b","created":5,"gen":1}"#;
+    const META: &str =
+        r#"{"f":1,"site":"s","provider":"p","sub":"a\"b","created":5,"rot":0,"rotated":5,"gen":1,"kid":"k"}"#;
 
     #[test]
     fn whole_records_are_read_and_others_are_damage() {

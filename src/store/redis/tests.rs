@@ -288,7 +288,12 @@ async fn k5_redis_itself_drops_what_has_ended() {
     store.put_login(&login, b"login", soon).await.unwrap();
     assert!(server.raw("DBSIZE").starts_with(b":2\r\n"));
     // A touch may lengthen, a swap may shorten; both carry the expiry with them.
-    let touch = Touch { key: short, last_seen: clock.now(), idle_end: clock.now().plus(Duration::from_secs(9999)) };
+    let touch = Touch {
+        key: short,
+        last_seen: clock.now(),
+        idle_end: clock.now().plus(Duration::from_secs(9999)),
+        returning_end: clock.now(),
+    };
     store.touch(&[touch]).await.unwrap();
     let begun = Instant::now();
     while !server.raw("DBSIZE").starts_with(b":0\r\n") {
@@ -323,8 +328,9 @@ async fn k1_no_secret_can_be_read_in_redis() {
     use crate::config::settings::SealingKey;
     use crate::primitives::secret::Key256;
     use crate::session::key_ring::KeyRing;
-    use crate::session::model::{Secrets, SessionId};
+    use crate::session::model::Secrets;
     use crate::session::seal::{Context, Purpose};
+    use crate::session::ticket::TicketSeed;
 
     let canary = |name: &str| SecretText::new(format!("CANARY-{name}"));
     let secrets = Secrets {
@@ -333,17 +339,17 @@ async fn k1_no_secret_can_be_read_in_redis() {
         access_expires: None,
         refresh_token: Some(canary("refresh")),
         refresh_expires: None,
-        refresh_in_doubt: false,
         id_token: Some(canary("id")),
         claims: serde_json::Map::from_iter([("email".to_owned(), "CANARY-claim".into())]),
         csrf_token: canary("csrf"),
+        tickets: TicketSeed::generate().unwrap(),
     };
     let ring = KeyRing::new(&[SealingKey { id: "2026-11".into(), secret: Key256::new([9; 32]) }]).unwrap();
     let server = RedisServer::start();
     let clock = Clock::system();
     let store = store(&server.url(), clock.clone());
 
-    let id = SessionId::generate().unwrap();
+    let id = secrets.tickets.ticket(0);
     let key = id.key();
     let context = Context {
         purpose: Purpose::Session,

@@ -1,0 +1,360 @@
+//! One refresh of one session, exactly once among all replicas.
+//!
+//! The record is read; an intent is written into it; only then is the refresh token shown to the provider; the new
+//! tokens are stored before anyone gets them (behaviour R2, R4). Whoever finds another's intent waits for its result. An
+//! intent whose lease is over had an owner that died: its token may have been used up, so it is shown again only within
+//! the time for which the provider forgives that (R8). A logout deletes the record, so whatever comes later finds none
+//! and is revoked (R6). What an error means for the session follows the table of R10.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::{Failure, Refresher};
+use super::lease::{self, Lease, Taken};
+use crate::oidc::{self, Previous, Provider, RefreshError};
+use crate::primitives::clock::Timestamp;
+use crate::primitives::secret::SecretText;
+use crate::session::model::Secrets;
+use crate::session::open::{Open, Profile};
+use crate::session::plan::is_fresh;
+use crate::store::record::{Record, SessionKey};
+use crate::store::{Announce, Swap};
+
+/// How long new tokens are held while the store does not take them.
+const STORE_PATIENCE: Duration = Duration::from_secs(60);
+/// How long others may take before a refresh gives up waiting for them.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(30);
+/// Pauses between two looks at another's refresh; an announcement ends one early.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LATER_LOOKS: Duration = Duration::from_millis(800);
+/// Pause after a refused connection, 429, 500 or 503 that names no time itself.
+const PAUSE_UNAVAILABLE: Duration = Duration::from_secs(1);
+/// Longest pause that a provider may ask for.
+const PAUSE_LONGEST: Duration = Duration::from_secs(60);
+/// Pause after an answer that says our own settings are wrong.
+const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(30);
+/// How long requests are told at once that the token is in doubt; the record says so for good.
+const PAUSE_IN_DOUBT: Duration = Duration::from_secs(600);
+/// Pause before a token is shown again to a provider that forgives it.
+const PAUSE_FORGIVEN: Duration = Duration::from_millis(500);
+
+/// Why there should be a refresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// A request needs a token with `minimum_lifetime` left.
+    Minimum,
+    /// It is due in the background.
+    Due,
+}
+
+impl Need {
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Minimum => "inline",
+            Self::Due => "background",
+        }
+    }
+}
+
+/// What became of it.
+#[derive(Clone)]
+pub(super) enum Outcome {
+    /// The record has fresh tokens; here is the session, if this process serves it.
+    Renewed(Option<Arc<Open>>),
+    /// The session is over.
+    Ended,
+    /// No fresh token for now; the session is kept.
+    Failed(Failure),
+}
+
+/// One refresh under way.
+pub(super) struct Attempt {
+    engine: Arc<Refresher>,
+    key: SessionKey,
+    need: Need,
+    /// What the site of a waiting request wants prepared.
+    profile: Option<Arc<Profile>>,
+}
+
+/// What to do after a look at the record.
+enum Step {
+    Done(Outcome),
+    Wait,
+    Present(Box<Lease>, Box<Secrets>, Arc<Provider>),
+    LookAgain,
+}
+
+impl Attempt {
+    pub(super) fn new(engine: Arc<Refresher>, key: SessionKey, need: Need, profile: Option<Arc<Profile>>) -> Self {
+        Self { engine, key, need, profile }
+    }
+
+    pub(super) async fn run(self) -> Outcome {
+        let deadline = tokio::time::Instant::now() + OTHERS_PATIENCE;
+        let mut watch = self.engine.sessions.watch(&self.key);
+        let mut pause = FIRST_LOOK;
+        loop {
+            match self.look().await {
+                Step::Done(outcome) => return outcome,
+                Step::Present(lease, secrets, provider) => return self.present(*lease, *secrets, &provider).await,
+                Step::LookAgain => {}
+                Step::Wait => {
+                    let _ = tokio::time::timeout(pause, watch.next()).await;
+                    pause = (pause * 2).min(LATER_LOOKS);
+                }
+            }
+            if tokio::time::Instant::now() > deadline {
+                return Outcome::Failed(Failure::Provider(PAUSE_UNAVAILABLE));
+            }
+        }
+    }
+
+    /// Reads the record and takes the lease if it is ours to take.
+    async fn look(&self) -> Step {
+        let (record, secrets) = match self.engine.sessions.read(&self.key).await {
+            Ok(Some(read)) => read,
+            Ok(None) => return Step::Done(Outcome::Ended),
+            Err(error) => {
+                tracing::warn!(%error, "a session could not be read for its refresh");
+                return Step::Done(Outcome::Failed(Failure::Store));
+            }
+        };
+        let now = self.engine.now();
+        if !self.is_needed(&record, &secrets, now) {
+            // Somebody was faster; the result is in the record.
+            return Step::Done(self.renewed(&record, &secrets));
+        }
+        let failed = |failure| Step::Done(Outcome::Failed(failure));
+        if record.refresh_in_doubt {
+            return failed(Failure::InDoubt);
+        }
+        let Some(provider) = self.engine.providers.get(record.provider.as_str()) else {
+            tracing::error!(provider = record.provider, "a session's provider is no longer in the settings");
+            return failed(Failure::NoRefreshToken);
+        };
+        if secrets.refresh_token.is_none() {
+            return failed(Failure::NoRefreshToken);
+        }
+        if let Some(pause) = record.retry_at.map(|at| at.since(now)).filter(|pause| !pause.is_zero()) {
+            return failed(Failure::Provider(pause));
+        }
+        let begun = match record.intent {
+            None => now,
+            Some(intent) if now < intent.until => return Step::Wait,
+            Some(intent) if now.since(intent.begun) < provider.refresh_token_grace() => {
+                tracing::warn!(provider = %provider.name(), "a refresh is taken over: its owner died");
+                intent.begun
+            }
+            Some(_) => return self.give_up_token(&record).await,
+        };
+        match Lease::take(&self.engine.sessions, self.key, &record, begun).await {
+            Taken::Ours(lease) => Step::Present(lease, Box::new(secrets), provider.clone()),
+            Taken::Changed => Step::LookAgain,
+            Taken::Gone => Step::Done(Outcome::Ended),
+            Taken::Unknown(error) => {
+                tracing::warn!(%error, "the intent of a refresh could not be stored");
+                failed(Failure::Store)
+            }
+        }
+    }
+
+    fn is_needed(&self, record: &Record, secrets: &Secrets, now: Timestamp) -> bool {
+        match self.need {
+            Need::Minimum => {
+                !is_fresh(secrets.access_issued, secrets.access_expires, now, self.engine.minimum_lifetime)
+            }
+            Need::Due => record.due.is_some_and(|due| due <= now),
+        }
+    }
+
+    /// The owner of the last refresh died, and nobody knows whether the provider has used up the token.
+    async fn give_up_token(&self, record: &Record) -> Step {
+        tracing::warn!(provider = record.provider, "the owner of a refresh died; its refresh token is not shown again");
+        self.engine.metrics.token_refresh_in_doubt_total.with_label_values(&[&record.provider]).inc();
+        match self.engine.sessions.amend(&self.key, record, Announce::Everyone, lease::doubt).await {
+            Ok((Swap::Stored | Swap::Conflict, _)) => Step::LookAgain,
+            Ok((Swap::Gone, _)) => Step::Done(Outcome::Ended),
+            Err(_) => Step::Done(Outcome::Failed(Failure::Store)),
+        }
+    }
+
+    /// Shows the refresh token to the provider. The lease is ours.
+    async fn present(&self, mut lease: Lease, secrets: Secrets, provider: &Arc<Provider>) -> Outcome {
+        let Some(token) = secrets.refresh_token.clone() else {
+            return Outcome::Failed(Failure::NoRefreshToken);
+        };
+        let subject = lease.record.subject.clone();
+        loop {
+            let durations = self.engine.metrics.token_refresh_duration_seconds.with_label_values(&[provider.name()]);
+            let timer = durations.start_timer();
+            let previous = Previous { subject: &subject, auth_time: auth_time(&secrets), nonce: None };
+            let answer = lease.hold(provider.refresh(&token, previous)).await;
+            timer.observe_duration();
+            self.count(provider, &answer);
+            let error = match answer {
+                Ok(tokens) => return self.keep(lease, provider, merge(&secrets, tokens, self.engine.now())).await,
+                Err(error) => error,
+            };
+            let forgiven = self.engine.now().since(lease.begun()) + PAUSE_FORGIVEN < provider.refresh_token_grace();
+            if matches!(error, RefreshError::InDoubt(_)) && forgiven {
+                tracing::warn!(provider = %provider.name(), %error, "a refresh is tried again within the grace");
+                lease.hold(tokio::time::sleep(PAUSE_FORGIVEN)).await;
+                continue;
+            }
+            return self.refused(lease, error).await;
+        }
+    }
+
+    /// Stores new tokens, however long it takes within reason, and only then hands them out.
+    async fn keep(&self, mut lease: Lease, provider: &Arc<Provider>, secrets: Secrets) -> Outcome {
+        let sessions = &self.engine.sessions;
+        let mut record = lease.record.clone();
+        let generation = record.generation;
+        let started = tokio::time::Instant::now();
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match sessions.write(&self.key, &record, &secrets).await {
+                Ok((Swap::Stored, stored)) => return self.renewed(&stored, &secrets),
+                Ok((Swap::Gone, _)) => return Self::too_late(provider, &secrets),
+                Ok((Swap::Conflict, _)) => match sessions.read(&self.key).await {
+                    Ok(None) => return Self::too_late(provider, &secrets),
+                    // Ours, if an earlier try was done though the store seemed to fail. Else another replica took over
+                    // and stored newer tokens: theirs count. Ours are left to expire: a revocation would end the
+                    // provider's session, and theirs with it.
+                    Ok(Some((now, theirs))) if now.generation != generation => return self.renewed(&now, &theirs),
+                    Ok(Some((now, _))) => {
+                        record = now;
+                        continue;
+                    }
+                    Err(_) => {}
+                },
+                Err(error) => tracing::warn!(%error, "refreshed tokens are held until the store takes them"),
+            }
+            if started.elapsed() > STORE_PATIENCE {
+                tracing::error!(
+                    "refreshed tokens could not be stored and are given up; the session may have to log in"
+                );
+                self.engine.pause(&self.key, generation, PAUSE_IN_DOUBT, Failure::InDoubt);
+                return Outcome::Failed(Failure::Store);
+            }
+            lease.hold(tokio::time::sleep(pause)).await;
+            record = lease.record.clone();
+            pause = (pause * 2).min(Duration::from_millis(400));
+        }
+    }
+
+    fn renewed(&self, record: &Record, secrets: &Secrets) -> Outcome {
+        // A logout that came after the tokens were stored found them there and revokes them itself.
+        let sessions = &self.engine.sessions;
+        match &self.profile {
+            Some(profile) => match sessions.remember(record, secrets, profile) {
+                Some(open) => Outcome::Renewed(Some(open)),
+                None => Outcome::Ended,
+            },
+            None => Outcome::Renewed(sessions.remember_known(&self.key, record, secrets)),
+        }
+    }
+
+    /// The session ended while its refresh was under way: logout wins. Nobody waits for the revocation.
+    fn too_late(provider: &Arc<Provider>, secrets: &Secrets) -> Outcome {
+        if let Some(token) = &secrets.refresh_token {
+            tokio::spawn(provider.clone().revoke_patiently(SecretText::clone(token)));
+        }
+        Outcome::Ended
+    }
+
+    async fn refused(&self, lease: Lease, error: RefreshError) -> Outcome {
+        let provider = lease.record.provider.clone();
+        let generation = lease.record.generation;
+        let (pause, failure) = match error {
+            RefreshError::Rejected(_) | RefreshError::IdentityChanged(_) => {
+                return self.rejected(&lease.record, &error).await;
+            }
+            RefreshError::Misconfigured(ref code) => {
+                tracing::error!(provider, code, "the provider refuses us as a client; check client_id and client_auth");
+                (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
+            }
+            RefreshError::Unavailable { ref reason, retry_after } => {
+                let pause = retry_after.unwrap_or(PAUSE_UNAVAILABLE).clamp(PAUSE_UNAVAILABLE, PAUSE_LONGEST);
+                tracing::warn!(provider, reason, "the provider cannot refresh tokens now");
+                (pause, Failure::Provider(pause))
+            }
+            RefreshError::InDoubt(ref why) => {
+                tracing::warn!(provider, why, "the outcome of a token refresh is unknown");
+                self.engine.metrics.token_refresh_in_doubt_total.with_label_values(&[&provider]).inc();
+                self.engine.pause(&self.key, generation, PAUSE_IN_DOUBT, Failure::InDoubt);
+                lease.doubt().await;
+                return Outcome::Failed(Failure::InDoubt);
+            }
+        };
+        self.engine.pause(&self.key, generation, pause, failure);
+        let retry_at = self.engine.now().plus(pause);
+        // A store that fails must not keep the waiting waiting.
+        let returned = tokio::spawn(lease.give_back(Some(retry_at), Duration::ZERO));
+        let _ = tokio::time::timeout(Duration::from_millis(500), returned).await;
+        Outcome::Failed(failure)
+    }
+
+    /// The provider says the refresh token is worth nothing. If another replica used it meanwhile its result counts,
+    /// else the session is over (behaviour R10).
+    async fn rejected(&self, read: &Record, error: &RefreshError) -> Outcome {
+        let sessions = &self.engine.sessions;
+        match sessions.read(&self.key).await {
+            Ok(Some((record, secrets))) if record.generation != read.generation => {
+                return self.renewed(&record, &secrets);
+            }
+            Ok(_) => {}
+            Err(_) => return Outcome::Failed(Failure::Store),
+        }
+        tracing::info!(provider = read.provider, %error, "a session ends: its refresh token was refused");
+        match sessions.end(&self.key).await {
+            Ok(_) => {
+                self.engine.metrics.logouts_total.with_label_values(&[&read.provider, "refresh_rejected"]).inc();
+                Outcome::Ended
+            }
+            Err(_) => Outcome::Failed(Failure::Store),
+        }
+    }
+
+    fn count(&self, provider: &Provider, answer: &Result<oidc::Refreshed, RefreshError>) {
+        let result = match answer {
+            Ok(_) => "ok",
+            Err(RefreshError::Rejected(_) | RefreshError::IdentityChanged(_)) => "invalid_grant",
+            Err(RefreshError::Misconfigured(_)) => "client_error",
+            Err(RefreshError::Unavailable { retry_after: Some(_), .. }) => "throttled",
+            Err(RefreshError::Unavailable { retry_after: None, .. }) => "error",
+            Err(RefreshError::InDoubt(_)) => "timeout",
+        };
+        let labels = [provider.name(), self.need.mode(), result];
+        self.engine.metrics.token_refreshes_total.with_label_values(&labels).inc();
+    }
+}
+
+/// The newest of each kind of token; what the provider did not send anew is kept (behaviour R5, R12).
+fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secrets {
+    let oidc::Refreshed { tokens, id_token } = new;
+    let (refresh_token, refresh_expires) = match tokens.refresh_token {
+        Some(token) => (Some(token), tokens.refresh_expires),
+        None => (old.refresh_token.clone(), old.refresh_expires),
+    };
+    let (id_token, claims) = match id_token {
+        Some(fresh) => (Some(fresh.text), fresh.claims),
+        None => (old.id_token.clone(), old.claims.clone()),
+    };
+    Secrets {
+        access_token: tokens.access_token,
+        access_issued: now,
+        access_expires: tokens.access_expires,
+        refresh_token,
+        refresh_expires,
+        id_token,
+        claims,
+        csrf_token: old.csrf_token.clone(),
+        tickets: old.tickets.clone(),
+    }
+}
+
+/// `auth_time` of the session's ID token (Core §2).
+fn auth_time(secrets: &Secrets) -> Option<Timestamp> {
+    secrets.claims.get("auth_time")?.as_u64().map(Timestamp::from_secs)
+}
