@@ -25,6 +25,7 @@ use crate::oidc::{self, Provider, Providers, SetupError};
 use crate::primitives::clock::Clock;
 use crate::proxy::Proxy;
 use crate::refresh::Refresher;
+use crate::refresh::background::Background;
 use crate::routing::discovery::system_lookup;
 use crate::routing::table::{Site, Table, TableError};
 use crate::routing::upstream::Upstreams;
@@ -141,6 +142,7 @@ impl App {
             metrics: metrics.clone(),
             providers: providers.into_values().collect(),
             touches: Mutex::new(Some(touches)),
+            background: Background::new(refresher.clone(), settings.refresh.active_within),
         };
         server.add_service(edge.into_service());
         server.add_service(upstreams.service());
@@ -236,12 +238,7 @@ fn gate(
         same_site: settings.session.cookie.same_site,
         sessions: sessions.clone(),
         logins: Logins::new(sessions.clone(), metrics.clone()),
-        refresher: Refresher::new(
-            sessions.clone(),
-            providers.clone(),
-            settings.refresh.minimum_lifetime,
-            metrics.clone(),
-        ),
+        refresher: Refresher::new(sessions.clone(), providers.clone(), &settings.refresh, metrics.clone()),
         unknown: Arc::new(metrics.route("none", "none")),
         metrics: metrics.clone(),
     })
@@ -291,6 +288,7 @@ struct Housekeeping {
     metrics: Arc<Metrics>,
     providers: Vec<Arc<Provider>>,
     touches: Mutex<Option<TouchWriter>>,
+    background: Background,
 }
 
 impl Housekeeping {
@@ -332,7 +330,12 @@ impl BackgroundService for Housekeeping {
         };
         let maintain = join_all(self.providers.iter().map(|provider| provider.maintain()));
         let listen = self.sessions.listen(self.store.changes());
-        let work = async { tokio::join!(self.watch_start(), self.sample(), write_touches, listen, maintain) };
+        let mut stop = shutdown.clone();
+        let refresh = self.background.run(async move {
+            // An error means that the server is gone altogether.
+            let _ = stop.wait_for(|down| *down).await;
+        });
+        let work = async { tokio::join!(self.watch_start(), self.sample(), write_touches, listen, maintain, refresh) };
         tokio::select! {
             _ = work => {}
             _ = shutdown.wait_for(|down| *down) => {}

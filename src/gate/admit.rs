@@ -225,7 +225,11 @@ impl Gate {
             return Box::pin(self.without_session(case, code)).await;
         };
         self.check_csrf(case, &open)?;
-        let open = if self.sessions.note_use(&open) { Box::pin(self.sessions.rotate(open)).await } else { open };
+        let time = self.sessions.note_use(&open);
+        let open = if time.rotate { Box::pin(self.sessions.rotate(open)).await } else { open };
+        if time.refresh {
+            self.refresher.hurry(&open);
+        }
         if case.route.token == Token::None || self.refresher.is_fresh(&open) {
             return Ok(Some(open));
         }

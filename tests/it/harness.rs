@@ -29,6 +29,8 @@ pub(crate) struct Wishes {
     pub(crate) store: String,
     /// YAML lines that go into `session:`, indented by two.
     pub(crate) session: String,
+    /// YAML of the section `refresh`. By default nothing is refreshed in the background: most tests own the moment.
+    pub(crate) refresh: String,
     /// YAML of top-level sections to add.
     pub(crate) more: String,
     /// YAML list items of `routes`, indented by six; the usual ones if empty.
@@ -54,6 +56,7 @@ impl Default for Wishes {
         Self {
             store: "{ kind: memory }".into(),
             session: String::new(),
+            refresh: "{ ahead: 0s }".into(),
             more: String::new(),
             routes: String::new(),
             site: String::new(),
@@ -140,6 +143,7 @@ session:
   idle_timeout: 30m
   absolute_timeout: 12h
 {session}
+refresh: {refresh}
 providers:
   - name: demo
     kind: oidc
@@ -161,6 +165,7 @@ sites:
 "#,
             store = wishes.store,
             session = wishes.session,
+            refresh = wishes.refresh,
             issuer = demo.provider.issuer(),
             client_id = demo::CLIENT_ID,
             upstream = demo.upstream.address(),
