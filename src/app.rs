@@ -25,6 +25,7 @@ use crate::oidc::{self, Provider, Providers, SetupError};
 use crate::primitives::clock::Clock;
 use crate::proxy::Proxy;
 use crate::refresh::Refresher;
+use crate::revocation::Revoker;
 use crate::routing::discovery::system_lookup;
 use crate::routing::table::{Site, Table, TableError};
 use crate::routing::upstream::Upstreams;
@@ -120,7 +121,8 @@ impl App {
         let sessions = Arc::new(sessions);
         let providers = providers(settings, clock, &metrics)?;
         let upstreams = Upstreams::new(&settings.upstreams, &system_lookup(), &metrics);
-        let gate = gate(settings, &sessions, &providers, &upstreams, &metrics)?;
+        let revoker = Arc::new(Revoker::new(sessions.clone(), providers.clone(), metrics.clone()));
+        let gate = gate(settings, &sessions, &providers, &revoker, &upstreams, &metrics)?;
 
         let refresher = gate.refresher.clone();
         let mut server = Server::new_with_opt_and_conf(None, server_conf(settings));
@@ -220,6 +222,7 @@ fn gate(
     settings: &Settings,
     sessions: &Arc<Sessions>,
     providers: &Providers,
+    revoker: &Arc<Revoker>,
     upstreams: &Upstreams,
     metrics: &Arc<Metrics>,
 ) -> Result<Gate, StartError> {
@@ -235,7 +238,7 @@ fn gate(
         csrf_mode: settings.session.csrf.mode,
         same_site: settings.session.cookie.same_site,
         sessions: sessions.clone(),
-        logins: Logins::new(sessions.clone(), metrics.clone()),
+        logins: Logins::new(sessions.clone(), revoker.clone(), metrics.clone()),
         refresher: Refresher::new(
             sessions.clone(),
             providers.clone(),
