@@ -110,12 +110,30 @@ impl App {
     /// [`StartError`] with the setting that is to blame.
     pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
         install_crypto_provider();
-        let readiness = Readiness::new();
         let metrics = Arc::new(Metrics::new()?);
-        check_addresses(settings)?;
-
-        let ring = KeyRing::new(&settings.keys)?;
         let store = store(&settings.store, clock, &metrics)?;
+        Self::over(store, settings, clock, metrics)
+    }
+
+    /// The same over a store of the caller's, whatever the settings say of one.
+    ///
+    /// # Errors
+    /// As [`App::new`].
+    pub fn with_store(store: impl SessionStore, settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
+        install_crypto_provider();
+        let metrics = Arc::new(Metrics::new()?);
+        Self::over(Arc::new(Metered::new(store, metrics.clone())), settings, clock, metrics)
+    }
+
+    fn over(
+        store: Arc<dyn SessionStore>,
+        settings: &Settings,
+        clock: &Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        let readiness = Readiness::new();
+        check_addresses(settings)?;
+        let ring = KeyRing::new(&settings.keys)?;
         let (sessions, touches) =
             Sessions::new(&settings.session, &settings.refresh, store.clone(), ring, clock.clone(), metrics.clone());
         let sessions = Arc::new(sessions);

@@ -15,6 +15,7 @@ use super::return_to::ReturnTo;
 use super::{Logins, Visit};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{self, OidcError, Provider};
+use crate::revocation;
 use crate::session::cookie::Ticket;
 use crate::session::manager::{NewSession, SessionError, new_csrf_token};
 use crate::session::model::Secrets;
@@ -111,11 +112,17 @@ impl Logins {
         let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
         let login = redeemed.map_err(Failed::of)?;
 
-        let (issued, sid) = (login.id_token.issued, login.id_token.provider_session.clone());
-        let subject = login.id_token.subject.clone();
+        let oidc::IdToken { issued, subject, provider_session, .. } = login.id_token.clone();
         let open = self.begin(visit, provider, login).await?;
         // After the session is there, or a logout could come in between and be seen by neither (behaviour O7).
-        let overtaken = self.revoker.has_overtaken(provider.name(), &subject, sid.as_deref(), issued).await;
+        let finished = revocation::Login {
+            provider: provider.name(),
+            subject: &subject,
+            sid: provider_session.as_deref(),
+            started: record.started,
+            issued,
+        };
+        let overtaken = self.revoker.has_overtaken(&finished).await;
         if !matches!(overtaken, Ok(false)) {
             self.take_back(provider, &open).await;
             return Err(overtaken.map_or_else(Failed::Session, |_| Failed::LoggedOut));

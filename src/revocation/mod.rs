@@ -8,8 +8,9 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 
-pub use tombstone::LIFE as TOMBSTONE_LIFE;
+pub use tombstone::{LIFE as TOMBSTONE_LIFE, Login};
 
+use self::tombstone::Grave;
 use crate::config::settings::LogoutScope;
 use crate::oidc::{LogoutToken, Provider, Providers, Whose};
 use crate::primitives::clock::Timestamp;
@@ -100,7 +101,7 @@ impl Revoker {
         Self { sessions, providers, metrics }
     }
 
-    /// The audit log.
+    /// The sessions.
     #[must_use]
     pub fn sessions(&self) -> &Arc<Sessions> {
         &self.sessions
@@ -134,11 +135,11 @@ impl Revoker {
         }
         // Before the sessions end: see `tombstone`.
         if let Some(sid) = token.whose.sid() {
-            tombstone::set_session(&**store, name, sid, clock.now()).await?;
+            tombstone::set(&**store, name, Grave::Session(sid), clock.now(), clock.now()).await?;
         }
         let everything = token.whose.sid().is_none() || provider.logout_scope() == LogoutScope::User;
         if let Some(subject) = token.whose.subject().filter(|_| everything) {
-            tombstone::set_subject(&**store, name, subject, token.issued, clock.now()).await?;
+            tombstone::set(&**store, name, Grave::Subject(subject), token.issued, clock.now()).await?;
         }
         let ended = match (&token.whose, provider.logout_scope()) {
             (Whose::Session { sid, .. }, LogoutScope::Session) => {
@@ -159,19 +160,12 @@ impl Revoker {
         Ok(ended.len())
     }
 
-    /// Whether a logout has overtaken the login of this user. To be asked after its session was stored.
+    /// Whether a logout has overtaken the login. To be asked after its session was stored.
     ///
     /// # Errors
     /// [`SessionError`] if the store cannot say.
-    pub async fn has_overtaken(
-        &self,
-        provider: &str,
-        subject: &str,
-        sid: Option<&str>,
-        issued: Timestamp,
-    ) -> Result<bool, SessionError> {
-        let now = self.sessions.clock().now();
-        Ok(tombstone::covers(&**self.sessions.store(), provider, subject, sid, issued, now).await?)
+    pub async fn has_overtaken(&self, login: &Login<'_>) -> Result<bool, SessionError> {
+        Ok(tombstone::covers(&**self.sessions.store(), login, self.sessions.clock().now()).await?)
     }
 
     /// The living sessions that an administrator means.
@@ -244,7 +238,8 @@ impl Revoker {
         let mut found = store.find(&Owner::ProviderSession { provider, sid }).await?;
         found.dedup_by(|(_, one), (_, other)| one.subject == other.subject);
         for (_, Record { subject, .. }) in found {
-            tombstone::set_subject(&**store, provider, &subject, issued, self.sessions.clock().now()).await?;
+            let now = self.sessions.clock().now();
+            tombstone::set(&**store, provider, Grave::Subject(&subject), issued, now).await?;
             let mut all = store.find(&Owner::Subject { provider, subject: &subject }).await?;
             all.sort_by_key(|(_, record)| record.provider_session.as_deref() == Some(sid));
             for (key, _) in all {

@@ -4,10 +4,13 @@
 //! comes in and finds nothing. Therefore a logout leaves a tombstone *before* it ends sessions, and a callback looks for
 //! one *after* it has stored its session: whichever order they come in, one of them sees the other.
 //!
-//! A tombstone of a `sid` holds for every login with that `sid`: the provider's session is over. One of a user holds
-//! only for ID tokens that are not newer than the logout, by the provider's own clock: a login begun afterwards works.
-//! A mark cannot be changed once it stands, so the second of the logout is part of its name; a coarser mark beside it
-//! says whether it is worth looking at the seconds one by one.
+//! A login begun after the logout must work all the same. The tombstone of a provider's session holds for logins that
+//! began, by our clock, before the logout came: some providers go on with the same `sid`. That of a user holds for ID
+//! tokens that are not newer than the logout token, by the provider's clock: who was at the provider's login page when
+//! the user logged out elsewhere may go on.
+//!
+//! A mark cannot be changed once it stands, so the second that counts is part of its name; a coarser mark beside it says
+//! whether it is worth looking at the seconds one by one.
 
 use std::time::Duration;
 
@@ -24,58 +27,79 @@ pub const LIFE: Duration = Duration::from_secs(660);
 const COARSE: u64 = 64;
 /// How far the clock of a provider may be ahead; logout tokens from further ahead are refused.
 const AHEAD: u64 = 60;
-/// An ID token older than this does not come fresh from a login.
+/// An ID token older than this does not come fresh from a login, and no login takes so long.
 const OLDEST: u64 = 1_200;
+/// How far apart, in seconds, the clocks of replicas may be.
+const REPLICAS: u64 = 1;
 
-/// The provider's session is over.
-pub(super) async fn set_session(
-    store: &dyn SessionStore,
-    provider: &str,
-    sid: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    store.mark(&session(provider, sid), now, now.plus(LIFE)).await.map(drop)
+/// Whose sessions are over.
+#[derive(Clone, Copy)]
+pub(super) enum Grave<'a> {
+    /// Those with this `sid`.
+    Session(&'a str),
+    /// Those of this `sub`.
+    Subject(&'a str),
 }
 
-/// All sessions of a user are over whose login is not newer than `issued`, by the provider's clock.
-pub(super) async fn set_subject(
+/// A login, as far as a logout could have overtaken it.
+#[derive(Clone, Copy)]
+pub struct Login<'a> {
+    /// Name of the provider.
+    pub provider: &'a str,
+    /// `sub`
+    pub subject: &'a str,
+    /// `sid`
+    pub sid: Option<&'a str>,
+    /// When it began, by our clock.
+    pub started: Timestamp,
+    /// `iat` of the ID token.
+    pub issued: Timestamp,
+}
+
+/// Remembers a logout: `at` is by our clock for a session, by the provider's for a user.
+pub(super) async fn set(
     store: &dyn SessionStore,
     provider: &str,
-    subject: &str,
-    issued: Timestamp,
+    grave: Grave<'_>,
+    at: Timestamp,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let second = issued.as_secs();
+    let second = at.as_secs();
     // In this order: whoever sees the coarse one must find the fine one.
-    store.mark(&fine(provider, subject, second), now, now.plus(LIFE)).await?;
-    store.mark(&coarse(provider, subject, second / COARSE), now, now.plus(LIFE)).await?;
+    store.mark(&grave.mark(FINE, provider, second), now, now.plus(LIFE)).await?;
+    store.mark(&grave.mark(SPAN, provider, second / COARSE), now, now.plus(LIFE)).await?;
     Ok(())
 }
 
-/// Whether a logout has overtaken the login that brought an ID token of this user and session, issued at `issued`.
-pub(super) async fn covers(
+/// Whether a logout has overtaken the login.
+pub(super) async fn covers(store: &dyn SessionStore, login: &Login<'_>, now: Timestamp) -> Result<bool, StoreError> {
+    if let Some(sid) = login.sid {
+        let started = login.started.as_secs().saturating_sub(REPLICAS);
+        if is_set(store, login.provider, Grave::Session(sid), started, now).await? {
+            return Ok(true);
+        }
+    }
+    is_set(store, login.provider, Grave::Subject(login.subject), login.issued.as_secs(), now).await
+}
+
+/// Whether there is a tombstone of the second `first` or later.
+async fn is_set(
     store: &dyn SessionStore,
     provider: &str,
-    subject: &str,
-    sid: Option<&str>,
-    issued: Timestamp,
+    grave: Grave<'_>,
+    first: u64,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    if let Some(sid) = sid
-        && store.marked(&session(provider, sid)).await?.is_some()
-    {
-        return Ok(true);
-    }
     let last = now.as_secs() + AHEAD;
-    let first = issued.as_secs().max(now.as_secs().saturating_sub(OLDEST));
-    let spans = first / COARSE..=last / COARSE;
-    let marked = spans.map(|span| async move {
-        let mark = store.marked(&coarse(provider, subject, span)).await?;
+    let first = first.max(now.as_secs().saturating_sub(OLDEST));
+    let marked = (first / COARSE..=last / COARSE).map(|span| async move {
+        let mark = store.marked(&grave.mark(SPAN, provider, span)).await?;
         Ok::<_, StoreError>(mark.map(|_| span))
     });
     for span in try_join_all(marked).await?.into_iter().flatten() {
         let seconds = (span * COARSE).max(first)..(span + 1) * COARSE;
-        let marks = seconds.map(|second| async move { store.marked(&fine(provider, subject, second)).await });
+        let marks =
+            seconds.map(|second| async move { store.marked(&grave.mark(FINE, provider, second)).await });
         if try_join_all(marks).await?.iter().any(Option::is_some) {
             return Ok(true);
         }
@@ -83,16 +107,17 @@ pub(super) async fn covers(
     Ok(false)
 }
 
-fn session(provider: &str, sid: &str) -> MarkKey {
-    mark_key(&[b"tombstone of a session", provider.as_bytes(), sid.as_bytes()])
-}
+const FINE: &[u8] = b"tombstone";
+const SPAN: &[u8] = b"tombstones";
 
-fn fine(provider: &str, subject: &str, second: u64) -> MarkKey {
-    mark_key(&[b"tombstone of a user", provider.as_bytes(), subject.as_bytes(), &second.to_be_bytes()])
-}
-
-fn coarse(provider: &str, subject: &str, span: u64) -> MarkKey {
-    mark_key(&[b"tombstones of a user", provider.as_bytes(), subject.as_bytes(), &span.to_be_bytes()])
+impl Grave<'_> {
+    fn mark(self, what: &[u8], provider: &str, number: u64) -> MarkKey {
+        let (kind, name): (&[u8], _) = match self {
+            Self::Session(sid) => (b"sid", sid),
+            Self::Subject(subject) => (b"sub", subject),
+        };
+        mark_key(&[what, kind, provider.as_bytes(), name.as_bytes(), &number.to_be_bytes()])
+    }
 }
 
 #[cfg(test)]
@@ -103,47 +128,58 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_secs(second)
+    }
+
+    fn login(started: u64, issued: u64) -> Login<'static> {
+        Login { provider: "p", subject: "alice", sid: Some("s"), started: at(started), issued: at(issued) }
+    }
+
     #[tokio::test]
-    async fn o7_a_tombstone_of_a_user_holds_for_older_logins_only() {
-        let now = Timestamp::from_secs(NOW);
+    async fn o7_a_tombstone_of_a_user_holds_for_older_id_tokens_only() {
         for logout in (NOW - 70..NOW + 60).step_by(7) {
-            let store = MemoryStore::new(Clock::manual(now));
-            set_subject(&store, "p", "alice", Timestamp::from_secs(logout), now).await.unwrap();
+            let store = MemoryStore::new(Clock::manual(at(NOW)));
+            set(&store, "p", Grave::Subject("alice"), at(logout), at(NOW)).await.unwrap();
             for issued in NOW - 100..NOW + 60 {
-                let issued_at = Timestamp::from_secs(issued);
-                let covered = covers(&store, "p", "alice", None, issued_at, now).await.unwrap();
+                let covered = covers(&store, &login(NOW - 300, issued), at(NOW)).await.unwrap();
                 assert_eq!(covered, issued <= logout, "{issued} {logout}");
             }
-            for (provider, subject) in [("p", "bob"), ("q", "alice")] {
-                let issued = Timestamp::from_secs(NOW - 100);
-                assert!(!covers(&store, provider, subject, Some("s"), issued, now).await.unwrap());
+            let old = login(NOW - 300, NOW - 100);
+            for other in [Login { subject: "bob", ..old }, Login { provider: "q", ..old }] {
+                assert!(!covers(&store, &other, at(NOW)).await.unwrap());
             }
         }
     }
 
     #[tokio::test]
-    async fn o7_a_second_logout_counts_beside_the_first() {
-        let now = Timestamp::from_secs(NOW);
-        let store = MemoryStore::new(Clock::manual(now));
-        let at = |n| Timestamp::from_secs(NOW + n);
-        for logout in [0, 1, 20] {
-            set_subject(&store, "p", "alice", at(logout), now).await.unwrap();
+    async fn o7_a_tombstone_of_a_session_holds_for_logins_begun_before() {
+        for age in [0, 1, 63, 64, 65, 599] {
+            let store = MemoryStore::new(Clock::manual(at(NOW)));
+            set(&store, "p", Grave::Session("s"), at(NOW - age), at(NOW - age)).await.unwrap();
+            for started in NOW - 600..=NOW {
+                let covered = covers(&store, &login(started, NOW), at(NOW)).await.unwrap();
+                assert_eq!(covered, started <= NOW - age + REPLICAS, "{started} {age}");
+            }
+            let old = login(NOW - 600, NOW);
+            let others =
+                [Login { sid: Some("t"), ..old }, Login { sid: None, ..old }, Login { provider: "q", ..old }];
+            for other in others {
+                assert!(!covers(&store, &other, at(NOW)).await.unwrap());
+            }
         }
-        assert!(covers(&store, "p", "alice", None, at(20), now).await.unwrap());
-        assert!(!covers(&store, "p", "alice", None, at(21), now).await.unwrap());
     }
 
     #[tokio::test]
-    async fn o7_a_tombstone_of_a_session_holds_for_it_alone_and_for_a_while() {
-        let clock = Clock::manual(Timestamp::from_secs(NOW));
+    async fn o7_a_second_logout_counts_beside_the_first_and_both_are_forgotten() {
+        let clock = Clock::manual(at(NOW));
         let store = MemoryStore::new(clock.clone());
-        set_session(&store, "p", "s", clock.now()).await.unwrap();
-        let late = Timestamp::from_secs(NOW + 3_600);
-        for (provider, sid, expected) in [("p", Some("s"), true), ("p", Some("t"), false), ("q", Some("s"), false)] {
-            assert_eq!(covers(&store, provider, "alice", sid, late, clock.now()).await.unwrap(), expected);
+        for logout in [0, 1, 20] {
+            set(&store, "p", Grave::Subject("alice"), at(NOW + logout), at(NOW)).await.unwrap();
         }
-        assert!(!covers(&store, "p", "alice", None, late, clock.now()).await.unwrap());
+        assert!(covers(&store, &login(NOW, NOW + 20), at(NOW)).await.unwrap());
+        assert!(!covers(&store, &login(NOW, NOW + 21), at(NOW)).await.unwrap());
         clock.advance(LIFE);
-        assert!(!covers(&store, "p", "alice", Some("s"), late, clock.now()).await.unwrap());
+        assert!(!covers(&store, &login(NOW, NOW), clock.now()).await.unwrap());
     }
 }

@@ -2,6 +2,9 @@
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod admin;
+mod backchannel;
+mod backchannel_kit;
+mod backchannel_races;
 mod cookies;
 mod counters;
 mod csrf;
@@ -39,6 +42,7 @@ mod refresh_races;
 mod replicas;
 mod secrets_found;
 mod session_times;
+mod shared_store;
 mod signals;
 mod store_outage;
 mod tls;
