@@ -151,6 +151,10 @@ impl Gate {
                 return Verdict::Answer(Box::new(Refused { answer: *answer, metrics: Some(route.metrics.clone()) }));
             }
         };
+        let needs_ticket = match (&session, sorted.ticket) {
+            (Some(open), Ticket::One(shown)) => !open.id().is(&shown),
+            _ => false,
+        };
         let needs_csrf_cookie = session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
         let preflight = is_preflight(request.method, request.headers);
         let path = forwarded_path(route, &path, request.raw_path);
@@ -160,6 +164,7 @@ impl Gate {
             session,
             cookies: if preflight { Foreign::Nothing } else { sorted.foreign },
             path,
+            needs_ticket,
             needs_csrf_cookie,
             client,
         }))
@@ -227,7 +232,7 @@ impl Gate {
             return Box::pin(self.without_session(case, code)).await;
         };
         self.check_csrf(case, &open)?;
-        self.sessions.note_use(&open);
+        let open = if self.sessions.note_use(&open) { Box::pin(self.sessions.rotate(open)).await } else { open };
         if case.route.token == Token::None || self.refresher.is_fresh(&open) {
             return Ok(Some(open));
         }

@@ -68,6 +68,8 @@ pub struct Pass {
     pub cookies: Foreign,
     /// The path for the upstream, if it differs from the one on the wire.
     pub path: Option<String>,
+    /// Whether the answer should bring the session's present ticket: the one that came has been exchanged.
+    pub needs_ticket: bool,
     /// Whether the answer should bring the CSRF cookie.
     pub needs_csrf_cookie: bool,
     /// Who asks, for the forwarded headers.

@@ -7,8 +7,9 @@ use pingora::prelude::{Error, Session};
 
 use super::{Context, failure};
 use crate::answer::ERROR_HEADER;
-use crate::gate::Gate;
+use crate::gate::{Gate, Pass};
 use crate::session::cookie::drop_ours;
+use crate::session::open::Open;
 
 /// The upstream's answer on its way to the client.
 pub(super) fn filter(
@@ -35,13 +36,21 @@ pub(super) fn filter(
     }
     response.remove_header(&ERROR_HEADER);
     if last
-        && pass.needs_csrf_cookie
-        && let Some(cookie) = pass.session.as_ref().and_then(|open| open.csrf_cookie())
+        && (pass.needs_ticket || pass.needs_csrf_cookie)
+        && let Some(open) = &pass.session
     {
-        response.append_header(SET_COOKIE, cookie.clone())?;
-        keep_to_one_browser(response)?;
+        set_cookies(gate, response, pass, open)?;
     }
     Ok(())
+}
+
+fn set_cookies(gate: &Gate, response: &mut ResponseHeader, pass: &Pass, open: &Open) -> pingora::Result<()> {
+    let ticket = pass.needs_ticket.then(|| gate.sessions.cookies().set_session(open.id())).flatten();
+    let csrf = open.csrf_cookie().filter(|_| pass.needs_csrf_cookie).cloned();
+    for cookie in [ticket, csrf].into_iter().flatten() {
+        response.append_header(SET_COOKIE, cookie)?;
+    }
+    keep_to_one_browser(response)
 }
 
 /// An answer with a user's cookie must not be given to anybody else by a shared cache, whatever the upstream says.

@@ -243,14 +243,16 @@ impl Sessions {
         Open::new(record, secrets, profile, &self.cookies, self.rotation, now)
     }
 
-    /// Notes that a request used the session; tells the store now and then, never waits for it.
-    pub fn note_use(&self, open: &Open) {
+    /// Notes that a request used the session; tells the store now and then, never waits for it. Whether it is time for
+    /// a new ticket: then [`Sessions::rotate`].
+    pub fn note_use(&self, open: &Open) -> bool {
         let now = self.clock.now();
         if open.note_use(now, self.idle_timeout, self.touch_step) {
             let idle_end = now.plus(self.idle_timeout);
             let touch = Touch { key: *open.key(), last_seen: now, idle_end, returning_end: Timestamp::default() };
             let _ = self.touches.try_send(touch);
         }
+        open.is_rotation_due(now)
     }
 
     /// The session with a new ticket, if the present one has served its time. The old one goes on for the grace, so that

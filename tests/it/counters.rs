@@ -74,7 +74,8 @@ async fn logins_lookups_refreshes_and_refusals_are_counted() {
             (&refreshes("throttled"), 1.0),
             (&refreshes("error"), 1.0),
             (&refreshes("invalid_grant"), 1.0),
-            (r#"store_operations_total{op="replace",result="ok"}"#, 1.0),
+            // One intent each; tokens stored once, intents taken back twice, and one session ended.
+            (r#"store_operations_total{op="replace",result="ok"}"#, 7.0),
             (r#"logouts_total{kind="refresh_rejected",provider="demo"}"#, 1.0),
         ],
     )

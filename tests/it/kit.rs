@@ -29,6 +29,9 @@ pub(crate) fn ticking() -> Wishes {
     Wishes { clock: Clock::manual(Clock::system().now()), ..Wishes::default() }
 }
 
+/// Lines of `session:` for a test that holds one ticket in two hands for long.
+pub(crate) const STEADY_TICKET: &str = "  rotate_every: 0s";
+
 /// As [`ticking`], with sessions in Redis.
 pub(crate) fn ticking_on(redis: &RedisServer) -> Wishes {
     Wishes { store: store_at(redis), ..ticking() }

@@ -131,7 +131,7 @@ fn dump(redis: &RedisServer) -> String {
         else error('a key of type ' .. kind) end end return out";
     let answer = redis.raw(&format!("EVAL \"{script}\" 0\r\n"));
     let text = String::from_utf8_lossy(&answer).into_owned();
-    assert!(text.contains("cloakroom:s:") && !text.contains("a key of type"), "{text}");
+    assert!(text.contains("s:") && !text.contains("a key of type"), "{text}");
     text
 }
 

@@ -40,6 +40,7 @@ mod refresh_in_doubt;
 mod refresh_on_demand;
 mod refresh_races;
 mod replicas;
+mod rotation;
 mod secrets_found;
 mod session_times;
 mod shared_store;

@@ -122,7 +122,7 @@ async fn abort(browser: &Browser, bytes: usize, refresh_has_begun: Option<&Gate>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f13_r3_clients_that_go_away_during_a_refresh_cost_nothing() {
-    let world = world(ticking()).await;
+    let world = world(Wishes { session: STEADY_TICKET.to_owned(), ..ticking() }).await;
     let mut browser = world.logged_in().await;
     let before = ticket(&browser);
     for round in 0..30_usize {

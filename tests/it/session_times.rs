@@ -115,7 +115,7 @@ async fn s9_the_next_refresh_token_puts_the_end_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s9_a_use_is_known_to_the_other_replicas() {
     let redis = RedisServer::start();
-    let world = world(Wishes { provider: lasting_tokens(), ..ticking_on(&redis) }).await;
+    let world = world(Wishes { session: STEADY_TICKET.to_owned(), provider: lasting_tokens(), ..ticking_on(&redis) }).await;
     let other = world.replica().await;
     let mut here = world.logged_in().await;
     let mut there = carry(&here, &other);
@@ -142,9 +142,9 @@ async fn s9_redis_forgets_a_session_by_itself() {
     let world = world(wishes).await;
     let mut browser = world.logged_in().await;
     assert!(is_alive(&mut browser).await);
-    let keys = || String::from_utf8_lossy(&redis.raw("KEYS cloakroom:s:*\r\n")).into_owned();
-    assert!(keys().contains("cloakroom:s:"));
-    eventually("the record is gone", || async { !keys().contains("cloakroom:s:") }).await;
+    let keys = || String::from_utf8_lossy(&redis.raw("KEYS cloakroom:*s:*\r\n")).into_owned();
+    assert!(keys().contains("s:"));
+    eventually("the record is gone", || async { !keys().contains("s:") }).await;
     world.clock.advance(secs(1));
     assert!(!is_alive(&mut browser).await);
 }
