@@ -26,6 +26,7 @@ use crate::primitives::clock::Clock;
 use crate::proxy::Proxy;
 use crate::refresh::Refresher;
 use crate::refresh::background::Background;
+use crate::revocation::Revoker;
 use crate::routing::discovery::system_lookup;
 use crate::routing::table::{Site, Table, TableError};
 use crate::routing::upstream::Upstreams;
@@ -110,18 +111,37 @@ impl App {
     /// [`StartError`] with the setting that is to blame.
     pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
         install_crypto_provider();
-        let readiness = Readiness::new();
         let metrics = Arc::new(Metrics::new()?);
-        check_addresses(settings)?;
-
-        let ring = KeyRing::new(&settings.keys)?;
         let store = store(&settings.store, clock, &metrics)?;
+        Self::over(store, settings, clock, metrics)
+    }
+
+    /// The same over a store of the caller's, whatever the settings say of one.
+    ///
+    /// # Errors
+    /// As [`App::new`].
+    pub fn with_store(store: impl SessionStore, settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
+        install_crypto_provider();
+        let metrics = Arc::new(Metrics::new()?);
+        Self::over(Arc::new(Metered::new(store, metrics.clone())), settings, clock, metrics)
+    }
+
+    fn over(
+        store: Arc<dyn SessionStore>,
+        settings: &Settings,
+        clock: &Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        let readiness = Readiness::new();
+        check_addresses(settings)?;
+        let ring = KeyRing::new(&settings.keys)?;
         let (sessions, touches) =
             Sessions::new(&settings.session, &settings.refresh, store.clone(), ring, clock.clone(), metrics.clone());
         let sessions = Arc::new(sessions);
         let providers = providers(settings, clock, &metrics)?;
         let upstreams = Upstreams::new(&settings.upstreams, &system_lookup(), &metrics);
-        let gate = gate(settings, &sessions, &providers, &upstreams, &metrics)?;
+        let revoker = Arc::new(Revoker::new(sessions.clone(), providers.clone(), metrics.clone()));
+        let gate = gate(settings, &sessions, &providers, &revoker, &upstreams, &metrics)?;
 
         let refresher = gate.refresher.clone();
         let mut server = Server::new_with_opt_and_conf(None, server_conf(settings));
@@ -222,6 +242,7 @@ fn gate(
     settings: &Settings,
     sessions: &Arc<Sessions>,
     providers: &Providers,
+    revoker: &Arc<Revoker>,
     upstreams: &Upstreams,
     metrics: &Arc<Metrics>,
 ) -> Result<Gate, StartError> {
@@ -237,7 +258,7 @@ fn gate(
         csrf_mode: settings.session.csrf.mode,
         same_site: settings.session.cookie.same_site,
         sessions: sessions.clone(),
-        logins: Logins::new(sessions.clone(), metrics.clone()),
+        logins: Logins::new(sessions.clone(), revoker.clone(), metrics.clone()),
         refresher: Refresher::new(sessions.clone(), providers.clone(), &settings.refresh, metrics.clone()),
         unknown: Arc::new(metrics.route("none", "none")),
         metrics: metrics.clone(),

@@ -9,6 +9,7 @@
 //! - [`proxy`]: the hooks of Pingora, thin;
 //! - [`gate`]: what happens to a request before it goes upstream;
 //! - [`login`]: login, callback, logout, who am I;
+//! - [`revocation`]: the end of sessions that comes from outside;
 //! - [`refresh`]: fresh access tokens, one refresh for all who wait;
 //! - [`answer`]: the pages and errors that Cloakroom writes itself;
 //! - [`oidc`]: one OpenID provider, as its client;
@@ -32,6 +33,7 @@ pub mod oidc;
 pub mod primitives;
 pub mod proxy;
 pub mod refresh;
+pub mod revocation;
 pub mod routing;
 pub mod session;
 pub mod store;

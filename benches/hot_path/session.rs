@@ -75,6 +75,7 @@ fn secrets(tickets: TicketSeed) -> Secrets {
         access_expires: None,
         refresh_token: Some(SecretText::new("r".repeat(512))),
         refresh_expires: None,
+        offline: false,
         id_token: Some(SecretText::new("i".repeat(512))),
         claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
         csrf_token: SecretText::new("c".repeat(43)),

@@ -47,6 +47,18 @@ impl Answer {
         Self::new(StatusCode::OK, Some("application/json"), value.to_string())
     }
 
+    /// The same with another status.
+    #[must_use]
+    pub fn json_with(status: StatusCode, value: &serde_json::Value) -> Self {
+        Self::new(status, Some("application/json"), value.to_string())
+    }
+
+    /// 200 without a body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::new(StatusCode::OK, None, Bytes::new())
+    }
+
     /// With the headers that belong to an error: its code, a challenge for a 401, when to come back.
     fn error_headers(mut self, code: Code) -> Self {
         let headers = self.0.headers_mut();

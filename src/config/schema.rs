@@ -32,7 +32,8 @@ sections! {
     CSRF "session.csrf": "cookie" "header" "mode";
     CACHE "session.cache": "ttl" "capacity" "memory";
     REFRESH "refresh": "ahead" "minimum_lifetime" "active_within" "concurrency" "per_second";
-    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "authorization_params";
+    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
+    BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
     CLIENT_AUTH "providers[].client_auth": "method" "secret";
     UPSTREAM "upstreams[]": "name" "endpoints" "timeouts";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";

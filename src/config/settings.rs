@@ -215,8 +215,34 @@ pub struct Provider {
     /// How long the provider still answers to a refresh token that it has exchanged already; default 0: never, as with
     /// strict rotation. A refresh whose owner died is tried again only within this time (behaviour R8).
     pub refresh_token_grace: Duration,
+    /// What its logout tokens must hold and what they end.
+    pub backchannel_logout: BackchannelLogout,
     /// Extra parameters of the authorization request (Auth0 `audience`, Google `access_type`).
     pub authorization_params: BTreeMap<String, String>,
+}
+
+/// How logout tokens of a provider are read (OpenID Connect Back-Channel Logout).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackchannelLogout {
+    /// What a token with a `sid` ends; default session.
+    pub scope: LogoutScope,
+    /// Whether a token must have `exp`; default true. Without one it is good for two minutes.
+    pub require_exp: bool,
+}
+
+impl Default for BackchannelLogout {
+    fn default() -> Self {
+        Self { scope: LogoutScope::Session, require_exp: true }
+    }
+}
+
+/// What a logout token with a `sid` ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogoutScope {
+    /// The sessions with this `sid`.
+    Session,
+    /// All sessions of the user, for providers that tell one `sid` of several.
+    User,
 }
 
 /// Client authentication at the token endpoint.

@@ -118,7 +118,8 @@ impl Gate {
         let _ = self.0.arrivals.subscribe().wait_for(|arrivals| *arrivals >= count).await;
     }
 
-    async fn pass(&self) {
+    /// Waits until the gate opens.
+    pub async fn pass(&self) {
         let mut open = self.0.open.subscribe();
         self.0.arrivals.send_modify(|arrivals| *arrivals += 1);
         let _ = open.wait_for(|open| *open).await;

@@ -26,6 +26,11 @@ use crate::telemetry::{Metrics, Throttle};
 /// What is said to a method that is never passed on. An upstream may know more of them.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
+/// Most bytes of the form that confirms a logout.
+const LOGOUT_BODY: usize = 8 * 1024;
+/// Most bytes of a form with a logout token.
+const LOGOUT_TOKEN_BODY: usize = 16 * 1024;
+
 /// All that decides about a request.
 pub struct Gate {
     /// Sites and routes.
@@ -131,6 +136,7 @@ impl Gate {
                     path: path.into_owned(),
                     origin: origin.write(),
                     ticket: sorted.ticket,
+                    client_ip: client.ip,
                     metrics: site.own.clone(),
                 }));
             }
@@ -185,6 +191,7 @@ impl Gate {
             headers: request.headers,
             origin: &call.origin,
             ticket: call.ticket,
+            client_ip: call.client_ip,
             site: &call.site,
         };
         self.logins.answer(call.endpoint, visit, body).await
@@ -270,6 +277,7 @@ impl Gate {
             headers,
             origin: &origin,
             ticket: case.sorted.ticket,
+            client_ip: case.origin.client.ip,
             site: case.auth,
         };
         let asked = visit.target();
@@ -381,12 +389,20 @@ fn forwarded_path(route: &Route, canonical: &str, raw: &str) -> Option<String> {
 
 /// Endpoints that read a body.
 impl Call {
-    /// Whether the answer depends on the request's body: a logout may bring its CSRF token there.
+    /// How much of the request's body the answer depends on: a logout may bring its CSRF token there, a provider's
+    /// logout is all in there. 0 = not at all.
     #[must_use]
-    pub fn needs_body(&self, method: &Method, headers: &HeaderMap, csrf_header: &HeaderName) -> bool {
-        self.endpoint == Endpoint::Logout
-            && *method == Method::POST
-            && matches!(self.ticket, Ticket::One(_))
-            && !headers.contains_key(csrf_header)
+    pub fn body_limit(&self, method: &Method, headers: &HeaderMap, csrf_header: &HeaderName) -> usize {
+        match self.endpoint {
+            Endpoint::BackchannelLogout if *method == Method::POST => LOGOUT_TOKEN_BODY,
+            Endpoint::Logout
+                if *method == Method::POST
+                    && matches!(self.ticket, Ticket::One(_))
+                    && !headers.contains_key(csrf_header) =>
+            {
+                LOGOUT_BODY
+            }
+            _ => 0,
+        }
     }
 }

@@ -6,6 +6,7 @@ mod client;
 mod hygiene;
 mod upgrade;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Uri};
@@ -87,6 +88,8 @@ pub struct Call {
     pub origin: String,
     /// The session cookie.
     pub ticket: crate::session::cookie::Ticket,
+    /// Where it came from.
+    pub client_ip: IpAddr,
     /// Where it is counted.
     pub metrics: Arc<RouteMetrics>,
 }

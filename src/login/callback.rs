@@ -15,6 +15,7 @@ use super::return_to::ReturnTo;
 use super::{Logins, Visit};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{self, OidcError, Provider};
+use crate::revocation;
 use crate::session::cookie::Ticket;
 use crate::session::manager::{NewSession, SessionError, new_csrf_token};
 use crate::session::model::Secrets;
@@ -36,6 +37,8 @@ enum Failed {
     Untrusted(OidcError),
     /// The provider cannot be reached.
     Unreachable(OidcError),
+    /// The user has logged out at the provider meanwhile.
+    LoggedOut,
     /// The session store failed.
     Session(SessionError),
 }
@@ -109,7 +112,21 @@ impl Logins {
         let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
         let login = redeemed.map_err(Failed::of)?;
 
+        let oidc::IdToken { issued, subject, provider_session, .. } = login.id_token.clone();
         let open = self.begin(visit, provider, login).await?;
+        // After the session is there, or a logout could come in between and be seen by neither (behaviour O7).
+        let finished = revocation::Login {
+            provider: provider.name(),
+            subject: &subject,
+            sid: provider_session.as_deref(),
+            started: record.started,
+            issued,
+        };
+        let overtaken = self.revoker.has_overtaken(&finished).await;
+        if !matches!(overtaken, Ok(false)) {
+            self.take_back(provider, &open).await;
+            return Err(overtaken.map_or_else(Failed::Session, |_| Failed::LoggedOut));
+        }
         self.end_former(visit, provider, &binding, &record, &open).await;
         self.finished.observe(&binding, 1);
         self.metrics.login_duration_seconds.with_label_values(&[provider.name()]).observe(age.as_secs_f64());
@@ -133,6 +150,7 @@ impl Logins {
                 access_expires: tokens.access_expires,
                 refresh_token: tokens.refresh_token,
                 refresh_expires: tokens.refresh_expires,
+                offline: tokens.offline.unwrap_or_else(|| provider.asks_offline()),
                 id_token: Some(id_token.text),
                 claims: id_token.claims,
                 csrf_token: new_csrf_token()?,
@@ -154,6 +172,17 @@ impl Logins {
             tokio::spawn(provider.clone().revoke_patiently(token));
         }
         last
+    }
+
+    /// Ends a session that nobody was given the ticket of. If the store fails here it ends by its own time.
+    async fn take_back(&self, provider: &Arc<Provider>, open: &Open) {
+        match self.sessions.end(open.key()).await {
+            Ok(Some(Secrets { refresh_token: Some(token), offline: false, .. })) => {
+                tokio::spawn(provider.clone().revoke_patiently(token));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the session of a login that was taken back could not be ended"),
+        }
     }
 
     /// The browser's former session ends with the new login, whether the browser showed it now or when the login began,
@@ -222,6 +251,11 @@ impl Logins {
                 tracing::warn!(provider = %provider.name(), %error, "a login failed");
                 let text = "The login service did not answer. Please try again in a moment.";
                 (error.reason(), failure_page(Code::ProviderUnavailable, text, &again, ""))
+            }
+            Failed::LoggedOut => {
+                let text =
+                    "You were logged out at the login service before the login was finished. Please start again.";
+                ("logged_out", failure_page(Code::LoginFailed, text, &again, ""))
             }
             Failed::Session(error) => {
                 tracing::warn!(%error, "a login failed: the session store failed");

@@ -24,6 +24,8 @@ pub enum Endpoint {
     UserInfo,
     /// State of the session.
     Session,
+    /// The provider says that a user has logged out elsewhere.
+    BackchannelLogout,
 }
 
 impl Endpoint {
@@ -32,6 +34,7 @@ impl Endpoint {
     pub fn takes(self, method: &Method) -> bool {
         match self {
             Self::Logout => matches!(*method, Method::GET | Method::POST),
+            Self::BackchannelLogout => *method == Method::POST,
             Self::Login | Self::Callback => *method == Method::GET,
             Self::LoggedOut | Self::UserInfo | Self::Session => matches!(*method, Method::GET | Method::HEAD),
         }
@@ -42,6 +45,7 @@ impl Endpoint {
     pub fn methods(self) -> &'static str {
         match self {
             Self::Logout => "GET, POST",
+            Self::BackchannelLogout => "POST",
             Self::Login | Self::Callback => "GET",
             Self::LoggedOut | Self::UserInfo | Self::Session => "GET, HEAD",
         }
@@ -74,6 +78,7 @@ impl SiteAuth {
                 "/logged-out" => Some(Endpoint::LoggedOut),
                 "/userinfo" => Some(Endpoint::UserInfo),
                 "/session" => Some(Endpoint::Session),
+                "/backchannel-logout" => Some(Endpoint::BackchannelLogout),
                 _ => None,
             });
         }

@@ -1,5 +1,6 @@
-//! The endpoints below `auth_path`: login, callback, logout, who am I. Speaks HTTP's vocabulary, knows no proxy.
+//! The endpoints below `auth_path`: login, callback, logout from here and from elsewhere, who am I. Speaks HTTP's vocabulary, knows no proxy.
 
+mod backchannel;
 mod callback;
 mod endpoint;
 mod info;
@@ -10,6 +11,7 @@ mod record;
 mod return_to;
 mod start;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ pub use start::Wishes;
 
 use crate::answer::{Answer, Code, Page};
 use crate::oidc::Provider;
+use crate::revocation::{Revoker, TOMBSTONE_LIFE};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::open::Open;
@@ -31,6 +34,8 @@ use crate::telemetry::{Metrics, Throttle};
 
 /// How long a login may take, from the redirect to the provider until the callback (behaviour L2).
 const LOGIN_LIFE: Duration = Duration::from_secs(600);
+const _: () =
+    assert!(LOGIN_LIFE.as_secs() < TOMBSTONE_LIFE.as_secs(), "a logout is remembered as long as a login takes");
 /// So many logins begun right after a finished one, within [`LOOP_WINDOW`], are a loop (behaviour L14).
 const LOOP_LOGINS: isize = 5;
 const LOOP_WINDOW: Duration = Duration::from_secs(5);
@@ -50,6 +55,8 @@ pub struct Visit<'r> {
     pub origin: &'r str,
     /// The session cookie.
     pub ticket: Ticket,
+    /// Where the request came from.
+    pub client_ip: IpAddr,
     /// The site.
     pub site: &'r SiteAuth,
 }
@@ -70,6 +77,7 @@ impl Visit<'_> {
 /// The login room.
 pub struct Logins {
     sessions: Arc<Sessions>,
+    revoker: Arc<Revoker>,
     metrics: Arc<Metrics>,
     /// Finished logins by browser, to notice a loop. Approximate and of this process alone, which is enough for that.
     finished: Rate,
@@ -78,8 +86,8 @@ pub struct Logins {
 impl Logins {
     /// Ties the parts together. No I/O.
     #[must_use]
-    pub fn new(sessions: Arc<Sessions>, metrics: Arc<Metrics>) -> Self {
-        Self { sessions, metrics, finished: Rate::new(LOOP_WINDOW) }
+    pub fn new(sessions: Arc<Sessions>, revoker: Arc<Revoker>, metrics: Arc<Metrics>) -> Self {
+        Self { sessions, revoker, metrics, finished: Rate::new(LOOP_WINDOW) }
     }
 
     /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.
@@ -95,6 +103,7 @@ impl Logins {
             Endpoint::LoggedOut => logout::logged_out(visit),
             Endpoint::UserInfo => self.user_info(visit).await,
             Endpoint::Session => self.session(visit).await,
+            Endpoint::BackchannelLogout => self.backchannel_logout(visit, body).await,
         }
     }
 

@@ -23,6 +23,9 @@ use crate::primitives::secret::SecretText;
 /// No token is trusted to live longer, whatever its provider says.
 const LONGEST_LIFE: f64 = 366.0 * 24.0 * 3600.0;
 
+/// The scope of refresh tokens that outlive the user's logout (Core §11).
+pub(super) const OFFLINE_ACCESS: &str = "offline_access";
+
 /// Tokens of one answer.
 #[derive(Clone, Debug)]
 pub struct Tokens {
@@ -34,6 +37,9 @@ pub struct Tokens {
     pub refresh_token: Option<SecretText>,
     /// When the refresh token ends; `None` if the provider does not say, or says never.
     pub refresh_expires: Option<Timestamp>,
+    /// Whether `offline_access` is in the scope; `None` if the answer names no scope, which means as much as was asked
+    /// for (RFC 6749 §5.1), or as before (§6).
+    pub offline: Option<bool>,
 }
 
 /// A successful answer as it is parsed. Lenient where providers differ, for a 200 that cannot be read costs the
@@ -54,6 +60,9 @@ pub(super) struct TokenAnswer {
     /// Google
     #[serde(skip_serializing, default, deserialize_with = "seconds")]
     refresh_token_expires_in: Option<Duration>,
+    /// Only looked at, never insisted on: whatever is odd here is as good as missing.
+    #[serde(skip_serializing, default)]
+    scope: Option<Value>,
     /// Text until it is verified: one that cannot be read must not take the tokens beside it along.
     #[serde(skip_serializing)]
     id_token: Option<Value>,
@@ -100,6 +109,11 @@ impl TokenAnswer {
             access_expires: self.expires_in.map(|life| sent.plus(life)),
             refresh_expires: refresh_token.as_ref().and(refresh_life).map(|life| sent.plus(life)),
             refresh_token: refresh_token.map(SecretText::new),
+            offline: self
+                .scope
+                .as_ref()
+                .and_then(Value::as_str)
+                .map(|scope| scope.split(' ').any(|s| s == OFFLINE_ACCESS)),
         };
         let id_token = match self.id_token {
             None | Some(Value::Null) => None,

@@ -6,9 +6,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use openidconnect::core::{CoreIdToken, CoreIdTokenVerifier, CoreJsonWebKeySet, CoreJwsSigningAlgorithm};
+use openidconnect::core::{CoreIdToken, CoreIdTokenVerifier, CoreJsonWebKeySet};
 use openidconnect::{
     AccessToken, AccessTokenHash, ClaimsVerificationError, ClientId, IdTokenVerifier, IssuerUrl, Nonce,
     SignatureVerificationError,
@@ -16,30 +14,9 @@ use openidconnect::{
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq as _;
 
+use super::jwt::{ALGORITHMS, Jwt, JwtError, SKEW, is_for, is_subject, time};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
-
-/// Clocks may differ by this, both ways.
-const SKEW: Duration = Duration::from_secs(60);
-
-/// The last second of the year 9999; no honest token speaks of later.
-const LATEST_TIME: f64 = 253_402_300_799.0;
-
-/// Core §2: `sub` has at most 255 characters.
-const LONGEST_SUBJECT: usize = 255;
-
-/// Public-key algorithms only: HMAC with a public key or a guessable secret is how tokens are forged (RFC 8725 §2.1).
-const ALGORITHMS: [CoreJwsSigningAlgorithm; 9] = [
-    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha256,
-    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha384,
-    CoreJwsSigningAlgorithm::RsaSsaPkcs1V15Sha512,
-    CoreJwsSigningAlgorithm::RsaSsaPssSha256,
-    CoreJwsSigningAlgorithm::RsaSsaPssSha384,
-    CoreJwsSigningAlgorithm::RsaSsaPssSha512,
-    CoreJwsSigningAlgorithm::EcdsaP256Sha256,
-    CoreJwsSigningAlgorithm::EcdsaP384Sha384,
-    CoreJwsSigningAlgorithm::EdDsa,
-];
 
 /// Claims about the token, not about the user: of no use once it is verified.
 const PROTOCOL_CLAIMS: [&str; 11] =
@@ -54,6 +31,8 @@ pub struct IdToken {
     pub subject: String,
     /// `sid`, the provider's own session.
     pub provider_session: Option<String>,
+    /// `iat`
+    pub issued: Timestamp,
     /// `auth_time`
     pub auth_time: Option<Timestamp>,
     /// All claims but those that speak of the token itself (`aud`, `exp`, `nonce`, hashes …).
@@ -93,6 +72,9 @@ pub enum IdTokenError {
     /// No key id, and several keys fit.
     #[error("more than one key fits the ID token")]
     AmbiguousKey,
+    /// A token of another kind.
+    #[error("the token is no ID token")]
+    Kind,
     /// `iss`
     #[error("the ID token is of another issuer")]
     Issuer,
@@ -120,6 +102,20 @@ pub enum IdTokenError {
     /// `sub` missing, too long or not the one it was.
     #[error("the ID token is of another subject")]
     Subject,
+}
+
+impl From<JwtError> for IdTokenError {
+    fn from(error: JwtError) -> Self {
+        match error {
+            JwtError::Malformed => Self::Malformed,
+            JwtError::Algorithm => Self::Algorithm,
+            JwtError::Header => Self::Header,
+            JwtError::Signature => Self::Signature,
+            JwtError::UnknownKey => Self::UnknownKey,
+            JwtError::AmbiguousKey => Self::AmbiguousKey,
+            JwtError::Time => Self::Time,
+        }
+    }
 }
 
 /// What an ID token is compared with.
@@ -158,50 +154,27 @@ pub struct Previous<'a> {
 
 /// Judges `text`.
 pub(super) fn verify(text: &str, keys: &CoreJsonWebKeySet, expected: &Expected<'_>) -> Result<IdToken, IdTokenError> {
-    let claims = read(text)?;
+    let Jwt { claims, .. } = Jwt::read(text)?;
     let subject = check_claims(&claims, expected)?;
     let auth_time = time(&claims, "auth_time")?;
+    let issued = time(&claims, "iat")?.ok_or(IdTokenError::Time)?;
     check_signature(text, keys, &claims, expected)?;
     let provider_session = claims.get("sid").and_then(Value::as_str).map(str::to_owned);
     let mut claims = claims;
     claims.retain(|name, _| !PROTOCOL_CLAIMS.contains(&name.as_str()));
-    Ok(IdToken { text: SecretText::new(text.to_owned()), subject, provider_session, auth_time, claims })
-}
-
-/// Header and payload, unverified.
-fn read(text: &str) -> Result<Map<String, Value>, IdTokenError> {
-    let mut parts = text.split('.');
-    let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return Err(IdTokenError::Malformed);
-    };
-    let object =
-        |part: &str| -> Option<Map<String, Value>> { serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok() };
-    let header = object(header).ok_or(IdTokenError::Malformed)?;
-    // RFC 7515 §4.1.11: we understand no extension. `zip` belongs to encryption, `b64` changes what is signed.
-    if ["crit", "zip", "b64", "cty"].iter().any(|name| header.contains_key(*name)) {
-        return Err(IdTokenError::Header);
-    }
-    let known = header.get("alg").is_some_and(|alg| {
-        serde_json::from_value(alg.clone()).is_ok_and(|alg: CoreJwsSigningAlgorithm| ALGORITHMS.contains(&alg))
-    });
-    if !known {
-        return Err(IdTokenError::Algorithm);
-    }
-    object(payload).ok_or(IdTokenError::Malformed)
+    Ok(IdToken { text: SecretText::new(text.to_owned()), subject, provider_session, issued, auth_time, claims })
 }
 
 fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<String, IdTokenError> {
     if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer.as_str()) {
         return Err(IdTokenError::Issuer);
     }
-    // We trust no other audience, so the list may hold our id only.
+    // Behaviour T7: without `typ`, a logout token differs in this alone, and a refreshed ID token needs no nonce.
+    if claims.contains_key("events") {
+        return Err(IdTokenError::Kind);
+    }
     let ours = |value: &Value| value.as_str() == Some(expected.client_id.as_str());
-    let audience = match claims.get("aud") {
-        Some(Value::Array(list)) => !list.is_empty() && list.iter().all(ours),
-        Some(value) => ours(value),
-        None => false,
-    };
-    if !audience || !claims.get("azp").is_none_or(ours) {
+    if !is_for(claims, expected.client_id) || !claims.get("azp").is_none_or(ours) {
         return Err(IdTokenError::Audience);
     }
     let now = expected.now;
@@ -216,7 +189,7 @@ fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<
     let auth_time = time(claims, "auth_time")?;
     let nonce = claims.get("nonce");
     let subject = claims.get("sub").and_then(Value::as_str).ok_or(IdTokenError::Subject)?;
-    if subject.is_empty() || subject.chars().count() > LONGEST_SUBJECT || subject.chars().any(char::is_control) {
+    if !is_subject(subject) {
         return Err(IdTokenError::Subject);
     }
     match expected.origin {
@@ -245,18 +218,6 @@ fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<
 
 fn same(value: &Value, text: &str) -> bool {
     value.as_str().is_some_and(|value| value.as_bytes().ct_eq(text.as_bytes()).into())
-}
-
-/// A NumericDate (RFC 7519 §2) within reason; fractions are cut off.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
-fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<Timestamp>, IdTokenError> {
-    match claims.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_f64() {
-            Some(seconds) if (0.0..=LATEST_TIME).contains(&seconds) => Ok(Some(Timestamp::from_secs(seconds as u64))),
-            _ => Err(IdTokenError::Time),
-        },
-    }
 }
 
 fn check_signature(

@@ -6,6 +6,7 @@
 //! - [`Provider`]: one provider, as its client; the way in;
 //! - [`http`]: outgoing HTTP;
 //! - [`IdToken`], [`Tokens`]: what a login or a refresh brings;
+//! - [`LogoutToken`]: what a provider sends when a user has logged out elsewhere;
 //! - [`OidcError`], [`RefreshError`]: why it does not.
 
 mod answer;
@@ -15,6 +16,8 @@ mod error;
 pub mod http;
 mod id_token;
 mod jwks;
+mod jwt;
+mod logout_token;
 mod maintain;
 mod metadata;
 mod provider;
@@ -28,6 +31,8 @@ pub use answer::Tokens;
 pub use breaker::Breaker;
 pub use error::{OidcError, RefreshError, SetupError};
 pub use id_token::{IdToken, IdTokenError, Previous};
+pub use jwt::JwtError;
+pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
 pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
 pub use text::ErrorCode;
 

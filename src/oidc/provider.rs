@@ -13,16 +13,18 @@ use openidconnect::{
 };
 use url::Url;
 
-use super::answer::{Failure, Tokens};
+use super::answer::{Failure, OFFLINE_ACCESS, Tokens};
 use super::breaker::{Breaker, Health};
 use super::client::Discovered;
 use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
 use super::jwks::{Jwks, KeySet};
+use super::jwt::JwtError;
+use super::logout_token::{self, LogoutToken, LogoutTokenError};
 use super::metadata::Metadata;
 use crate::config::rules;
-use crate::config::settings::{self, ClientAuth};
+use crate::config::settings::{self, ClientAuth, LogoutScope};
 use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
 
@@ -338,6 +340,42 @@ impl Provider {
             },
             verdict => verdict,
         }
+    }
+
+    /// Verifies a logout token (Back-Channel Logout §2.6). Whether its `jti` is new is for the caller to find out.
+    ///
+    /// # Errors
+    /// [`LogoutTokenError`]; worth another try if it is [`LogoutTokenError::KeysUnavailable`].
+    pub async fn logout_token(&self, text: &str) -> Result<LogoutToken, LogoutTokenError> {
+        let needs_end = self.settings.backchannel_logout.require_exp;
+        let judge = |keys: &KeySet| {
+            let (issuer, client_id, now) = (self.issuer.as_str(), self.client_id.as_str(), self.clock.now());
+            let expected = logout_token::Expected { issuer, client_id, now, needs_end };
+            logout_token::verify(text, &keys.keys, &expected)
+        };
+        let keys = self.jwks.current().ok_or(LogoutTokenError::KeysUnavailable)?;
+        match judge(&keys) {
+            Err(LogoutTokenError::Jwt(JwtError::UnknownKey)) => match self.jwks.newer_than(keys).await {
+                Ok(newer) => judge(&newer),
+                Err(error) => {
+                    tracing::warn!(provider = %self.name, %error, "a logout token names an unknown key");
+                    Err(LogoutTokenError::KeysUnavailable)
+                }
+            },
+            verdict => verdict,
+        }
+    }
+
+    /// Which sessions a logout token with a `sid` ends.
+    #[must_use]
+    pub fn logout_scope(&self) -> LogoutScope {
+        self.settings.backchannel_logout.scope
+    }
+
+    /// Whether it is asked for tokens that outlive the user's logout (Core §11).
+    #[must_use]
+    pub fn asks_offline(&self) -> bool {
+        self.settings.scopes.iter().any(|scope| scope == OFFLINE_ACCESS)
     }
 
     /// The key cache, for its tests.

@@ -15,8 +15,6 @@ use crate::gate::{self, Gate, Request, Upgrade, Verdict};
 const MOST_FIELDS: usize = 100;
 /// Most bytes of a request's target and header fields together.
 const MOST_BYTES: usize = 32 * 1024;
-/// Most bytes of a body that our own endpoints read.
-const OWN_BODY: usize = 8 * 1024;
 /// Longest wait for the whole of such a body.
 const OWN_BODY_TIME: Duration = Duration::from_secs(5);
 
@@ -81,10 +79,9 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
         Verdict::Endpoint(call) => {
             ctx.in_flight = Some(call.metrics.enter());
             let header = session.req_header();
-            let body = if call.needs_body(&header.method, &header.headers, gate.sessions.csrf_header()) {
-                own_body(session).await?
-            } else {
-                Ok(Bytes::new())
+            let body = match call.body_limit(&header.method, &header.headers, gate.sessions.csrf_header()) {
+                0 => Ok(Bytes::new()),
+                most => own_body(session, most).await?,
             };
             let request = view(session.req_header(), session, ctx);
             let answer = match body {
@@ -123,14 +120,14 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// The body of a request to one of our own endpoints, or what is wrong with it.
-async fn own_body(session: &mut Session) -> pingora::Result<Result<Bytes, Code>> {
+async fn own_body(session: &mut Session, most: usize) -> pingora::Result<Result<Bytes, Code>> {
     if session.req_header().headers.contains_key(EXPECT) {
         session.as_mut().write_continue_response().await?;
     }
     let read = async {
         let mut body = BytesMut::new();
         while let Some(piece) = session.as_mut().read_request_body().await? {
-            if body.len() + piece.len() > OWN_BODY {
+            if body.len() + piece.len() > most {
                 return Ok(Err(Code::BodyTooLarge));
             }
             body.extend_from_slice(&piece);

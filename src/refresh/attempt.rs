@@ -410,6 +410,7 @@ fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secrets {
         access_expires: tokens.access_expires,
         refresh_token,
         refresh_expires,
+        offline: tokens.offline.unwrap_or(old.offline),
         id_token,
         claims,
         csrf_token: old.csrf_token.clone(),

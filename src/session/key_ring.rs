@@ -11,6 +11,8 @@ use crate::primitives::secret::Key256;
 
 /// Keeps keys derived here apart from any other use of the same ring.
 const PURPOSE: &[u8] = b"cloakroom sealed record";
+const AUDIT: &[u8] = b"cloakroom audit";
+const FINGERPRINT: &[u8] = b"cloakroom key fingerprint";
 
 /// A ring that cannot be used. Names keys by id only.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +55,20 @@ impl KeyRing {
         Ok(Self { newest, older: ring.collect() })
     }
 
+    /// A key for names that all replicas should make alike; it moves with the newest key and opens nothing.
+    #[must_use]
+    pub fn pseudonym_key(&self) -> Zeroizing<[u8; 32]> {
+        self.newest.expand(AUDIT)
+    }
+
+    /// Id and fingerprint of each key: 42 bits that follow from the key and tell nothing of it.
+    pub fn fingerprints(&self) -> impl Iterator<Item = (&str, u64)> {
+        std::iter::once(&self.newest).chain(self.older.iter()).map(|key| {
+            let [a, b, c, d, e, f, ..] = *key.expand(FINGERPRINT);
+            (&*key.id, u64::from_be_bytes([0, 0, a & 0x03, b, c, d, e, f]))
+        })
+    }
+
     /// Id of the key that seals.
     #[must_use]
     pub fn newest_id(&self) -> &str {
@@ -88,6 +104,15 @@ impl RingKey {
     /// Its id and the length of that, as an envelope holds them.
     pub(super) fn id(&self) -> (u8, &[u8]) {
         (self.id_length, self.id.as_bytes())
+    }
+
+    /// Another key that follows from this one, by HKDF-SHA-256 without salt.
+    fn expand(&self, purpose: &[u8]) -> Zeroizing<[u8; 32]> {
+        let mut key = Zeroizing::new([0_u8; 32]);
+        let info = [purpose, &[0, self.id_length], self.id.as_bytes()];
+        // HKDF refuses only outputs of more than 8160 bytes.
+        let _ = Hkdf::<Sha256>::new(None, self.secret.expose()).expand_multi_info(&info, key.as_mut_slice());
+        key
     }
 
     /// The key of one record: HKDF-SHA-256 (RFC 5869) with the record's salt; `info` is our purpose, the format and

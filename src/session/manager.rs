@@ -23,6 +23,7 @@ use crate::primitives::secret::SecretText;
 use crate::store::record::{Owner, Record, SessionKey};
 use crate::store::{Announce, Change, SessionStore, StoreError, Swap, Touch};
 use crate::telemetry::Metrics;
+use crate::telemetry::audit::{Audit, Entry};
 
 /// Pauses between attempts to end a session: a store that fails for a moment must not cost a logout.
 const END_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(150)];
@@ -81,6 +82,7 @@ pub struct Sessions {
     watchers: Watchers,
     touches: Touches,
     cache_hits: prometheus::IntCounter,
+    audit: Audit,
     metrics: Arc<Metrics>,
 }
 
@@ -108,6 +110,7 @@ impl Sessions {
         metrics: Arc<Metrics>,
     ) -> (Self, TouchWriter) {
         let (touches, writer) = touches(store.clone());
+        let audit = Audit::new(ring.pseudonym_key(), clock.clone(), &metrics);
         let sessions = Self {
             store,
             ring,
@@ -124,6 +127,7 @@ impl Sessions {
             watchers: Watchers::default(),
             touches,
             cache_hits: metrics.session_lookups_total.with_label_values(&["cache", "found"]),
+            audit,
             metrics,
         };
         (sessions, writer)
@@ -157,6 +161,12 @@ impl Sessions {
     #[must_use]
     pub fn ring(&self) -> &KeyRing {
         &self.ring
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// Sessions in the local cache, and about how many bytes they take.
@@ -343,6 +353,11 @@ impl Sessions {
         match self.store.load(key).await {
             Err(error @ StoreError::Damaged(_)) => {
                 tracing::warn!(%error, "a session record is ignored");
+                self.audit.unreadable(&Entry {
+                    reason: Some("record"),
+                    session: Some(key.as_bytes()),
+                    ..Entry::default()
+                });
                 Ok(None)
             }
             other => other,
@@ -414,6 +429,14 @@ impl Sessions {
     /// # Errors
     /// [`SessionError`] if the store cannot do it; then the session still lives, as far as one can know.
     pub async fn end(&self, key: &SessionKey) -> Result<Option<Secrets>, SessionError> {
+        Ok(self.end_one(key).await?.and_then(|(_, _, secrets)| secrets))
+    }
+
+    /// Ends a session and returns it as it was, if there was one.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot do it; then the session still lives, as far as one can know.
+    pub async fn end_one(&self, key: &SessionKey) -> Result<Option<EndedSession>, SessionError> {
         // Read first: a store that does what it is told while its answer gets lost would leave a refresh token that
         // nobody knows and nobody revokes.
         let before = self.load(key).await?;
@@ -422,7 +445,10 @@ impl Sessions {
             match self.store.delete(key).await {
                 Ok(ended) => {
                     self.note_end(key);
-                    return Ok(ended.or(before).and_then(|record| self.unseal(key, &record)));
+                    return Ok(ended.or(before).map(|record| {
+                        let secrets = self.unseal(key, &record);
+                        (*key, record, secrets)
+                    }));
                 }
                 Err(error) => {
                     // It may have been done all the same: the next request asks the store.
@@ -519,19 +545,39 @@ impl Sessions {
             Ok(Ok(secrets)) => Some(secrets).filter(|secrets| secrets.tickets.handle().key() == *key),
             Ok(Err(_)) => {
                 tracing::warn!("a session record has an unknown inner format and is ignored");
+                self.tell_unreadable("format", key, record);
                 None
             }
             Err(error) => {
                 tracing::warn!(%error, "a session record cannot be opened and is ignored");
+                let key_removed = matches!(error, SealError::UnknownKey);
+                self.tell_unreadable(if key_removed { "key_removed" } else { "damaged" }, key, record);
                 None
             }
         }
+    }
+
+    fn tell_unreadable(&self, reason: &str, key: &SessionKey, record: &Record) {
+        self.audit.unreadable(&entry_of(key, record, reason));
     }
 }
 
 /// A session belongs to one site and provider (behaviour S11).
 fn belongs(record: &Record, profile: &Profile) -> bool {
     *record.site == *profile.site && profile.provider.as_deref() == Some(record.provider.as_str())
+}
+
+/// What the audit log says of a session.
+#[must_use]
+pub fn entry_of<'a>(key: &'a SessionKey, record: &'a Record, reason: &'a str) -> Entry<'a> {
+    Entry {
+        reason: Some(reason),
+        site: Some(&record.site),
+        provider: Some(&record.provider),
+        subject: Some(&record.subject),
+        session: Some(key.as_bytes()),
+        ..Entry::default()
+    }
 }
 
 fn context<'a>(key: &'a SessionKey, record: &'a Record) -> Context<'a> {

@@ -20,6 +20,8 @@ pub struct Secrets {
     pub refresh_token: Option<SecretText>,
     /// When it ends; `None` if the provider does not say.
     pub refresh_expires: Option<Timestamp>,
+    /// Whether the refresh token outlives the user's logout at the provider, and so ours (Core §11).
+    pub offline: bool,
     /// The latest ID token; the hint at logout.
     pub id_token: Option<SecretText>,
     /// Claims of the user, from the verified ID token.
@@ -41,6 +43,8 @@ struct Plain {
     rt: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rte: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    off: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     idt: Option<String>,
     claims: serde_json::Map<String, serde_json::Value>,
@@ -71,6 +75,7 @@ impl Secrets {
             ate: self.access_expires,
             rt: self.refresh_token.as_ref().map(text),
             rte: self.refresh_expires,
+            off: self.offline,
             idt: self.id_token.as_ref().map(text),
             claims: self.claims.clone(),
             csrf: text(&self.csrf_token),
@@ -94,6 +99,7 @@ impl Secrets {
             access_expires: plain.ate,
             refresh_token: plain.rt.as_mut().map(take),
             refresh_expires: plain.rte,
+            offline: plain.off,
             id_token: plain.idt.as_mut().map(take),
             claims: std::mem::take(&mut plain.claims),
             csrf_token: take(&mut plain.csrf),
@@ -114,6 +120,7 @@ mod tests {
             access_expires: Some(Timestamp::from_secs(5)),
             refresh_token: None,
             refresh_expires: None,
+            offline: true,
             id_token: Some(SecretText::new("idt".into())),
             claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
             csrf_token: SecretText::new("csrf".into()),
@@ -123,6 +130,7 @@ mod tests {
         assert_eq!(back.access_token.expose(), "at");
         assert_eq!(back.access_expires, secrets.access_expires);
         assert!(back.refresh_token.is_none());
+        assert!(back.offline);
         assert_eq!(back.claims, secrets.claims);
         assert_eq!(back.tickets.ticket(3), secrets.tickets.ticket(3));
     }

@@ -68,6 +68,7 @@ mod tests {
             access_expires: Some(Timestamp::from_secs(1_000 + life)),
             refresh_token: Some(SecretText::new("rt".into())),
             refresh_expires: None,
+            offline: false,
             id_token: None,
             claims: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),

@@ -4,7 +4,8 @@
 //! of series is bounded by the settings. The registry is our own: tests make as many as they like.
 
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 use super::handles::{RouteMetrics, UpstreamMetrics};
@@ -46,6 +47,12 @@ pub struct Metrics {
     pub login_duration_seconds: HistogramVec,
     /// Sessions ended. Labels: provider, kind.
     pub logouts_total: IntCounterVec,
+    /// From a provider's logout to the end of its sessions here.
+    pub revocation_lag_seconds: Histogram,
+    /// Living sessions by the key that sealed them. Label: key.
+    pub sessions_by_key: IntGaugeVec,
+    /// Lines of the audit log. Label: event.
+    pub audit_events_total: IntCounterVec,
     /// Sessions looked up. Labels: source (`cache`, `store`), result.
     pub session_lookups_total: IntCounterVec,
     /// Sessions in the local cache.
@@ -122,6 +129,12 @@ impl Metrics {
                 &["provider"],
             )?,
             logouts_total: make.counter("logouts_total", "Sessions ended.", &["provider", "kind"])?,
+            revocation_lag_seconds: make.single_histogram(
+                "revocation_lag_seconds",
+                "Time from a provider's logout to the end of its sessions here.",
+            )?,
+            sessions_by_key: make.gauge("sessions_by_key", "Living sessions by the key that sealed them.", &["key"])?,
+            audit_events_total: make.counter("audit_events_total", "Lines of the audit log.", &["event"])?,
             session_lookups_total: make.counter(
                 "session_lookups_total",
                 "Sessions looked up.",
@@ -240,6 +253,11 @@ impl Maker<'_> {
     fn histogram(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
         let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(BUCKETS.to_vec());
         self.register(HistogramVec::new(opts, labels)?)
+    }
+
+    fn single_histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+        let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(BUCKETS.to_vec());
+        self.register(Histogram::with_opts(opts)?)
     }
 
     fn register<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {

@@ -17,6 +17,8 @@ use reqwest::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION, SET_
 use reqwest::{Client, Method, StatusCode};
 use tokio::sync::Notify;
 
+use crate::shared_store::SharedStore;
+
 /// Longest wait for anything that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) const SESSION: &str = "__Host-session";
@@ -49,6 +51,10 @@ pub(crate) struct Wishes {
     pub(crate) clock: Clock,
     /// The provider.
     pub(crate) provider: ProviderConfig,
+    /// YAML lines of the provider `demo`, indented by four.
+    pub(crate) provider_yaml: String,
+    /// A store that all proxies share, in place of `store`.
+    pub(crate) shared: Option<SharedStore>,
 }
 
 impl Default for Wishes {
@@ -66,6 +72,8 @@ impl Default for Wishes {
             admin: String::new(),
             clock: Clock::system(),
             provider: ProviderConfig::default(),
+            provider_yaml: String::new(),
+            shared: None,
         }
     }
 }
@@ -89,6 +97,8 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     /// The settings; `@PROXY@` and `@ADMIN@` stand for the addresses.
     pub(crate) yaml: String,
+    /// The store of all proxies, if they share one of the test's.
+    pub(crate) shared: Option<SharedStore>,
 }
 
 /// A running proxy; stops when dropped.
@@ -151,6 +161,7 @@ providers:
     client_id: {client_id}
     client_auth: {{ method: client_secret_basic, secret: {{ env: TEST_SECRET }} }}
     scopes: [openid, profile, email]
+{provider_yaml}
 upstreams:
   - {{ name: demo, endpoints: ["{upstream}"] }}
 {upstreams}
@@ -164,6 +175,7 @@ sites:
 {more}
 "#,
             store = wishes.store,
+            provider_yaml = wishes.provider_yaml,
             session = wishes.session,
             refresh = wishes.refresh,
             issuer = demo.provider.issuer(),
@@ -176,8 +188,8 @@ sites:
             admin = wishes.admin,
             more = wishes.more,
         );
-        let proxy = Proxy::start(&yaml, &wishes.clock).await;
-        Self { demo, proxy, clock: wishes.clock, yaml }
+        let proxy = Proxy::start(&yaml, &wishes.clock, wishes.shared.clone()).await;
+        Self { demo, proxy, clock: wishes.clock, yaml, shared: wishes.shared }
     }
 
     /// One more proxy with the same settings on ports of its own.
@@ -187,7 +199,7 @@ sites:
 
     /// One more proxy whose settings have one piece of text replaced by another.
     pub(crate) async fn replica_with(&self, old: &str, new: &str) -> Proxy {
-        Proxy::start(&self.yaml.replacen(old, new, 1), &self.clock).await
+        Proxy::start(&self.yaml.replacen(old, new, 1), &self.clock, self.shared.clone()).await
     }
 
     /// A browser that knows nothing yet.
@@ -216,7 +228,7 @@ sites:
 }
 
 impl Proxy {
-    async fn start(yaml: &str, clock: &Clock) -> Self {
+    async fn start(yaml: &str, clock: &Clock, shared: Option<SharedStore>) -> Self {
         capture_logs();
         let (address, admin) = (free_address(), free_address());
         let yaml = yaml.replace("@PROXY@", &address.to_string()).replace("@ADMIN@", &admin.to_string());
@@ -227,7 +239,11 @@ impl Proxy {
         let (stop, clock) = (Arc::new(Notify::new()), clock.clone());
         let signal = Stop(stop.clone());
         let (made, failed) = tokio::sync::oneshot::channel();
-        let thread = std::thread::spawn(move || match App::new(&loaded.settings, &clock) {
+        let make = move || match shared {
+            Some(store) => App::with_store(store, &loaded.settings, &clock),
+            None => App::new(&loaded.settings, &clock),
+        };
+        let thread = std::thread::spawn(move || match make() {
             Ok(app) => {
                 drop(made);
                 app.run(Box::new(signal));

@@ -2,6 +2,9 @@
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod admin;
+mod backchannel;
+mod backchannel_kit;
+mod backchannel_races;
 mod cookies;
 mod counters;
 mod csrf;
@@ -41,6 +44,7 @@ mod replicas;
 mod rotation;
 mod secrets_found;
 mod session_times;
+mod shared_store;
 mod signals;
 mod store_outage;
 mod tls;

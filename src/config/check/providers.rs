@@ -7,9 +7,9 @@ use super::Names;
 use crate::config::decode::Reader;
 use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::rules;
-use crate::config::schema::{CLIENT_AUTH, PROVIDER};
+use crate::config::schema::{BACKCHANNEL_LOGOUT, CLIENT_AUTH, PROVIDER};
 use crate::config::secrets::secret;
-use crate::config::settings::{ClientAuth, Provider};
+use crate::config::settings::{BackchannelLogout, ClientAuth, LogoutScope, Provider};
 use crate::config::values;
 use crate::config::yaml::Node;
 
@@ -33,6 +33,8 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     let refresh_token_grace = fields.optional(reader, "refresh_token_grace", Duration::ZERO, |r, n| {
         values::duration(r, n, Duration::ZERO, LONGEST_GRACE)
     });
+    let backchannel_logout =
+        fields.optional(reader, "backchannel_logout", BackchannelLogout::default(), backchannel_logout);
     let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
     kind?;
     Some(Provider {
@@ -42,8 +44,18 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         client_auth: client_auth?,
         scopes: scopes?,
         refresh_token_grace: refresh_token_grace?,
+        backchannel_logout: backchannel_logout?,
         authorization_params: authorization_params?,
     })
+}
+
+fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<BackchannelLogout> {
+    let fields = reader.fields(node, &BACKCHANNEL_LOGOUT)?;
+    let default = BackchannelLogout::default();
+    let scopes = [("session", LogoutScope::Session), ("user", LogoutScope::User)];
+    let scope = fields.optional(reader, "scope", default.scope, |r, n| r.choice(n, &scopes));
+    let require_exp = fields.optional(reader, "require_exp", default.require_exp, |r, n| r.boolean(n));
+    Some(BackchannelLogout { scope: scope?, require_exp: require_exp? })
 }
 
 fn default_scopes() -> Vec<String> {

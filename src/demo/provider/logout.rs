@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
 use super::authorize::sso_cookie;
+use super::backchannel;
 use super::client::authenticate;
 use super::pages;
 use super::parameters::{Parameters, with_query};
@@ -53,8 +54,8 @@ pub(super) async fn end_session(
     let now = shared.now();
     let at_page = sso_cookie(&headers).and_then(|cookie| shared.grants(|grants| grants.sso(now, &cookie)));
     match (&hint, at_page) {
-        (Some((_, Some(sid))), _) => shared.grants(|grants| grants.end_sid(sid)),
-        (_, Some(session)) if method == Method::POST => shared.grants(|grants| grants.end_sid(&session.sid)),
+        (Some((_, Some(sid))), _) => end_sid(&shared, sid),
+        (_, Some(session)) if method == Method::POST => end_sid(&shared, &session.sid),
         (_, Some(session)) => return pages::confirm_logout(&session.login),
         (_, None) => {}
     }
@@ -71,6 +72,11 @@ pub(super) async fn end_session(
         }
         None => pages::logged_out(),
     }
+}
+
+fn end_sid(shared: &Shared, sid: &str) {
+    shared.grants(|grants| grants.end_sid(sid));
+    backchannel::notify(shared, sid);
 }
 
 /// The client and the session in an ID token of ours. Age does not matter for a hint; the signature is not

@@ -6,6 +6,7 @@
 //! with one click. Therefore it refuses to listen on anything but loopback.
 
 mod authorize;
+mod backchannel;
 mod client;
 mod config;
 mod grants;
@@ -31,16 +32,16 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::routing::{MethodRouter, get, post};
 use ring::error::Unspecified;
-use serde_json::{Value, json};
+use serde_json::Value;
 use url::Url;
 
+pub use backchannel::{Delivered, LogoutTokenFault, send_logout_token};
 pub use config::{Client, ProviderClock, ProviderConfig, UriRule, User};
 pub use keys::Signing;
 pub use ledger::{Issued, Ledger, Recorded};
 pub use switches::{Endpoint, IdTokenFault, Misbehaviour, ResponseIssuer, Rotation, Switches, canary_traces};
 
 use super::server::Server;
-use super::support::random_value;
 use keys::KeyRing;
 use state::{BASE_PATH, Shared};
 
@@ -137,25 +138,6 @@ impl Provider {
     /// If signing fails.
     pub fn sign(&self, token_type: &str, claims: &Value, signing: &Signing) -> io::Result<String> {
         self.shared.sign(token_type, claims, signing).map_err(signing_failed)
-    }
-
-    /// The claims of a good logout token (OpenID Connect Back-Channel Logout, 2.4) for `client_id`, to be
-    /// changed by a test and signed with `sign("logout+jwt", ...)`.
-    pub fn logout_claims(&self, client_id: &str, subject: Option<&str>, sid: Option<&str>) -> Value {
-        let now = self.shared.now();
-        let mut claims = json!({
-            "iss": self.issuer(),
-            "aud": client_id,
-            "iat": now,
-            "exp": now + 120,
-            "jti": random_value(),
-            "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
-        });
-        if let Some(claims) = claims.as_object_mut() {
-            claims.extend(subject.map(|subject| ("sub".to_owned(), subject.into())));
-            claims.extend(sid.map(|sid| ("sid".to_owned(), sid.into())));
-        }
-        claims
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::backchannel::LogoutTokenFault;
 use crate::demo::faults::{Fault, Faults};
 use crate::demo::support::locked;
 
@@ -158,6 +159,10 @@ pub struct Misbehaviour {
     pub canary: Option<String>,
     /// This user is logged in without a page.
     pub auto_login: Option<String>,
+    /// Where the client of the demo wants to hear of logouts at the provider's own page.
+    pub backchannel_logout_uri: Option<String>,
+    /// Faults in every logout token sent there.
+    pub logout_token: BTreeSet<LogoutTokenFault>,
     /// A client is believed without looking at its credentials (they are recorded all the same).
     pub any_client_credentials: bool,
 }

@@ -226,6 +226,7 @@ fn settings(issuer: &str) -> settings::Provider {
         client_auth: ClientAuth::Basic(SecretText::new(CLIENT_SECRET.to_owned())),
         scopes: ["openid", "profile"].map(str::to_owned).to_vec(),
         refresh_token_grace: Duration::ZERO,
+        backchannel_logout: settings::BackchannelLogout::default(),
         authorization_params: BTreeMap::new(),
     }
 }

@@ -340,6 +340,7 @@ async fn k1_no_secret_can_be_read_in_redis() {
         access_expires: None,
         refresh_token: Some(canary("refresh")),
         refresh_expires: None,
+        offline: false,
         id_token: Some(canary("id")),
         claims: serde_json::Map::from_iter([("email".to_owned(), "CANARY-claim".into())]),
         csrf_token: canary("csrf"),
