@@ -31,6 +31,7 @@ fn main() {
     match arguments.get(1).map(String::as_str) {
         Some("upstream") => bare::upstream(&arguments),
         Some("bare") => bare::proxy(&arguments),
+        Some("login") => world::hold_login(&arguments),
         // `cargo test --all-targets` starts benches without this word, to see that they build.
         _ if arguments.iter().any(|word| word == "--bench") => compare(),
         _ => println!("side_by_side measures only under `cargo bench`"),
