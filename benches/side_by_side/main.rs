@@ -13,7 +13,12 @@ mod world;
 use std::fs;
 use std::process::Command;
 
+use mimalloc::MiMalloc;
 use world::{Case, World};
+
+/// The allocator that Cloakroom has, or the comparison would be one of allocators.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Many short rounds: other work on the machine then disturbs all cases alike.
 const ROUNDS: usize = 15;

@@ -126,7 +126,8 @@ sites:
 /// `login PROVIDER PROXY`, for profilers: a provider, a login at a proxy that was started by hand, its `Cookie` line, and
 /// then sleep.
 pub(crate) fn hold_login(arguments: &[String]) {
-    let at = |position: usize| arguments.get(position).and_then(|text| text.parse::<SocketAddr>().ok()).expect("address");
+    let at =
+        |position: usize| arguments.get(position).and_then(|text| text.parse::<SocketAddr>().ok()).expect("address");
     cloakroom::listener::tls::install_crypto_provider();
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
