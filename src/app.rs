@@ -1,6 +1,5 @@
 //! The composition root: settings -> parts -> services -> a running server.
 
-use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -247,8 +246,7 @@ fn gate(
     metrics: &Arc<Metrics>,
 ) -> Result<Gate, StartError> {
     let table = Table::new(settings, upstreams, metrics)?;
-    let auth: HashMap<_, _> =
-        table.sites().iter().map(|site| (site.name.clone(), Arc::new(site_auth(site, providers)))).collect();
+    let auth = table.sites().iter().map(|site| Arc::new(site_auth(site, providers))).collect();
     let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
     Ok(Gate {
         table,
