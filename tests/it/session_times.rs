@@ -10,7 +10,6 @@ use crate::kit::*;
 use crate::redis_server::RedisServer;
 
 const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A world for each kind of store.
 async fn worlds(redis: &RedisServer) -> [World; 2] {
