@@ -1,6 +1,5 @@
 //! The composition root: settings -> parts -> services -> a running server.
 
-use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -25,6 +24,7 @@ use crate::oidc::{self, Provider, Providers, SetupError};
 use crate::primitives::clock::Clock;
 use crate::proxy::Proxy;
 use crate::refresh::Refresher;
+use crate::refresh::background::Background;
 use crate::revocation::Revoker;
 use crate::routing::discovery::system_lookup;
 use crate::routing::table::{Site, Table, TableError};
@@ -161,6 +161,7 @@ impl App {
             metrics: metrics.clone(),
             providers: providers.into_values().collect(),
             touches: Mutex::new(Some(touches)),
+            background: Background::new(refresher.clone(), settings.refresh.active_within),
         };
         server.add_service(edge.into_service());
         server.add_service(upstreams.service());
@@ -245,8 +246,7 @@ fn gate(
     metrics: &Arc<Metrics>,
 ) -> Result<Gate, StartError> {
     let table = Table::new(settings, upstreams, metrics)?;
-    let auth: HashMap<_, _> =
-        table.sites().iter().map(|site| (site.name.clone(), Arc::new(site_auth(site, providers)))).collect();
+    let auth = table.sites().iter().map(|site| Arc::new(site_auth(site, providers))).collect();
     let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
     Ok(Gate {
         table,
@@ -257,12 +257,7 @@ fn gate(
         same_site: settings.session.cookie.same_site,
         sessions: sessions.clone(),
         logins: Logins::new(sessions.clone(), revoker.clone(), metrics.clone()),
-        refresher: Refresher::new(
-            sessions.clone(),
-            providers.clone(),
-            settings.refresh.minimum_lifetime,
-            metrics.clone(),
-        ),
+        refresher: Refresher::new(sessions.clone(), providers.clone(), &settings.refresh, metrics.clone()),
         unknown: Arc::new(metrics.route("none", "none")),
         metrics: metrics.clone(),
     })
@@ -312,6 +307,7 @@ struct Housekeeping {
     metrics: Arc<Metrics>,
     providers: Vec<Arc<Provider>>,
     touches: Mutex<Option<TouchWriter>>,
+    background: Background,
 }
 
 impl Housekeeping {
@@ -353,7 +349,12 @@ impl BackgroundService for Housekeeping {
         };
         let maintain = join_all(self.providers.iter().map(|provider| provider.maintain()));
         let listen = self.sessions.listen(self.store.changes());
-        let work = async { tokio::join!(self.watch_start(), self.sample(), write_touches, listen, maintain) };
+        let mut stop = shutdown.clone();
+        let refresh = self.background.run(async move {
+            // An error means that the server is gone altogether.
+            let _ = stop.wait_for(|down| *down).await;
+        });
+        let work = async { tokio::join!(self.watch_start(), self.sample(), write_touches, listen, maintain, refresh) };
         tokio::select! {
             _ = work => {}
             _ = shutdown.wait_for(|down| *down) => {}

@@ -13,7 +13,12 @@ mod world;
 use std::fs;
 use std::process::Command;
 
+use mimalloc::MiMalloc;
 use world::{Case, World};
+
+/// The allocator that Cloakroom has, or the comparison would be one of allocators.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Many short rounds: other work on the machine then disturbs all cases alike.
 const ROUNDS: usize = 15;
@@ -31,6 +36,7 @@ fn main() {
     match arguments.get(1).map(String::as_str) {
         Some("upstream") => bare::upstream(&arguments),
         Some("bare") => bare::proxy(&arguments),
+        Some("login") => world::hold_login(&arguments),
         // `cargo test --all-targets` starts benches without this word, to see that they build.
         _ if arguments.iter().any(|word| word == "--bench") => compare(),
         _ => println!("side_by_side measures only under `cargo bench`"),

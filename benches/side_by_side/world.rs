@@ -10,7 +10,7 @@ use cloakroom::demo;
 use reqwest::Client;
 use reqwest::header::{ACCEPT, COOKIE, LOCATION, SET_COOKIE};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const PROXY_CORE: &str = "0";
 const LOAD_CORE: &str = "1";
 
@@ -121,6 +121,22 @@ sites:
 "#,
         client_id = demo::CLIENT_ID,
     )
+}
+
+/// `login PROVIDER PROXY`, for profilers: a provider, a login at a proxy that was started by hand, its `Cookie` line, and
+/// then sleep.
+pub(crate) fn hold_login(arguments: &[String]) {
+    let at =
+        |position: usize| arguments.get(position).and_then(|text| text.parse::<SocketAddr>().ok()).expect("address");
+    cloakroom::listener::tls::install_crypto_provider();
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    runtime.block_on(async {
+        let demo = demo::start(at(2), (Ipv4Addr::LOCALHOST, 0).into()).expect("provider");
+        demo.provider.switches().auto_login("alice");
+        demo.provider.switches().set(|m| m.access_token_lifetime = Some(Duration::from_secs(36_000)));
+        println!("{}", log_in(at(3)).await);
+        std::future::pending::<()>().await;
+    });
 }
 
 /// Walks through a login and returns the `Cookie` line of the session.

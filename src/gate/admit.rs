@@ -1,6 +1,5 @@
 //! The way of a request through the gate.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,8 +35,8 @@ const LOGOUT_TOKEN_BODY: usize = 16 * 1024;
 pub struct Gate {
     /// Sites and routes.
     pub table: Table,
-    /// What the login room knows of each site, by name.
-    pub auth: HashMap<Arc<str>, Arc<SiteAuth>>,
+    /// What the login room knows of each site, by [`Site::index`].
+    pub auth: Vec<Arc<SiteAuth>>,
     /// Header fields that are ours alone.
     pub hygiene: Hygiene,
     /// Peers whose forwarding headers are believed.
@@ -61,12 +60,13 @@ pub struct Gate {
 /// A request with everything that was found out about it so far.
 struct Case<'r> {
     request: Request<'r>,
+    upgrade: Upgrade,
     path: &'r str,
     origin: Origin<'r>,
     site: &'r Arc<Site>,
     auth: &'r Arc<SiteAuth>,
     route: &'r Arc<Route>,
-    sorted: &'r Sorted,
+    sorted: &'r Sorted<'r>,
 }
 
 /// Our origin as the browser sees it; written out only where somebody asks.
@@ -95,7 +95,8 @@ impl Gate {
             let answer = refusal(&request, Code::MethodNotAllowed, "").header(http::header::ALLOW, METHODS);
             return Verdict::Answer(Box::new(Refused { answer, metrics: None }));
         }
-        if Upgrade::of(request.method, request.headers) == Upgrade::Malformed {
+        let upgrade = Upgrade::of(request.method, request.headers);
+        if upgrade == Upgrade::Malformed {
             return self.reject(&request, None, Code::BadRequest, "upgrade", "A WebSocket begins with a bodiless GET.");
         }
         let client = Client::of(request.connection, request.headers, &self.trusted_proxies);
@@ -106,7 +107,7 @@ impl Gate {
         let Some(site) = self.table.site(&authority.host) else {
             return self.reject(&request, None, Code::UnknownHost, "unknown_host", "Check the address.");
         };
-        let Some(auth) = self.auth.get(&site.name) else {
+        let Some(auth) = self.auth.get(site.index) else {
             return self.reject(&request, Some(site), Code::Internal, "internal", "Please try again in a moment.");
         };
         let path = match path::canonical(request.raw_path) {
@@ -145,7 +146,7 @@ impl Gate {
         let Some(route) = site.route(&path) else {
             return self.reject(&request, Some(site), Code::NotFound, "not_found", "Check the address.");
         };
-        let case = Case { request, path: &path, origin, site, auth, route, sorted: &sorted };
+        let case = Case { request, upgrade, path: &path, origin, site, auth, route, sorted: &sorted };
         let session = match self.session(&case).await {
             Ok(session) => session,
             Err(answer) => {
@@ -174,13 +175,9 @@ impl Gate {
     /// The fields of a forwarded request that must not reach the upstream.
     #[must_use]
     pub fn unwanted(&self, headers: &HeaderMap, pass: &Pass) -> Vec<HeaderName> {
-        let mut names = self.hygiene.unwanted(headers);
-        // It echoes a secret of the session.
-        let echo = self.sessions.csrf_header();
-        if pass.site.provider.is_some() && headers.contains_key(echo) {
-            names.push(echo.clone());
-        }
-        names
+        // The CSRF header echoes a secret of the session.
+        let echo = pass.site.provider.is_some().then(|| self.sessions.csrf_header());
+        headers.keys().filter(|name| self.hygiene.is_reserved(name) || Some(*name) == echo).cloned().collect()
     }
 
     /// Answers a call of one of our own endpoints.
@@ -233,7 +230,11 @@ impl Gate {
             return Box::pin(self.without_session(case, code)).await;
         };
         self.check_csrf(case, &open)?;
-        let open = if self.sessions.note_use(&open) { Box::pin(self.sessions.rotate(open)).await } else { open };
+        let time = self.sessions.note_use(&open);
+        let open = if time.rotate { Box::pin(self.sessions.rotate(open)).await } else { open };
+        if time.refresh {
+            self.refresher.hurry(&open);
+        }
         if case.route.token == Token::None || self.refresher.is_fresh(&open) {
             return Ok(Some(open));
         }
@@ -293,7 +294,7 @@ impl Gate {
     /// tunnel, for the same-origin policy does not cover it (behaviour C5).
     fn check_csrf(&self, case: &Case<'_>, open: &Open) -> Result<(), Box<Answer>> {
         let Request { method, headers, .. } = case.request;
-        let handshake = Upgrade::of(method, headers) == Upgrade::WebSocket;
+        let handshake = case.upgrade == Upgrade::WebSocket;
         let unsafe_method = !csrf::is_safe(method);
         let switched_off = !case.route.csrf || self.csrf_mode == CsrfMode::Off;
         if !handshake && (switched_off || !unsafe_method) {
@@ -303,7 +304,7 @@ impl Gate {
         let mut checked = csrf::check_origin(headers, case.auth.trusted_origins(&origin));
         if unsafe_method && checked.is_ok() {
             let echo = headers.get(self.sessions.csrf_header()).map(HeaderValue::as_bytes);
-            let cookie = echo.is_some_and(|echo| self.sessions.cookies().csrf_matches(headers, echo));
+            let cookie = echo.is_some_and(|echo| self.has_csrf_cookie(case, echo));
             checked = csrf::check_token(echo, cookie, open.csrf_token());
         }
         let Err(refusal) = checked else { return Ok(()) };
@@ -339,8 +340,14 @@ impl Gate {
     /// The cookie comes with the first page; scripts and pictures of it need not bring it again.
     fn needs_csrf_cookie(&self, case: &Case<'_>, open: &Open) -> bool {
         self.csrf_mode != CsrfMode::Off
+            && !self.has_csrf_cookie(case, open.csrf_token().as_bytes())
             && is_navigation(case.request.method, case.request.headers)
-            && !self.sessions.cookies().csrf_matches(case.request.headers, open.csrf_token().as_bytes())
+    }
+
+    /// Whether one of the request's CSRF cookies is `token`; as a rule it is the first and only one. Nobody learns
+    /// anything from the time this takes: the token stands in the same request, or is told in the answer.
+    fn has_csrf_cookie(&self, case: &Case<'_>, token: &[u8]) -> bool {
+        case.sorted.csrf == Some(token) || self.sessions.cookies().csrf_matches(case.request.headers, token)
     }
 
     fn unavailable(&self, case: &Case<'_>, code: Code, seconds: Option<u64>) -> Box<Answer> {

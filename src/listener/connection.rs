@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderValue;
 use prometheus::IntGauge;
+use tokio::time::Instant;
 
 use crate::telemetry::metrics::Metrics;
 
@@ -13,6 +15,9 @@ tokio::task_local! {
     /// The connection whose request this task serves.
     static CURRENT: Arc<Connection>;
 }
+
+/// No request header is awaited.
+const NOTHING_DUE: u64 = u64::MAX;
 
 /// One client connection. It counts as open until the last request on it has ended.
 #[derive(Debug)]
@@ -27,10 +32,12 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Our end of the socket.
     pub local: SocketAddr,
+    opened: Instant,
     /// A request has begun on it at some time.
     started: AtomicBool,
-    /// HTTP/1: the header of the request being read is complete.
-    header_complete: AtomicBool,
+    /// When the request header that is awaited must be complete, in nanoseconds since `opened`; [`NOTHING_DUE`] while
+    /// none is awaited.
+    due: AtomicU64,
     /// The peer's address as a header value, written out once a connection.
     peer_text: HeaderValue,
     count: Count,
@@ -49,17 +56,18 @@ pub fn request_began() -> Option<Arc<Connection>> {
 }
 
 impl Connection {
+    /// The first request header has `header` time from now.
     pub(super) fn new(
         listener: usize,
-        tls: bool,
-        server_name: Option<Box<str>>,
+        (tls, server_name): (bool, Option<Box<str>>),
         (peer, local): (SocketAddr, SocketAddr),
+        header: Duration,
         count: Count,
     ) -> Self {
-        let (started, header_complete) = (AtomicBool::new(false), AtomicBool::new(false));
         let peer_text = HeaderValue::from_str(&peer.ip().to_canonical().to_string());
         let peer_text = peer_text.unwrap_or(HeaderValue::from_static("unknown"));
-        Self { listener, tls, server_name, peer, local, started, header_complete, peer_text, count }
+        let (opened, started, due) = (Instant::now(), AtomicBool::new(false), AtomicU64::new(nanos(header)));
+        Self { listener, tls, server_name, peer, local, opened, started, due, peer_text, count }
     }
 
     /// The peer's address as a header value.
@@ -68,27 +76,29 @@ impl Connection {
         &self.peer_text
     }
 
-    /// Runs the work of one request such that [`request_began`] finds this connection.
+    /// Runs work such that [`request_began`] finds this connection.
     pub(super) async fn scope<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
         CURRENT.scope(Arc::clone(self), work).await
     }
 
     /// A request header is complete.
     pub(super) fn begin(&self) {
-        self.header_complete.store(true, Ordering::Relaxed);
+        self.due.store(NOTHING_DUE, Ordering::Relaxed);
         // Streams of one HTTP/2 connection share the flag; reading it is cheaper than writing it again.
         if !self.has_started() {
             self.started.store(true, Ordering::Relaxed);
         }
     }
 
-    /// The next header on a kept-alive connection is awaited.
-    pub(super) fn await_header(&self) {
-        self.header_complete.store(false, Ordering::Relaxed);
+    /// The next header on a kept-alive connection is awaited, for so long.
+    pub(super) fn await_header(&self, limit: Duration) {
+        self.due.store(nanos(self.opened.elapsed() + limit), Ordering::Relaxed);
     }
 
-    pub(super) fn has_header(&self) -> bool {
-        self.header_complete.load(Ordering::Relaxed)
+    /// When the awaited request header must be complete; `None` while none is awaited.
+    pub(super) fn header_due(&self) -> Option<Instant> {
+        let due = self.due.load(Ordering::Relaxed);
+        (due != NOTHING_DUE).then(|| self.opened + Duration::from_nanos(due))
     }
 
     pub(super) fn has_started(&self) -> bool {
@@ -99,6 +109,11 @@ impl Connection {
     pub(super) fn speaks(&self, protocol: Protocol) {
         self.count.move_to(protocol);
     }
+}
+
+/// 584 years fit.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(NOTHING_DUE)
 }
 
 /// What a connection speaks.

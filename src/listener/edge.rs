@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
@@ -14,6 +15,7 @@ use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::ShutdownWatch;
 use pingora::services::listening::Service;
 use prometheus::IntCounter;
+use tokio::time::Instant;
 
 use super::connection::{Connection, Count, Gauges, Protocol};
 use super::tls::{Tls, TlsError};
@@ -144,14 +146,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let peer = *digest.peer_addr()?.as_inet()?;
         let (listener, socket) = self.socket(local)?;
         let count = Count::new(&socket.gauges);
+        let header = self.limits.header;
         let Some(tls) = &socket.tls else {
-            return Some((Arc::new(Connection::new(listener, false, None, (peer, local), count)), stream));
+            let connection = Connection::new(listener, (false, None), (peer, local), header, count);
+            return Some((Arc::new(connection), stream));
         };
         let answer = tokio::time::timeout(self.limits.handshake, tls.accept(stream)).await;
         let stream = answer.unwrap_or_else(|_| Err("no handshake in time".to_owned()));
         match stream {
             Ok((stream, server_name)) => {
-                Some((Arc::new(Connection::new(listener, true, server_name, (peer, local), count)), stream))
+                let connection = Connection::new(listener, (true, server_name), (peer, local), header, count);
+                Some((Arc::new(connection), stream))
             }
             Err(problem) => {
                 // Strangers do this all day long; it is no trouble of ours.
@@ -168,12 +173,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let (connection, stream) = self.open(stream).await?;
         let app = Arc::new(ConnectionApp { edge: Arc::clone(self), connection: Arc::clone(&connection) });
-        let served = app.process_new(stream, shutdown);
-        match before(self.limits.header, || connection.has_started(), served).await {
+        let served = connection.scope(app.process_new(stream, shutdown));
+        match while_in_time(&connection, served).await {
             Some(reusable) => reusable,
             None => {
                 self.header_timeouts.inc();
-                tracing::debug!(peer = %connection.peer, "no request in time");
+                tracing::debug!(peer = %connection.peer, "no whole request header in time");
                 None
             }
         }
@@ -193,38 +198,36 @@ struct ConnectionApp<A> {
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A> {
-    async fn process_new_http(
-        self: &Arc<Self>,
+    // By hand what `async fn` would be: nothing is awaited here, so the proxy's own future can be returned as it is.
+    fn process_new_http<'app, 'shutdown, 'future>(
+        self: &'app Arc<Self>,
         mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
+        shutdown: &'shutdown ShutdownWatch,
+    ) -> BoxFuture<'future, Option<ReusedHttpStream>>
+    where
+        'app: 'future,
+        'shutdown: 'future,
+        Self: 'future,
+    {
         let (connection, limits) = (&self.connection, &self.edge.limits);
         session.set_write_timeout(Some(limits.write));
         if session.is_http2() {
             connection.speaks(Protocol::Http2);
             connection.begin();
-            return connection.scope(self.edge.app.process_new_http(session, shutdown)).await;
+            // Each stream is a task of its own.
+            return Box::pin(connection.scope(self.edge.app.process_new_http(session, shutdown)));
         }
         session.set_read_timeout(Some(limits.body_gap));
-        if !connection.has_started() {
+        if connection.has_started() {
+            connection.await_header(limits.keepalive + limits.header);
+        } else {
             connection.speaks(Protocol::Http1);
             if session.get_keepalive().is_some() {
                 // Pingora carries it over to the later requests of the connection.
                 session.set_keepalive(Some(limits.keepalive.as_secs()));
             }
-            // The first header is under the deadline of the connection.
-            return connection.scope(self.edge.app.process_new_http(session, shutdown)).await;
         }
-        connection.await_header();
-        let served = connection.scope(self.edge.app.process_new_http(session, shutdown));
-        match before(limits.keepalive + limits.header, || connection.has_header(), served).await {
-            Some(reusable) => reusable,
-            None => {
-                self.edge.header_timeouts.inc();
-                tracing::debug!(peer = %connection.peer, "no whole request header in time");
-                None
-            }
-        }
+        self.edge.app.process_new_http(session, shutdown)
     }
 
     fn h2_options(&self) -> Option<H2Options> {
@@ -236,20 +239,27 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
     }
 }
 
-/// Runs `work` to its end if `begun` is true before the limit is over, else drops it and returns `None`.
+/// Runs `work` to its end, or drops it and returns `None` when the connection's request header is overdue.
 ///
-/// The timer is looked at only while `begun` is false: a request that is there at the first look costs no timer.
-async fn before<F: Future>(limit: Duration, begun: impl Fn() -> bool, work: F) -> Option<F::Output> {
+/// One timer serves all requests of a connection: it is not set anew for each of them, but goes off at a time that was
+/// right once, and then sees how long there is to go. The time that is due only ever moves forward.
+async fn while_in_time<F: Future>(connection: &Connection, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
-    let mut deadline = pin!(tokio::time::sleep(limit));
+    let mut timer = pin!(tokio::time::sleep_until(connection.header_due().unwrap_or_else(Instant::now)));
     std::future::poll_fn(|context| {
         if let Poll::Ready(output) = work.as_mut().poll(context) {
             return Poll::Ready(Some(output));
         }
-        if begun() {
-            return Poll::Pending;
+        while let Some(due) = connection.header_due() {
+            if timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if due <= Instant::now() {
+                return Poll::Ready(None);
+            }
+            timer.as_mut().reset(due);
         }
-        deadline.as_mut().poll(context).map(|()| None)
+        Poll::Pending
     })
     .await
 }

@@ -52,10 +52,8 @@ impl Logins {
         match self.revoker.log_out(provider, &token, visit.client_ip).await {
             Ok(sessions) => {
                 let reason = if sessions == 0 { "no_session" } else { "ended" };
-                audit.tell(
-                    Event::BackchannelLogout,
-                    &Entry { reason: Some(reason), sessions: Some(sessions), ..entry },
-                );
+                audit
+                    .tell(Event::BackchannelLogout, &Entry { reason: Some(reason), sessions: Some(sessions), ..entry });
                 Answer::empty()
             }
             Err(failure) => {

@@ -260,7 +260,8 @@ impl Logins {
                 (error.reason(), failure_page(Code::ProviderUnavailable, text, &again, ""))
             }
             Failed::LoggedOut => {
-                let text = "You were logged out at the login service before the login was finished. Please start again.";
+                let text =
+                    "You were logged out at the login service before the login was finished. Please start again.";
                 ("logged_out", failure_page(Code::LoginFailed, text, &again, ""))
             }
             Failed::Session(error) => {

@@ -35,7 +35,8 @@ use crate::telemetry::{Metrics, Throttle};
 
 /// How long a login may take, from the redirect to the provider until the callback (behaviour L2).
 const LOGIN_LIFE: Duration = Duration::from_secs(600);
-const _: () = assert!(LOGIN_LIFE.as_secs() < TOMBSTONE_LIFE.as_secs(), "a logout is remembered as long as a login takes");
+const _: () =
+    assert!(LOGIN_LIFE.as_secs() < TOMBSTONE_LIFE.as_secs(), "a logout is remembered as long as a login takes");
 /// So many logins begun right after a finished one, within [`LOOP_WINDOW`], are a loop (behaviour L14).
 const LOOP_LOGINS: isize = 5;
 const LOOP_WINDOW: Duration = Duration::from_secs(5);

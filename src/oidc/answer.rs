@@ -109,7 +109,11 @@ impl TokenAnswer {
             access_expires: self.expires_in.map(|life| sent.plus(life)),
             refresh_expires: refresh_token.as_ref().and(refresh_life).map(|life| sent.plus(life)),
             refresh_token: refresh_token.map(SecretText::new),
-            offline: self.scope.as_ref().and_then(Value::as_str).map(|scope| scope.split(' ').any(|s| s == OFFLINE_ACCESS)),
+            offline: self
+                .scope
+                .as_ref()
+                .and_then(Value::as_str)
+                .map(|scope| scope.split(' ').any(|s| s == OFFLINE_ACCESS)),
         };
         let id_token = match self.id_token {
             None | Some(Value::Null) => None,

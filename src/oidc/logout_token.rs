@@ -133,10 +133,7 @@ fn is_kind(typ: Option<&Value>) -> bool {
     typ.strip_prefix("application/").unwrap_or(&typ) == "logout+jwt"
 }
 
-fn check_claims(
-    claims: &Map<String, Value>,
-    expected: &Expected<'_>,
-) -> Result<LogoutToken, LogoutTokenError> {
+fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<LogoutToken, LogoutTokenError> {
     let event = claims.get("events").and_then(|events| events.as_object()?.get(EVENT));
     if !event.is_some_and(Value::is_object) || claims.contains_key("nonce") {
         return Err(LogoutTokenError::Kind);

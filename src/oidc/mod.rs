@@ -10,6 +10,7 @@
 //! - [`OidcError`], [`RefreshError`]: why it does not.
 
 mod answer;
+mod breaker;
 mod client;
 mod error;
 pub mod http;
@@ -27,6 +28,7 @@ mod text;
 mod tests;
 
 pub use answer::Tokens;
+pub use breaker::Breaker;
 pub use error::{OidcError, RefreshError, SetupError};
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;

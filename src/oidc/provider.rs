@@ -14,6 +14,7 @@ use openidconnect::{
 use url::Url;
 
 use super::answer::{Failure, OFFLINE_ACCESS, Tokens};
+use super::breaker::{Breaker, Health};
 use super::client::Discovered;
 use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
@@ -30,7 +31,6 @@ use crate::primitives::secret::SecretText;
 /// One provider. Made without I/O; [`Provider::maintain`] brings it to life.
 pub struct Provider {
     name: Arc<str>,
-    refresh_token_grace: std::time::Duration,
     issuer: IssuerUrl,
     client_id: ClientId,
     settings: settings::Provider,
@@ -40,6 +40,7 @@ pub struct Provider {
     jwks: Jwks,
     discovered: ArcSwapOption<Discovered>,
     last_error: Mutex<Option<String>>,
+    breaker: Breaker,
 }
 
 /// What an authorization request is made of (Core §3.1.2.1).
@@ -98,12 +99,12 @@ impl Provider {
         let max_age = max_age.map(|text| rules::max_age(text).ok_or(SetupError::MaxAge)).transpose()?;
         Ok(Self {
             name: settings.name.clone(),
-            refresh_token_grace: settings.refresh_token_grace,
             issuer,
             client_id: ClientId::new(settings.client_id.clone()),
             settings: settings.clone(),
             max_age,
             jwks: Jwks::new(http.clone(), clock.clone()),
+            breaker: Breaker::new(clock.clone()),
             http,
             clock,
             discovered: ArcSwapOption::empty(),
@@ -119,8 +120,14 @@ impl Provider {
 
     /// How long it still answers to a refresh token that it has exchanged already; zero = it never does.
     #[must_use]
-    pub fn refresh_token_grace(&self) -> std::time::Duration {
-        self.refresh_token_grace
+    pub fn refresh_token_grace(&self) -> Duration {
+        self.settings.refresh_token_grace
+    }
+
+    /// Whether its token endpoint is to be left alone for the moment.
+    #[must_use]
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     /// The issuer, as configured.
@@ -168,12 +175,16 @@ impl Provider {
         self.discovered.load_full().ok_or(OidcError::NotReady)
     }
 
-    /// Where the browser goes to log in. No I/O: [`OidcError::NotReady`] at once when there is no metadata yet.
+    /// Where the browser goes to log in. No I/O: [`OidcError::NotReady`] at once when there is no metadata yet, or while
+    /// the provider is known to be down (behaviour D2).
     ///
     /// # Errors
     /// [`OidcError::NotReady`]; [`OidcError::Argument`] for a PKCE verifier that RFC 7636 §4.1 does not allow.
     pub fn authorization_url(&self, request: &AuthorizationRequest<'_>) -> Result<Url, OidcError> {
         let discovered = self.discovered()?;
+        if self.breaker.wait().is_some() {
+            return Err(OidcError::NotReady);
+        }
         check_pkce_verifier(request.pkce_verifier)?;
         let challenge =
             PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(request.pkce_verifier.to_owned()));
@@ -239,7 +250,9 @@ impl Provider {
             .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(redirect_uri.clone())))
             .request_async(&self.http.endpoint(Endpoint::Token))
             .await
-            .map_err(|error| Failure::read(error, &[code, pkce_verifier, self.client_secret()]))?;
+            .map_err(|error| Failure::read(error, &[code, pkce_verifier, self.client_secret()]).into());
+        self.breaker.note(Health::of_login(&answer));
+        let answer = answer?;
         let (tokens, id_token) = answer.into_parts(sent)?;
         let id_token = id_token.ok_or(IdTokenError::Missing)?;
         let origin = Origin::Login { nonce, max_age: self.max_age };
@@ -265,7 +278,9 @@ impl Provider {
             .exchange_refresh_token(&RefreshToken::new(token.expose().to_owned()))
             .request_async(&self.http.endpoint(Endpoint::Token).for_refresh())
             .await
-            .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]))?;
+            .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]).into());
+        self.breaker.note(Health::of_refresh(&answer));
+        let answer = answer?;
         let (tokens, id_token) = answer.into_parts(sent)?;
         let Some(text) = id_token else { return Ok(Refreshed { tokens, id_token: None }) };
         match self.verify(&text, tokens.access_token.expose(), Origin::Refresh(previous)).await {

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::prelude::{Error, HttpPeer, ProxyHttp, Session};
 use pingora_proxy::FailToProxy;
 
@@ -72,9 +73,9 @@ impl ProxyHttp for Proxy {
         }
     }
 
-    async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Context) -> pingora::Result<()> {
-        request::check_limits(&self.gate, session)
-    }
+    /// None: the module that Pingora adds by itself compresses answers once it is switched on, and costs every request
+    /// until then.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
         request::filter(&self.gate, session, ctx).await

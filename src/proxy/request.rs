@@ -1,4 +1,4 @@
-//! `early_request_filter` and `request_filter`: limits, then the gate.
+//! `request_filter`: limits, then the gate.
 
 use std::time::Duration;
 
@@ -19,20 +19,31 @@ const MOST_BYTES: usize = 32 * 1024;
 const OWN_BODY_TIME: Duration = Duration::from_secs(5);
 
 /// Refuses what is too large before anything looks at it.
-pub(super) fn check_limits(gate: &Gate, session: &Session) -> pingora::Result<()> {
+fn check_limits(gate: &Gate, session: &Session) -> pingora::Result<()> {
     let header = session.req_header();
-    let bytes: usize = header.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if header.headers.len() > MOST_FIELDS || bytes + header.raw_path().len() > MOST_BYTES {
+    let http1 = session.as_ref().as_http1();
+    let raw = http1.map(|session| session.get_headers_raw_bytes());
+    if header.headers.len() > MOST_FIELDS || is_too_long(header, raw.as_deref()) {
         gate.metrics.requests_rejected_total.with_label_values(&["header_too_large"]).inc();
         return Error::e_explain(ErrorType::HTTPStatus(431), "request header too large");
     }
-    if let Some(http1) = session.as_ref().as_http1()
-        && let Some(reason) = ambiguity(header, &http1.get_headers_raw_bytes())
+    if let Some(raw) = raw
+        && let Some(reason) = ambiguity(header, &raw)
     {
         gate.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
         return Error::e_explain(ErrorType::HTTPStatus(400), "a request that can be read in two ways");
     }
     Ok(())
+}
+
+fn is_too_long(header: &RequestHeader, raw: Option<&[u8]>) -> bool {
+    // A field is counted with four bytes beside name and value, and has at least two of them on the wire. Nearly every
+    // header is so short that this settles it.
+    if raw.is_some_and(|raw| raw.len() + 2 * MOST_FIELDS <= MOST_BYTES) {
+        return false;
+    }
+    let fields: usize = header.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    fields + header.raw_path().len() > MOST_BYTES
 }
 
 /// What only the bytes on the wire show: by now Pingora has dropped a `Content-Length` beside a `Transfer-Encoding`, and
@@ -41,6 +52,7 @@ fn ambiguity(header: &RequestHeader, raw: &[u8]) -> Option<&'static str> {
     if header.headers.contains_key(TRANSFER_ENCODING) && has_field(raw, b"content-length") {
         return Some("framing");
     }
+    memchr::memchr(b'#', raw)?;
     let line = raw.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
     let target = line.split(|byte| *byte == b' ').nth(1)?;
     target.contains(&b'#').then_some("path")
@@ -55,6 +67,7 @@ fn has_field(raw: &[u8], name: &[u8]) -> bool {
 
 /// `true`: answered.
 pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+    check_limits(gate, session)?;
     let header = session.req_header();
     if Upgrade::of(&header.method, &header.headers) == Upgrade::Ignored {
         // Pingora would take any `Upgrade` for the beginning of a tunnel.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, HeaderValue};
+use http::header::{HOST, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 
@@ -12,9 +12,12 @@ use crate::config::settings::Token;
 use crate::gate::Pass;
 use crate::session::cookie::Foreign;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+// Names as text: Pingora keeps the spelling of each name beside it, and would copy that of a `HeaderName`.
+const AUTHORIZATION: &str = "authorization";
+const COOKIE: &str = "cookie";
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+const FORWARDED_HOST: &str = "x-forwarded-host";
 /// A body longer than the route takes.
 pub(super) const TOO_LONG: ErrorType = ErrorType::HTTPStatus(413);
 
@@ -53,7 +56,7 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
     match &pass.cookies {
         Foreign::Unchanged => {}
         Foreign::Nothing => {
-            request.remove_header(&COOKIE);
+            request.remove_header(COOKIE);
         }
         Foreign::Field(value) => request.insert_header(COOKIE, value.clone())?,
     }

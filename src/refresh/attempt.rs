@@ -9,8 +9,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::engine::{Failure, Refresher};
-use super::lease::{self, Lease, Taken};
+use super::lease::{self, Lease, MayShow, SIGN_OF_LIFE, Taken};
+use super::pace::{Entry, Leave};
 use crate::oidc::{self, Previous, Provider, RefreshError};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
@@ -75,6 +78,10 @@ pub(super) struct Attempt {
     need: Need,
     /// What the site of a waiting request wants prepared.
     profile: Option<Arc<Profile>>,
+    /// The version of a record with another's intent, and since when it has stood there.
+    seen: Option<(u64, Instant)>,
+    /// Leave to call the provider, once it is there.
+    leave: Option<Leave>,
 }
 
 /// What to do after a look at the record.
@@ -87,31 +94,34 @@ enum Step {
 
 impl Attempt {
     pub(super) fn new(engine: Arc<Refresher>, key: SessionKey, need: Need, profile: Option<Arc<Profile>>) -> Self {
-        Self { engine, key, need, profile }
+        Self { engine, key, need, profile, seen: None, leave: None }
     }
 
-    pub(super) async fn run(self) -> Outcome {
-        let deadline = tokio::time::Instant::now() + OTHERS_PATIENCE;
+    pub(super) async fn run(mut self) -> Outcome {
+        let deadline = Instant::now() + OTHERS_PATIENCE;
         let mut watch = self.engine.sessions.watch(&self.key);
         let mut pause = FIRST_LOOK;
         loop {
-            match self.look().await {
+            let step = match self.look().await {
+                Step::Present(lease, secrets, provider) => self.present(*lease, *secrets, &provider).await,
+                step => step,
+            };
+            match step {
                 Step::Done(outcome) => return outcome,
-                Step::Present(lease, secrets, provider) => return self.present(*lease, *secrets, &provider).await,
-                Step::LookAgain => {}
+                Step::LookAgain | Step::Present(..) => {}
                 Step::Wait => {
                     let _ = tokio::time::timeout(pause, watch.next()).await;
                     pause = (pause * 2).min(LATER_LOOKS);
                 }
             }
-            if tokio::time::Instant::now() > deadline {
+            if Instant::now() > deadline {
                 return Outcome::Failed(Failure::Provider(PAUSE_UNAVAILABLE));
             }
         }
     }
 
     /// Reads the record and takes the lease if it is ours to take.
-    async fn look(&self) -> Step {
+    async fn look(&mut self) -> Step {
         let (record, secrets) = match self.engine.sessions.read(&self.key).await {
             Ok(Some(read)) => read,
             Ok(None) => return Step::Done(Outcome::Ended),
@@ -126,10 +136,10 @@ impl Attempt {
             return Step::Done(self.renewed(&record, &secrets));
         }
         let failed = |failure| Step::Done(Outcome::Failed(failure));
-        if record.refresh_in_doubt {
+        if record.refresh_in_doubt.is_some() {
             return failed(Failure::InDoubt);
         }
-        let Some(provider) = self.engine.providers.get(record.provider.as_str()) else {
+        let Some(provider) = self.engine.providers.get(record.provider.as_str()).cloned() else {
             tracing::error!(provider = record.provider, "a session's provider is no longer in the settings");
             return failed(Failure::NoRefreshToken);
         };
@@ -140,16 +150,26 @@ impl Attempt {
             return failed(Failure::Provider(pause));
         }
         let begun = match record.intent {
-            None => now,
-            Some(intent) if now < intent.until => return Step::Wait,
+            None => None,
+            Some(intent) if now < intent.until || self.shows_life(record.version) => return Step::Wait,
             Some(intent) if now.since(intent.begun) < provider.refresh_token_grace() => {
                 tracing::warn!(provider = %provider.name(), "a refresh is taken over: its owner died");
-                intent.begun
+                Some(intent.begun)
             }
-            Some(_) => return self.give_up_token(&record).await,
+            Some(intent) => return self.give_up_token(&record, intent.owner).await,
         };
+        if self.leave.is_none() {
+            match self.engine.paces.enter(provider.name()).await {
+                Entry::Now(leave) => self.leave = Some(leave),
+                Entry::AfterWait(leave) => {
+                    self.leave = Some(leave);
+                    return Step::LookAgain;
+                }
+                Entry::NotFor(pause) => return failed(Failure::Provider(pause)),
+            }
+        }
         match Lease::take(&self.engine.sessions, self.key, &record, begun).await {
-            Taken::Ours(lease) => Step::Present(lease, Box::new(secrets), provider.clone()),
+            Taken::Ours(lease) => Step::Present(lease, Box::new(secrets), provider),
             Taken::Changed => Step::LookAgain,
             Taken::Gone => Step::Done(Outcome::Ended),
             Taken::Unknown(error) => {
@@ -168,11 +188,28 @@ impl Attempt {
         }
     }
 
+    /// Whether an intent may have a living owner although its lease seems to be over: until it has been seen to stand
+    /// still for a while.
+    fn shows_life(&mut self, version: u64) -> bool {
+        match self.seen {
+            Some((seen, since)) if seen == version => since.elapsed() < SIGN_OF_LIFE,
+            _ => {
+                self.seen = Some((version, Instant::now()));
+                true
+            }
+        }
+    }
+
     /// The owner of the last refresh died, and nobody knows whether the provider has used up the token.
-    async fn give_up_token(&self, record: &Record) -> Step {
+    async fn give_up_token(&self, record: &Record, owner: u64) -> Step {
         tracing::warn!(provider = record.provider, "the owner of a refresh died; its refresh token is not shown again");
         self.engine.metrics.token_refresh_in_doubt_total.with_label_values(&[&record.provider]).inc();
-        match self.engine.sessions.amend(&self.key, record, Announce::Everyone, lease::doubt).await {
+        match self
+            .engine
+            .sessions
+            .amend(&self.key, record, Announce::Everyone, |record| lease::doubt(record, owner))
+            .await
+        {
             Ok((Swap::Stored | Swap::Conflict, _)) => Step::LookAgain,
             Ok((Swap::Gone, _)) => Step::Done(Outcome::Ended),
             Err(_) => Step::Done(Outcome::Failed(Failure::Store)),
@@ -180,29 +217,47 @@ impl Attempt {
     }
 
     /// Shows the refresh token to the provider. The lease is ours.
-    async fn present(&self, mut lease: Lease, secrets: Secrets, provider: &Arc<Provider>) -> Outcome {
+    async fn present(&mut self, mut lease: Lease, secrets: Secrets, provider: &Arc<Provider>) -> Step {
         let Some(token) = secrets.refresh_token.clone() else {
-            return Outcome::Failed(Failure::NoRefreshToken);
+            return Step::Done(Outcome::Failed(Failure::NoRefreshToken));
         };
+        let grace = provider.refresh_token_grace();
         let subject = lease.record.subject.clone();
         loop {
+            let shown_before = lease.was_shown();
+            match lease.show(grace) {
+                MayShow::Yes => {}
+                MayShow::LeaseOver => {
+                    lease.give_back(None, shown_before).await;
+                    return Step::LookAgain;
+                }
+                MayShow::GraceOver => {
+                    lease.doubt().await;
+                    return Step::LookAgain;
+                }
+            }
             let durations = self.engine.metrics.token_refresh_duration_seconds.with_label_values(&[provider.name()]);
             let timer = durations.start_timer();
             let previous = Previous { subject: &subject, auth_time: auth_time(&secrets), nonce: None };
+            self.note_lag(&lease.record, provider);
             let answer = lease.hold(provider.refresh(&token, previous)).await;
             timer.observe_duration();
+            // The store may take its time; the provider has done its part.
+            self.leave = None;
             self.count(provider, &answer);
             let error = match answer {
-                Ok(tokens) => return self.keep(lease, provider, merge(&secrets, tokens, self.engine.now())).await,
+                Ok(tokens) => {
+                    let secrets = merge(&secrets, tokens, self.engine.now());
+                    return Step::Done(self.keep(lease, provider, secrets).await);
+                }
                 Err(error) => error,
             };
-            let forgiven = self.engine.now().since(lease.begun()) + PAUSE_FORGIVEN < provider.refresh_token_grace();
-            if matches!(error, RefreshError::InDoubt(_)) && forgiven {
+            if matches!(error, RefreshError::InDoubt(_)) && lease.is_forgiven(grace) {
                 tracing::warn!(provider = %provider.name(), %error, "a refresh is tried again within the grace");
                 lease.hold(tokio::time::sleep(PAUSE_FORGIVEN)).await;
                 continue;
             }
-            return self.refused(lease, error).await;
+            return Step::Done(self.refused(lease, error, shown_before).await);
         }
     }
 
@@ -211,7 +266,7 @@ impl Attempt {
         let sessions = &self.engine.sessions;
         let mut record = lease.record.clone();
         let generation = record.generation;
-        let started = tokio::time::Instant::now();
+        let started = Instant::now();
         let mut pause = Duration::from_millis(50);
         loop {
             match sessions.write(&self.key, &record, &secrets).await {
@@ -264,7 +319,7 @@ impl Attempt {
         Outcome::Ended
     }
 
-    async fn refused(&self, lease: Lease, error: RefreshError) -> Outcome {
+    async fn refused(&self, lease: Lease, error: RefreshError, shown_before: bool) -> Outcome {
         let provider = lease.record.provider.clone();
         let generation = lease.record.generation;
         let (pause, failure) = match error {
@@ -291,7 +346,7 @@ impl Attempt {
         self.engine.pause(&self.key, generation, pause, failure);
         let retry_at = self.engine.now().plus(pause);
         // A store that fails must not keep the waiting waiting.
-        let returned = tokio::spawn(lease.give_back(Some(retry_at), Duration::ZERO));
+        let returned = tokio::spawn(lease.give_back(Some(retry_at), shown_before));
         let _ = tokio::time::timeout(Duration::from_millis(500), returned).await;
         Outcome::Failed(failure)
     }
@@ -315,6 +370,14 @@ impl Attempt {
                 Outcome::Ended
             }
             Err(_) => Outcome::Failed(Failure::Store),
+        }
+    }
+
+    /// How far behind its plan a refresh in the background begins.
+    fn note_lag(&self, record: &Record, provider: &Provider) {
+        if let (Need::Due, Some(due)) = (self.need, record.due) {
+            let lag = self.engine.now().since(due).as_secs_f64();
+            self.engine.metrics.token_refresh_lag_seconds.with_label_values(&[&**provider.name()]).observe(lag);
         }
     }
 

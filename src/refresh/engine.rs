@@ -10,6 +10,8 @@ use quick_cache::sync::Cache;
 
 use super::attempt::{Attempt, Need, Outcome};
 use super::flight::Flights;
+use super::pace::Paces;
+use crate::config::settings;
 use crate::oidc::Providers;
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::Sessions;
@@ -62,6 +64,7 @@ pub struct Refresher {
     pub(super) sessions: Arc<Sessions>,
     pub(super) providers: Providers,
     pub(super) minimum_lifetime: Duration,
+    pub(super) paces: Paces,
     flights: Flights<SessionKey, Outcome>,
     pauses: Cache<SessionKey, Pause>,
     pub(super) metrics: Arc<Metrics>,
@@ -73,11 +76,13 @@ impl Refresher {
     pub fn new(
         sessions: Arc<Sessions>,
         providers: Providers,
-        minimum_lifetime: Duration,
+        settings: &settings::Refresh,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
+        let paces = Paces::new(&providers, settings);
         let (flights, pauses) = (Flights::new(), Cache::new(PAUSES));
-        Arc::new(Self { sessions, providers, minimum_lifetime, flights, pauses, metrics })
+        let minimum_lifetime = settings.minimum_lifetime;
+        Arc::new(Self { sessions, providers, minimum_lifetime, paces, flights, pauses, metrics })
     }
 
     /// Whether the session's access token may go upstream as it is.
@@ -126,6 +131,21 @@ impl Refresher {
             Some(Outcome::Failed(failure)) => Refreshed::Failed(failure),
             // A waiter that gives up ends nothing: the refresh goes on without it (behaviour R9).
             None => Refreshed::Failed(Failure::Provider(PAUSE_SLOW)),
+        }
+    }
+
+    /// Refreshes a session that is due.
+    pub(super) async fn refresh_due(self: &Arc<Self>, key: SessionKey) -> Outcome {
+        let flight = self.flights.join(key, || Attempt::new(self.clone(), key, Need::Due, None).run());
+        flight.await.unwrap_or(Outcome::Failed(Failure::Store))
+    }
+
+    /// Begins to refresh a session that is due and that the background refresher has not come to: it may have been idle
+    /// when it was its turn. Nobody waits for it.
+    pub fn hurry(self: &Arc<Self>, open: &Open) {
+        if open.claim_hurry() {
+            let (engine, key) = (self.clone(), *open.key());
+            tokio::spawn(async move { engine.refresh_due(key).await });
         }
     }
 

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::primitives::clock::Timestamp;
 use crate::primitives::random;
 use crate::session::manager::{SessionError, Sessions};
@@ -15,6 +17,11 @@ use crate::store::{Announce, Swap};
 pub(super) const LEASE: Duration = Duration::from_secs(4);
 /// How often a living owner renews it.
 const RENEW_EVERY: Duration = Duration::from_millis(1_300);
+/// An intent that has not moved for this long, and whose lease is over, has no living owner. Counted by the clock of
+/// whoever looks, so that a wall clock that is wrong takes nobody for dead.
+pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// What must be left of a lease, and of a provider's grace, when the token is shown.
+const MARGIN: Duration = Duration::from_secs(1);
 /// How long an owner tries to take its intent back from a store that fails.
 const RETURN_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,8 +30,23 @@ pub(super) struct Lease {
     sessions: Arc<Sessions>,
     key: SessionKey,
     intent: Intent,
+    /// When the store was last asked to write it: it holds for [`LEASE`] from then on at least.
+    asked: Instant,
+    /// Whether the token may have been shown under this intent already, by us or by the owner that died.
+    shown: bool,
     /// The record as we wrote it last.
     pub(super) record: Record,
+}
+
+/// Whether the token may be shown now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MayShow {
+    /// Yes.
+    Yes,
+    /// The lease may be another's by now.
+    LeaseOver,
+    /// It was shown before, and the provider does not forgive that any more.
+    GraceOver,
 }
 
 /// What became of the wish for a lease.
@@ -40,27 +62,48 @@ pub(super) enum Taken {
 }
 
 impl Lease {
-    /// Writes the intent. `begun` is when the token may have been shown for the first time: now, or when the owner that
-    /// died wrote its own.
-    pub(super) async fn take(sessions: &Arc<Sessions>, key: SessionKey, read: &Record, begun: Timestamp) -> Taken {
-        let Ok(owner) = random::bytes() else { return Taken::Changed };
-        let intent = Intent { owner: u64::from_ne_bytes(owner), begun, until: sessions.clock().now().plus(LEASE) };
-        let lease = |record| Self { sessions: sessions.clone(), key, intent, record };
+    /// Writes the intent. `begun` is when an owner that died wrote its own, if there was one.
+    pub(super) async fn take(
+        sessions: &Arc<Sessions>,
+        key: SessionKey,
+        read: &Record,
+        begun: Option<Timestamp>,
+    ) -> Taken {
+        let owner = match random::bytes() {
+            Ok(owner) => u64::from_ne_bytes(owner),
+            Err(error) => return Taken::Unknown(error.into()),
+        };
+        let (now, asked) = (sessions.clock().now(), Instant::now());
+        let intent = Intent { owner, begun: begun.unwrap_or(now), until: now.plus(LEASE) };
+        let lease = |record| Self { sessions: sessions.clone(), key, intent, asked, shown: begun.is_some(), record };
         match sessions.amend(&key, read, Announce::Nobody, |record| record.intent = Some(intent)).await {
             Ok((Swap::Stored, record)) => Taken::Ours(Box::new(lease(record))),
             Ok((Swap::Conflict, _)) => Taken::Changed,
             Ok((Swap::Gone, _)) => Taken::Gone,
             Err(error) => {
                 // It may stand there all the same, and would pass for that of a dead owner.
-                tokio::spawn(lease(read.clone()).give_back(None, Duration::ZERO));
+                tokio::spawn(lease(read.clone()).give_back(None, begun.is_some()));
                 Taken::Unknown(error)
             }
         }
     }
 
-    /// When the token may have been shown for the first time.
-    pub(super) fn begun(&self) -> Timestamp {
-        self.intent.begun
+    /// Looks once more, just before the token is shown: the answer that told of the lease may have been long in coming.
+    /// From here on the token counts as shown.
+    pub(super) fn show(&mut self, grace: Duration) -> MayShow {
+        if self.asked.elapsed() + MARGIN > LEASE {
+            return MayShow::LeaseOver;
+        }
+        if self.shown && !self.is_forgiven(grace) {
+            return MayShow::GraceOver;
+        }
+        self.shown = true;
+        MayShow::Yes
+    }
+
+    /// Whether the provider still answers to a token that was shown when this intent began.
+    pub(super) fn is_forgiven(&self, grace: Duration) -> bool {
+        self.sessions.clock().now().since(self.intent.begun) + MARGIN < grace
     }
 
     /// Waits for `work` and renews the lease as long as it takes. An intent that is lost is not written again: the work
@@ -84,12 +127,12 @@ impl Lease {
 
     /// `false` if the intent is no longer ours.
     async fn renew(&mut self) -> bool {
-        let until = self.sessions.clock().now().plus(LEASE);
+        let (until, asked) = (self.sessions.clock().now().plus(LEASE), Instant::now());
         let intent = Intent { until, ..self.intent };
         let renewed =
             self.sessions.amend(&self.key, &self.record, Announce::Nobody, |record| record.intent = Some(intent)).await;
         match renewed {
-            Ok((Swap::Stored, record)) => self.record = record,
+            Ok((Swap::Stored, record)) => (self.record, self.asked) = (record, asked),
             Ok((Swap::Conflict, _)) => match self.reread().await {
                 Ok(ours) => return ours,
                 Err(error) => tracing::debug!(%error, "the lease of a refresh could not be renewed"),
@@ -100,34 +143,50 @@ impl Lease {
         true
     }
 
-    /// Reads the record anew; whether the intent there is ours.
+    /// Reads the record anew; whether the intent there is ours, or a doubt that blames it.
     async fn reread(&mut self) -> Result<bool, SessionError> {
         let Some(record) = self.sessions.store().load(&self.key).await? else { return Ok(false) };
-        let ours = record.intent.is_some_and(|intent| intent.owner == self.intent.owner);
+        let owner = Some(self.intent.owner);
+        let ours = record.intent.map(|intent| intent.owner) == owner || record.refresh_in_doubt == owner;
         if ours {
             self.record = record;
         }
         Ok(ours)
     }
 
-    /// Takes the intent back: the token was not shown, or the provider did nothing with it. Tries on while the store
-    /// fails, or the next to look would take us for dead. `retry_at` tells all replicas when to try again.
-    pub(super) async fn give_back(self, retry_at: Option<Timestamp>, first_pause: Duration) {
+    /// Takes the intent back: the token was not shown, or the provider did nothing with it this time. Tries on while the
+    /// store fails, or the next to look would take us for dead. `retry_at` tells all replicas when to try again.
+    ///
+    /// A token that an owner before us may have shown stays shown: then the intent is left, with its beginning, for the
+    /// next to take over.
+    pub(super) async fn give_back(self, retry_at: Option<Timestamp>, shown_before: bool) {
+        let over = self.sessions.clock().now();
         let change = |record: &mut Record| {
-            record.intent = None;
+            if shown_before {
+                record.intent = record.intent.map(|intent| Intent { until: over.min(intent.until), ..intent });
+            } else {
+                record.intent = None;
+                record.refresh_in_doubt = None;
+            }
             record.retry_at = retry_at;
         };
-        self.settle(first_pause, change).await;
+        self.settle(change).await;
+    }
+
+    /// Whether the token may have been shown before: by an owner that died, or by us.
+    pub(super) fn was_shown(&self) -> bool {
+        self.shown
     }
 
     /// Marks the refresh token as perhaps used up, in place of the intent.
     pub(super) async fn doubt(self) {
-        self.settle(Duration::ZERO, doubt).await;
+        let owner = self.intent.owner;
+        self.settle(|record| doubt(record, owner)).await;
     }
 
-    async fn settle(mut self, first_pause: Duration, change: impl Fn(&mut Record) + Send + Sync) {
-        let started = tokio::time::Instant::now();
-        let mut pause = first_pause.max(Duration::from_millis(50));
+    async fn settle(mut self, change: impl Fn(&mut Record) + Send + Sync) {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(50);
         loop {
             match self.sessions.amend(&self.key, &self.record, Announce::Everyone, &change).await {
                 Ok((Swap::Stored | Swap::Gone, _)) => return,
@@ -150,8 +209,8 @@ impl Lease {
 
 /// What a record says once its refresh token is in doubt. The generation stays: an owner that turns out to be alive puts
 /// its tokens in all the same.
-pub(super) fn doubt(record: &mut Record) {
+pub(super) fn doubt(record: &mut Record, blamed: u64) {
     record.intent = None;
-    record.refresh_in_doubt = true;
+    record.refresh_in_doubt = Some(blamed);
     record.due = None;
 }

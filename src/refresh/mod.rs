@@ -1,8 +1,10 @@
 //! Fresh access tokens: one refresh for all who wait, in this process and among replicas.
 
 mod attempt;
+pub mod background;
 pub mod engine;
 mod flight;
 mod lease;
+mod pace;
 
 pub use engine::{Failure, Refreshed, Refresher};

@@ -98,8 +98,7 @@ async fn is_set(
     });
     for span in try_join_all(marked).await?.into_iter().flatten() {
         let seconds = (span * COARSE).max(first)..(span + 1) * COARSE;
-        let marks =
-            seconds.map(|second| async move { store.marked(&grave.mark(FINE, provider, second)).await });
+        let marks = seconds.map(|second| async move { store.marked(&grave.mark(FINE, provider, second)).await });
         if try_join_all(marks).await?.iter().any(Option::is_some) {
             return Ok(true);
         }
@@ -162,8 +161,7 @@ mod tests {
                 assert_eq!(covered, started <= NOW - age + REPLICAS, "{started} {age}");
             }
             let old = login(NOW - 600, NOW);
-            let others =
-                [Login { sid: Some("t"), ..old }, Login { sid: None, ..old }, Login { provider: "q", ..old }];
+            let others = [Login { sid: Some("t"), ..old }, Login { sid: None, ..old }, Login { provider: "q", ..old }];
             for other in others {
                 assert!(!covers(&store, &other, at(NOW)).await.unwrap());
             }

@@ -46,7 +46,8 @@ impl<'r> Authority<'r> {
             let end = raw.find(']').ok_or(HostError::Malformed)?;
             raw.split_at_checked(end + 1).ok_or(HostError::Malformed)?
         } else {
-            raw.find(':').and_then(|colon| raw.split_at_checked(colon)).unwrap_or((raw, ""))
+            let colon = raw.bytes().position(|byte| byte == b':');
+            colon.and_then(|colon| raw.split_at_checked(colon)).unwrap_or((raw, ""))
         };
         Ok(Self { host: normal_host(host)?, port: parse_port(port)? })
     }

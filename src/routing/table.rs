@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
+// The keys of these tables stand in the settings; strangers only ask for them. So a fast hash will do.
+use foldhash::fast::RandomState;
 use http::header::HeaderName;
 
 use super::upstream::{Upstream, Upstreams};
@@ -32,9 +35,9 @@ pub enum TableError {
 /// Finds the site of a host.
 #[derive(Debug, Default)]
 pub struct Table {
-    exact: HashMap<Box<str>, Arc<Site>>,
+    exact: HashMap<Box<str>, Arc<Site>, RandomState>,
     /// By what follows the first label.
-    wildcard: HashMap<Box<str>, Arc<Site>>,
+    wildcard: HashMap<Box<str>, Arc<Site>, RandomState>,
     any: Option<Arc<Site>>,
     sites: Vec<Arc<Site>>,
 }
@@ -42,6 +45,8 @@ pub struct Table {
 /// One web application, compiled.
 #[derive(Debug)]
 pub struct Site {
+    /// Its position in [`Table::sites`].
+    pub index: usize,
     /// Its name in logs and metrics.
     pub name: Arc<str>,
     /// Provider of its logins.
@@ -60,7 +65,7 @@ pub struct Site {
     /// Counts requests that no route serves: our own endpoints, and paths that lead nowhere.
     pub own: Arc<RouteMetrics>,
     /// By prefix, as [`PathPrefix::as_str`] writes it.
-    routes: HashMap<Box<str>, Arc<Route>>,
+    routes: HashMap<Box<str>, Arc<Route>, RandomState>,
     /// Segments of the deepest route: no lookup needs to begin below.
     depth: usize,
 }
@@ -82,8 +87,9 @@ pub struct Route {
     pub on_missing: OnMissing,
     /// Which token goes upstream.
     pub token: Token,
-    /// Header and the index of its claim in [`Site::claim_paths`].
-    pub identity_headers: Vec<(HeaderName, usize)>,
+    /// Name of a header and the index of its claim in [`Site::claim_paths`]. The name is in bytes that can be shared:
+    /// Pingora keeps the spelling of each name, and would copy that of a [`HeaderName`] for every request.
+    pub identity_headers: Vec<(Bytes, usize)>,
     /// Largest request body in bytes.
     pub max_body: u64,
     /// Whether unsafe methods need the CSRF token.
@@ -100,8 +106,8 @@ impl Table {
     pub fn new(settings: &Settings, upstreams: &Upstreams, metrics: &Metrics) -> Result<Self, TableError> {
         let reserved = reserved_headers(&settings.sites);
         let mut table = Self::default();
-        for site_settings in &settings.sites {
-            let site = Arc::new(Site::new(site_settings, Arc::clone(&reserved), upstreams, metrics)?);
+        for (index, site_settings) in settings.sites.iter().enumerate() {
+            let site = Arc::new(Site::new(index, site_settings, Arc::clone(&reserved), upstreams, metrics)?);
             for host in &site_settings.hosts {
                 match host {
                     HostPattern::Exact(host) => {
@@ -143,13 +149,14 @@ impl Table {
 
 impl Site {
     fn new(
+        index: usize,
         settings: &settings::Site,
         reserved_headers: Arc<[HeaderName]>,
         upstreams: &Upstreams,
         metrics: &Metrics,
     ) -> Result<Self, TableError> {
         let mut claim_paths = Vec::new();
-        let mut routes = HashMap::with_capacity(settings.routes.len());
+        let mut routes = HashMap::with_capacity_and_hasher(settings.routes.len(), RandomState::default());
         for route in &settings.routes {
             let upstream = upstreams.get(&route.upstream).ok_or_else(|| TableError::UnknownUpstream {
                 site: Arc::clone(&settings.name),
@@ -169,7 +176,7 @@ impl Site {
                 identity_headers: route
                     .identity_headers
                     .iter()
-                    .map(|(header, claim)| (header.clone(), claim_index(&mut claim_paths, claim)))
+                    .map(|(header, claim)| (shared(header), claim_index(&mut claim_paths, claim)))
                     .collect(),
                 max_body: route.max_body,
                 csrf: route.csrf,
@@ -177,6 +184,7 @@ impl Site {
             routes.insert(route.path.as_str().into(), Arc::new(compiled));
         }
         Ok(Self {
+            index,
             name: Arc::clone(&settings.name),
             provider: settings.provider.clone(),
             auth_path: settings.auth_path.clone(),
@@ -221,6 +229,10 @@ fn claim_index(known: &mut Vec<ClaimPath>, claim: &ClaimPath) -> usize {
         known.push(claim.clone());
         known.len() - 1
     })
+}
+
+fn shared(name: &HeaderName) -> Bytes {
+    Bytes::copy_from_slice(name.as_str().as_bytes())
 }
 
 fn reserved_headers(sites: &[settings::Site]) -> Arc<[HeaderName]> {

@@ -108,8 +108,11 @@ impl Upstream {
     #[must_use]
     pub fn pick_except(&self, failed: Option<SocketAddr>) -> Option<SocketAddr> {
         let targets = self.targets.load();
-        // One target needs no turn, and so no shared counter.
-        let start = if targets.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) % targets.len() } else { 0 };
+        if let [only] = targets.as_slice() {
+            // Neither its health nor what just happened would change anything.
+            return Some(only.address);
+        }
+        let start = self.next.fetch_add(1, Ordering::Relaxed) % targets.len().max(1);
         let mut second_best = None;
         let mut last_resort = None;
         for target in targets.iter().cycle().skip(start).take(targets.len()) {

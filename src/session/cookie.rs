@@ -32,9 +32,11 @@ pub enum Ticket {
 
 /// The cookies of a request, sorted into ours and the upstream's.
 #[derive(Clone, Debug)]
-pub struct Sorted {
+pub struct Sorted<'h> {
     /// The session cookie.
     pub ticket: Ticket,
+    /// Value of the first CSRF cookie.
+    pub csrf: Option<&'h [u8]>,
     /// What is left for the upstream, all header fields joined with `; ` (behaviour S4, S5).
     pub foreign: Foreign,
 }
@@ -81,14 +83,21 @@ impl Cookies {
 
     /// Sorts the cookies of a request.
     #[must_use]
-    pub fn sort(&self, headers: &HeaderMap) -> Sorted {
-        let mut sorted = Sorted { ticket: Ticket::Absent, foreign: Foreign::Unchanged };
+    pub fn sort<'h>(&self, headers: &'h HeaderMap) -> Sorted<'h> {
+        let mut sorted = Sorted { ticket: Ticket::Absent, csrf: None, foreign: Foreign::Unchanged };
         let mut rest = Vec::new();
         let (mut fields, mut ours) = (0_usize, false);
         for field in headers.get_all(COOKIE) {
             fields += 1;
             for (name, value, pair) in pairs(field.as_bytes()) {
-                if !self.owns(name) {
+                if name == self.session.as_bytes() {
+                    sorted.ticket = match sorted.ticket {
+                        Ticket::Absent => SessionId::parse(value).map_or(Ticket::Malformed, Ticket::One),
+                        _ => Ticket::Doubled,
+                    };
+                } else if name == self.csrf.as_bytes() {
+                    sorted.csrf = sorted.csrf.or(Some(value));
+                } else if !self.owns(name) {
                     if !rest.is_empty() {
                         rest.extend_from_slice(b"; ");
                     }
@@ -96,12 +105,6 @@ impl Cookies {
                     continue;
                 }
                 ours = true;
-                if name == self.session.as_bytes() {
-                    sorted.ticket = match sorted.ticket {
-                        Ticket::Absent => SessionId::parse(value).map_or(Ticket::Malformed, Ticket::One),
-                        _ => Ticket::Doubled,
-                    };
-                }
             }
         }
         if ours || fields > 1 {
@@ -207,11 +210,24 @@ pub fn drop_ours(cookies: &Cookies, headers: &HeaderMap) -> Option<Vec<HeaderVal
 /// Name, value and whole pair (RFC 6265 §4.2.1), surrounding white space removed. Values are opaque bytes: what is not
 /// ours must reach the upstream as it came.
 fn pairs(field: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
-    field.split(|b| *b == b';').map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty()).map(|pair| {
-        let mut halves = pair.splitn(2, |b| *b == b'=');
-        let name = halves.next().unwrap_or_default().trim_ascii();
-        (name, halves.next().unwrap_or_default().trim_ascii(), pair)
+    let mut rest = Some(field);
+    let pieces = std::iter::from_fn(move || {
+        let (piece, behind) = cut(rest?, b';');
+        rest = behind;
+        Some(piece.trim_ascii())
+    });
+    pieces.filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = cut(pair, b'=');
+        (name.trim_ascii(), value.unwrap_or_default().trim_ascii(), pair)
     })
+}
+
+/// What stands before the first `sign`, and what behind it if it is there.
+fn cut(bytes: &[u8], sign: u8) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(sign, bytes).and_then(|at| bytes.split_at_checked(at)) {
+        Some((before, behind)) => (before, behind.get(1..)),
+        None => (bytes, None),
+    }
 }
 
 fn values<'h>(headers: &'h HeaderMap, name: &'h [u8]) -> impl Iterator<Item = &'h [u8]> {
@@ -255,7 +271,8 @@ mod tests {
     fn s5_ours_are_taken_out_and_the_rest_stays() {
         let id = ticket();
         let line = format!("a=1; __Host-session={}; b=\"x y\";XSRF-TOKEN=t; odd; __Host-login=z", id.expose());
-        let sorted = cookies().sort(&headers(&[&line]));
+        let (cookies, headers) = (cookies(), headers(&[&line]));
+        let sorted = cookies.sort(&headers);
         assert_eq!(sorted.ticket, Ticket::One(id));
         assert_eq!(sorted.foreign, field("a=1; b=\"x y\"; odd"));
     }
@@ -264,10 +281,11 @@ mod tests {
     fn s4_split_fields_are_joined() {
         let id = ticket();
         let session = format!("__Host-session={}", id.expose());
-        let sorted = cookies().sort(&headers(&["a=1", &session, "b=2"]));
+        let (cookies, split) = (cookies(), headers(&["a=1", &session, "b=2"]));
+        let sorted = cookies.sort(&split);
         assert_eq!(sorted.ticket, Ticket::One(id));
         assert_eq!(sorted.foreign, field("a=1; b=2"));
-        assert_eq!(cookies().sort(&headers(&["a=1", "b=2"])).foreign, field("a=1; b=2"));
+        assert_eq!(cookies.sort(&headers(&["a=1", "b=2"])).foreign, field("a=1; b=2"));
     }
 
     #[test]
@@ -327,7 +345,8 @@ mod tests {
             let id = ticket();
             let mut parts: Vec<String> = names.iter().map(|n| format!("{n}=v")).collect();
             parts.insert(place.min(parts.len()), format!("__Host-session={}", id.expose()));
-            let sorted = cookies().sort(&headers(&[&parts.join("; ")]));
+            let headers = headers(&[&parts.join("; ")]);
+            let sorted = cookies().sort(&headers);
             prop_assert_eq!(sorted.ticket, Ticket::One(id));
             let expected = names.iter().map(|n| format!("{n}=v")).collect::<Vec<_>>().join("; ");
             match sorted.foreign {

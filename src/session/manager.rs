@@ -22,8 +22,11 @@ use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::secret::SecretText;
 use crate::store::record::{Owner, Record, SessionKey};
 use crate::store::{Announce, Change, SessionStore, StoreError, Swap, Touch};
-use crate::telemetry::audit::{Audit, Entry};
 use crate::telemetry::Metrics;
+use crate::telemetry::audit::{Audit, Entry};
+
+/// Pauses between attempts to end a session: a store that fails for a moment must not cost a logout.
+const END_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(150)];
 
 /// A session could not be had, begun or changed.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +84,15 @@ pub struct Sessions {
     cache_hits: prometheus::IntCounter,
     audit: Audit,
     metrics: Arc<Metrics>,
+}
+
+/// What it is time for when a session is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// A new ticket: [`Sessions::rotate`].
+    pub rotate: bool,
+    /// New tokens, though the present ones still do.
+    pub refresh: bool,
 }
 
 /// Sessions that were ended, with what they held as far as it can be opened.
@@ -243,16 +255,15 @@ impl Sessions {
         Open::new(record, secrets, profile, &self.cookies, self.rotation, now)
     }
 
-    /// Notes that a request used the session; tells the store now and then, never waits for it. Whether it is time for
-    /// a new ticket: then [`Sessions::rotate`].
-    pub fn note_use(&self, open: &Open) -> bool {
+    /// Notes that a request used the session; tells the store now and then, never waits for it. Says what it is time for.
+    pub fn note_use(&self, open: &Open) -> Time {
         let now = self.clock.now();
         if open.note_use(now, self.idle_timeout, self.touch_step) {
             let idle_end = now.plus(self.idle_timeout);
             let touch = Touch { key: *open.key(), last_seen: now, idle_end, returning_end: Timestamp::default() };
             let _ = self.touches.try_send(touch);
         }
-        open.is_rotation_due(now)
+        Time { rotate: open.is_rotation_due(now), refresh: open.is_overdue(now) }
     }
 
     /// The session with a new ticket, if the present one has served its time. The old one goes on for the grace, so that
@@ -315,7 +326,7 @@ impl Sessions {
             rotation: 0,
             rotated: now,
             intent: None,
-            refresh_in_doubt: false,
+            refresh_in_doubt: None,
             retry_at: None,
             due: self.plan.due(&new.secrets),
             sealing_key: self.ring.newest_id().to_owned(),
@@ -342,7 +353,11 @@ impl Sessions {
         match self.store.load(key).await {
             Err(error @ StoreError::Damaged(_)) => {
                 tracing::warn!(%error, "a session record is ignored");
-                self.audit.unreadable(&Entry { reason: Some("record"), session: Some(key.as_bytes()), ..Entry::default() });
+                self.audit.unreadable(&Entry {
+                    reason: Some("record"),
+                    session: Some(key.as_bytes()),
+                    ..Entry::default()
+                });
                 Ok(None)
             }
             other => other,
@@ -365,7 +380,7 @@ impl Sessions {
         record.generation += 1;
         record.absolute_end = self.absolute_end(record.created, secrets);
         record.intent = None;
-        record.refresh_in_doubt = false;
+        record.refresh_in_doubt = None;
         record.retry_at = None;
         record.due = self.plan.due(secrets);
         self.ring.newest_id().clone_into(&mut record.sealing_key);
@@ -412,7 +427,7 @@ impl Sessions {
     /// Ends a session and returns its last secrets, if there was one and they can be opened.
     ///
     /// # Errors
-    /// [`SessionError`] if the store cannot do it; then the session still lives.
+    /// [`SessionError`] if the store cannot do it; then the session still lives, as far as one can know.
     pub async fn end(&self, key: &SessionKey) -> Result<Option<Secrets>, SessionError> {
         Ok(self.end_one(key).await?.and_then(|(_, _, secrets)| secrets))
     }
@@ -420,22 +435,29 @@ impl Sessions {
     /// Ends a session and returns it as it was, if there was one.
     ///
     /// # Errors
-    /// [`SessionError`] if the store cannot do it; then the session still lives.
+    /// [`SessionError`] if the store cannot do it; then the session still lives, as far as one can know.
     pub async fn end_one(&self, key: &SessionKey) -> Result<Option<EndedSession>, SessionError> {
-        match self.store.delete(key).await {
-            Ok(ended) => {
-                self.note_end(key);
-                Ok(ended.map(|record| {
-                    let secrets = self.unseal(key, &record);
-                    (*key, record, secrets)
-                }))
-            }
-            Err(error) => {
-                // It may have been done all the same: the next request asks the store.
-                if let Some(open) = self.cache.find(key) {
-                    open.doubt();
+        // Read first: a store that does what it is told while its answer gets lost would leave a refresh token that
+        // nobody knows and nobody revokes.
+        let before = self.load(key).await?;
+        let mut pauses = END_PAUSES.iter();
+        loop {
+            match self.store.delete(key).await {
+                Ok(ended) => {
+                    self.note_end(key);
+                    return Ok(ended.or(before).map(|record| {
+                        let secrets = self.unseal(key, &record);
+                        (*key, record, secrets)
+                    }));
                 }
-                Err(error.into())
+                Err(error) => {
+                    // It may have been done all the same: the next request asks the store.
+                    if let Some(open) = self.cache.find(key) {
+                        open.doubt();
+                    }
+                    let Some(pause) = pauses.next() else { return Err(error.into()) };
+                    tokio::time::sleep(*pause).await;
+                }
             }
         }
     }

@@ -20,6 +20,9 @@ use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
 use crate::store::record::{Record, SessionKey};
 
+/// How far behind its plan a refresh must be before a request begins it.
+const OVERDUE: Duration = Duration::from_secs(3);
+
 /// What an entry costs beside its own bytes: its places in the cache and in the index, and the allocator's share.
 const OVERHEAD: usize = 256;
 
@@ -44,6 +47,9 @@ pub struct Open {
     /// When the ticket is to be exchanged for a new one; `None` = never.
     rotate_at: Option<Timestamp>,
     rotating: AtomicBool,
+    /// When its tokens are due for a refresh, if ever.
+    due: Option<Timestamp>,
+    hurried: AtomicBool,
     key: SessionKey,
     version: u64,
     generation: u64,
@@ -91,6 +97,8 @@ impl Open {
             former: former.map(|former| (former, record.rotated.plus(rotation.grace))),
             rotate_at: (!rotation.every.is_zero()).then(|| record.rotated.plus(rotation.every)),
             rotating: AtomicBool::new(false),
+            due: record.due,
+            hurried: AtomicBool::new(false),
             key: id.key(),
             version: record.version,
             generation: record.generation,
@@ -99,7 +107,7 @@ impl Open {
             absolute_end: record.absolute_end,
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
-            has_refresh_token: secrets.refresh_token.is_some() && !record.refresh_in_doubt,
+            has_refresh_token: secrets.refresh_token.is_some() && record.refresh_in_doubt.is_none(),
             authorization: bearer(&secrets.access_token),
             id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
@@ -131,6 +139,18 @@ impl Open {
     #[must_use]
     pub fn is_rotation_due(&self, now: Timestamp) -> bool {
         self.rotate_at.is_some_and(|at| at <= now)
+    }
+
+    /// Whether a refresh in the background is overdue by more than it takes one to be done.
+    #[must_use]
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.due.is_some_and(|due| due.plus(OVERDUE) <= now)
+    }
+
+    /// `true` for the one caller that is to hurry an overdue refresh.
+    #[must_use]
+    pub fn claim_hurry(&self) -> bool {
+        !self.hurried.swap(true, Ordering::Relaxed)
     }
 
     /// `true` for the one caller that is to rotate it.

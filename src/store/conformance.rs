@@ -100,7 +100,7 @@ pub(super) fn record(now: Timestamp) -> Record {
         rotation: 0,
         rotated: now,
         intent: None,
-        refresh_in_doubt: false,
+        refresh_in_doubt: None,
         retry_at: None,
         due: None,
         sealing_key: "test".to_owned(),

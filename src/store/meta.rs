@@ -36,8 +36,8 @@ pub(super) struct Meta<'a> {
     rotated: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     intent: Option<Intent>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    doubt: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    doubt: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

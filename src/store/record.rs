@@ -73,9 +73,9 @@ pub struct Record {
     pub rotated: Timestamp,
     /// A refresh that is under way, or was when its owner died.
     pub intent: Option<Intent>,
-    /// Whether the provider may have used the refresh token up without our hearing of it. It is not shown again then
-    /// (behaviour R8), only revoked at logout.
-    pub refresh_in_doubt: bool,
+    /// The provider may have used the refresh token up without our hearing of it: it is not shown again then (behaviour
+    /// R8), only revoked at logout. Holds the owner of the intent that is to blame, who may know better.
+    pub refresh_in_doubt: Option<u64>,
     /// The provider asked for no further attempt before this moment.
     pub retry_at: Option<Timestamp>,
     /// When the background refresher should look at it; `None` = never.

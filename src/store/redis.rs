@@ -2,31 +2,44 @@
 //!
 //! | key | content |
 //! |---|---|
-//! | `{prefix}s:{base64url of the session key}` | hash: `v` version, `seen`, `idle` and `end` times, `meta` JSON, `sealed` |
-//! | `{prefix}l:{base64url of the hashed binding cookie}` | hash: one field a login, named by its hashed `state` |
+//! | `{prefix}{NN}:s:{session key}` | hash: `v` version, `t` times, `meta` JSON, `sealed` |
+//! | `{prefix}{NN}:due` | sorted set of session keys by the moment that they are due |
+//! | `{prefix}{NN}:o:{hash of an owner}` | set of the session keys of an owner |
+//! | `{prefix}{NN}:l:{hashed binding cookie}` | hash: one field a login, named by its hashed `state` |
+//! | `{prefix}{NN}:m:{hash}` | a remembered moment |
+//! | `{prefix}changes` | channel on which the scripts tell what they changed |
+//!
+//! `NN` is the partition, 00 to 63: the first byte of the hash, modulo 64. Braces stand in the key as they are here: what
+//! is between them is all that a cluster looks at, so that a partition lies on one node. Whatever reads before it writes
+//! is one Lua script on one partition; it is atomic, indexes and announcement included.
 //!
 //! Times are milliseconds since the epoch. Lua compares them as doubles, exact up to 2⁵³ (the year 287396); later ones
 //! are stored as that. Each key expires by Redis' own clock with what it holds; ours is asked too on every use.
-//! Whatever reads before it writes is one Lua script on one key, so that it is atomic, in a cluster as well.
-//!
-//! A Redis user for it needs the keys `{prefix}*` and the commands `eval`, `evalsha`, `hmget`, `hget`, `hgetall`,
-//! `hset`, `hdel`, `hlen`, `hincrby`, `del`, `pexpireat` and `ping`; `info` and `client|id` are of use.
 
 mod address;
+mod census;
+mod changes;
+mod due;
 mod fields;
+mod keys;
 mod link;
+mod owners;
 mod script;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::interfaces::{ClientLike as _, HashesInterface as _};
+use fred::interfaces::{ClientLike as _, HashesInterface as _, KeysInterface as _};
 use fred::types::{InfoKind, Value};
+use tokio::sync::broadcast;
 
 use self::fields::millis;
+use self::keys::{Keys, OwnerName};
 use self::link::Link;
 use self::script::Scripts;
 use super::record::{Owner, Record, SessionKey};
@@ -37,8 +50,14 @@ use crate::primitives::random::base64url;
 
 pub use self::address::AddressError;
 
-/// Touches under way at a time: enough to fill the pipeline, too few to fill the command buffer.
-const TOUCHES_AT_A_TIME: usize = 128;
+/// Commands under way at a time for one caller: enough to fill the pipeline, too few to fill the command buffer.
+const AT_A_TIME: usize = 128;
+
+/// Attempts to change a session whose owners another caller changes meanwhile, which hardly ever happens once.
+const ATTEMPTS: usize = 3;
+
+/// Who is on the list of the due for so long is struck off by a later login: nobody claims, and the list must not grow.
+const LONG_OVERDUE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Major and minor number of the oldest version that is supported.
 const OLDEST: (u64, u64) = (6, 2);
@@ -47,7 +66,7 @@ const OLDEST: (u64, u64) = (6, 2);
 pub struct RedisStore {
     link: Link,
     scripts: Scripts,
-    prefix: String,
+    keys: Keys,
     clock: Clock,
 }
 
@@ -61,16 +80,9 @@ impl RedisStore {
     /// [`AddressError`] if the URL is not one of Redis, or if `rediss://` finds no trusted certificates.
     pub fn new(settings: &settings::RedisStore, clock: Clock) -> Result<Self, AddressError> {
         let config = address::parse(settings.url.expose())?;
-        let link = Link::new(config, settings.command_timeout.max(Duration::from_millis(1)));
-        Ok(Self { link, scripts: Scripts::new(), prefix: settings.prefix.clone(), clock })
-    }
-
-    fn session(&self, key: &SessionKey) -> String {
-        format!("{}s:{}", self.prefix, key.to_text())
-    }
-
-    fn browser(&self, key: &LoginKey) -> String {
-        format!("{}l:{}", self.prefix, base64url(&key.browser))
+        let keys = Keys::new(&settings.prefix);
+        let link = Link::new(config, settings.command_timeout.max(Duration::from_millis(1)), keys.channel());
+        Ok(Self { link, scripts: Scripts::new(), keys, clock })
     }
 
     fn now(&self) -> Value {
@@ -85,13 +97,22 @@ impl SessionStore for RedisStore {
     }
 
     async fn create(&self, key: &SessionKey, record: &Record) -> Result<(), StoreError> {
-        let values = fields::write(record)?.to_vec();
-        self.scripts.create.run::<i64>(&self.link, self.session(key), values).await?;
+        let owners = OwnerName::of(record);
+        let mut values = vec![self.now()];
+        values.extend(fields::write(record)?);
+        let overdue =
+            Timestamp::from_millis(0).plus(self.clock.now().since(Timestamp::from_millis(0).plus(LONG_OVERDUE)));
+        values.extend([key.to_text().into(), fields::due(record.due), millis(overdue)]);
+        let largest = self.scripts.create.run(&self.link, self.keys.whole(key, &owners), values).await?;
+        // The session is stored; that dead ones may be left beside it is no failure.
+        if let Err(error) = self.tidy(key, &owners, largest).await {
+            tracing::debug!(%error, "the index of an owner was not looked through");
+        }
         Ok(())
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
-        let key = self.session(key);
+        let key = self.keys.session(key);
         let values: Vec<Option<Bytes>> =
             self.link.run(|client| async move { client.hmget(key, fields::NAMES.to_vec()).await }).await?;
         let record = fields::read(&values)?;
@@ -103,11 +124,17 @@ impl SessionStore for RedisStore {
         key: &SessionKey,
         expected: u64,
         record: &Record,
-        _announce: Announce,
+        announce: Announce,
     ) -> Result<Swap, StoreError> {
+        let message = match announce {
+            Announce::Everyone => changes::message(&Change::Replaced(*key, record.version)),
+            Announce::Nobody => String::new(),
+        };
         let mut values = vec![self.now(), expected.to_string().into()];
         values.extend(fields::write(record)?);
-        match self.scripts.replace.run::<i64>(&self.link, self.session(key), values).await? {
+        values.extend([key.to_text().into(), fields::due(record.due), self.link.channel().into(), message.into()]);
+        let keys = self.keys.whole(key, &OwnerName::of(record));
+        match self.scripts.replace.run::<i64>(&self.link, keys, values).await? {
             1 => Ok(Swap::Stored),
             0 => Ok(Swap::Conflict),
             _ => Ok(Swap::Gone),
@@ -115,18 +142,11 @@ impl SessionStore for RedisStore {
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {
-        for some in touches.chunks(TOUCHES_AT_A_TIME) {
-            let calls = some.iter().map(|touch| {
-                let values = vec![self.now(), millis(touch.last_seen), millis(touch.idle_end)];
-                self.scripts.touch.run::<i64>(&self.link, self.session(&touch.key), values)
-            });
-            futures::future::try_join_all(calls).await?;
-        }
-        Ok(())
+        self.touch_all(touches).await
     }
 
     async fn delete(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
-        let values: Vec<Option<Bytes>> = self.scripts.delete.run(&self.link, self.session(key), vec![]).await?;
+        let values = self.end(key).await?;
         // It is gone now, readable or not.
         let record = fields::read(&values).unwrap_or_else(|error| {
             tracing::warn!(%error, "a session that ended could not be read");
@@ -135,32 +155,16 @@ impl SessionStore for RedisStore {
         Ok(record.filter(|record| record.end() > self.clock.now()))
     }
 
-    async fn find(&self, _owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
-        Err(StoreError::Unavailable("INTERIM".to_owned()))
+    async fn find(&self, owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
+        self.find_sessions(owner).await
     }
 
-    async fn claim_due(&self, _claim: &Claim) -> Result<Vec<SessionKey>, StoreError> {
-        Err(StoreError::Unavailable("INTERIM".to_owned()))
+    async fn claim_due(&self, claim: &Claim) -> Result<Vec<SessionKey>, StoreError> {
+        self.claim(claim).await
     }
 
-    async fn reschedule(&self, _due: &[(SessionKey, Timestamp)]) -> Result<(), StoreError> {
-        Err(StoreError::Unavailable("INTERIM".to_owned()))
-    }
-
-    async fn mark(&self, _key: &MarkKey, _at: Timestamp, _expires: Timestamp) -> Result<bool, StoreError> {
-        Err(StoreError::Unavailable("INTERIM".to_owned()))
-    }
-
-    async fn marked(&self, _key: &MarkKey) -> Result<Option<Timestamp>, StoreError> {
-        Ok(None)
-    }
-
-    fn changes(&self) -> tokio::sync::broadcast::Receiver<Change> {
-        tokio::sync::broadcast::Sender::new(1).subscribe()
-    }
-
-    async fn census(&self) -> Result<std::collections::BTreeMap<String, u64>, StoreError> {
-        Err(StoreError::Unavailable("INTERIM".to_owned()))
+    async fn reschedule(&self, due: &[(SessionKey, Timestamp)]) -> Result<(), StoreError> {
+        self.reschedule_these(due).await
     }
 
     async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
@@ -171,18 +175,44 @@ impl SessionStore for RedisStore {
             millis(expires),
             Bytes::copy_from_slice(sealed).into(),
         ];
-        self.scripts.put_login.run::<i64>(&self.link, self.browser(key), values).await?;
+        self.scripts.put_login.run::<i64>(&self.link, vec![self.keys.browser(key)], values).await?;
         Ok(())
     }
 
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError> {
         let values = vec![self.now(), base64url(&key.state).into()];
-        let sealed: Option<Bytes> = self.scripts.take_login.run(&self.link, self.browser(key), values).await?;
+        let keys = vec![self.keys.browser(key)];
+        let sealed: Option<Bytes> = self.scripts.take_login.run(&self.link, keys, values).await?;
         Ok(sealed.map(|sealed| sealed.to_vec()))
     }
 
+    async fn mark(&self, key: &MarkKey, at: Timestamp, expires: Timestamp) -> Result<bool, StoreError> {
+        let values = vec![self.now(), millis(at), millis(expires)];
+        Ok(self.scripts.mark.run::<i64>(&self.link, vec![self.keys.mark(key)], values).await? == 1)
+    }
+
+    async fn marked(&self, key: &MarkKey) -> Result<Option<Timestamp>, StoreError> {
+        let key = self.keys.mark(key);
+        let text: Option<String> = self.link.run(|client| async move { client.get(key).await }).await?;
+        let Some(text) = text else { return Ok(None) };
+        let read = || {
+            let (at, expires) = text.split_once(' ')?;
+            Some((Timestamp::from_millis(at.parse().ok()?), Timestamp::from_millis(expires.parse().ok()?)))
+        };
+        let (at, expires) = read().ok_or_else(|| StoreError::Damaged("a mark cannot be read".to_owned()))?;
+        Ok(Some(at).filter(|_| expires > self.clock.now()))
+    }
+
+    fn changes(&self) -> broadcast::Receiver<Change> {
+        self.link.changes()
+    }
+
+    async fn census(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.count_by_key().await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
-        self.link.run(|client| async move { client.ping::<()>(None).await }).await
+        self.probe().await
     }
 
     /// Of the memory policy (behaviour K5) and the version.

@@ -75,7 +75,11 @@ impl Event {
     fn is_failure(self) -> bool {
         matches!(
             self,
-            Self::LoginFailure | Self::RefreshRejected | Self::CsrfRejected | Self::SessionUnreadable | Self::KeyChanged
+            Self::LoginFailure
+                | Self::RefreshRejected
+                | Self::CsrfRejected
+                | Self::SessionUnreadable
+                | Self::KeyChanged
         )
     }
 }

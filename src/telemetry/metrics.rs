@@ -4,7 +4,8 @@
 //! of series is bounded by the settings. The registry is our own: tests make as many as they like.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector,
 };
 
 use super::handles::{RouteMetrics, UpstreamMetrics};
@@ -62,6 +63,8 @@ pub struct Metrics {
     pub token_refresh_duration_seconds: HistogramVec,
     /// Requests that wait for a refresh. Label: provider.
     pub token_refresh_waiters: IntGaugeVec,
+    /// How far behind its plan a refresh in the background begins. Labels: provider.
+    pub token_refresh_lag_seconds: HistogramVec,
     /// Refresh tokens that may have been used up without our hearing of it. Labels: provider.
     pub token_refresh_in_doubt_total: IntCounterVec,
     /// Failed CSRF checks. Labels: reason, mode (`enforce`, `report`).
@@ -151,6 +154,11 @@ impl Metrics {
             token_refresh_waiters: make.gauge(
                 "token_refresh_waiters",
                 "Requests that wait for a token refresh.",
+                &["provider"],
+            )?,
+            token_refresh_lag_seconds: make.histogram(
+                "token_refresh_lag_seconds",
+                "How far behind its plan a refresh in the background begins.",
                 &["provider"],
             )?,
             token_refresh_in_doubt_total: make.counter(

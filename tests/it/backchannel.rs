@@ -73,7 +73,8 @@ async fn o4_what_must_be_taken() {
     claims["events"]["http://schemas.openid.net/event/other"] = serde_json::json!({});
     claims["extra"] = serde_json::json!("x");
     claims["exp"] = (world.clock.now().as_secs() - 59).into();
-    log_out_at(&world.proxy, &world.demo.provider.sign("logout+jwt", &claims, &Signing::Honest).expect("a token")).await;
+    log_out_at(&world.proxy, &world.demo.provider.sign("logout+jwt", &claims, &Signing::Honest).expect("a token"))
+        .await;
     assert!(!is_alive(&mut browser).await);
 }
 
@@ -118,7 +119,8 @@ async fn o4_the_request_is_a_form_of_bounded_length_and_needs_nothing_else() {
     // Another origin and somebody's cookie change nothing: the token is all that counts.
     let draft = browser.draft(Method::POST, "/auth/backchannel-logout").body(format!("a=b&logout_token={good}"));
     let draft = draft.header("content-type", "Application/X-WWW-Form-URLencoded ; charset=UTF-8");
-    let answer = browser.send(draft.header("origin", "https://id.example").header("sec-fetch-site", "cross-site")).await;
+    let answer =
+        browser.send(draft.header("origin", "https://id.example").header("sec-fetch-site", "cross-site")).await;
     assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, ""), "{answer:?}");
     assert!(!is_alive(&mut browser).await);
 }

@@ -53,7 +53,8 @@ pub(crate) async fn log_out_at(proxy: &Proxy, token: &str) {
 /// Back-Channel Logout §2.8.
 pub(crate) fn assert_bad(answer: &Delivered, what: &str) {
     assert_eq!(answer.status, 400, "{what}: {answer:?}");
-    let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{what}: {e}: {answer:?}"));
+    let body: serde_json::Value =
+        serde_json::from_str(&answer.body).unwrap_or_else(|e| panic!("{what}: {e}: {answer:?}"));
     assert_eq!(body["error"], "invalid_request", "{what}: {answer:?}");
     assert!(body["error_description"].as_str().is_some_and(|text| !text.is_empty()), "{what}: {answer:?}");
 }

@@ -31,6 +31,8 @@ pub(crate) struct Wishes {
     pub(crate) store: String,
     /// YAML lines that go into `session:`, indented by two.
     pub(crate) session: String,
+    /// YAML of the section `refresh`. By default nothing is refreshed in the background: most tests own the moment.
+    pub(crate) refresh: String,
     /// YAML of top-level sections to add.
     pub(crate) more: String,
     /// YAML list items of `routes`, indented by six; the usual ones if empty.
@@ -60,6 +62,7 @@ impl Default for Wishes {
         Self {
             store: "{ kind: memory }".into(),
             session: String::new(),
+            refresh: "{ ahead: 0s }".into(),
             more: String::new(),
             routes: String::new(),
             site: String::new(),
@@ -150,6 +153,7 @@ session:
   idle_timeout: 30m
   absolute_timeout: 12h
 {session}
+refresh: {refresh}
 providers:
   - name: demo
     kind: oidc
@@ -173,6 +177,7 @@ sites:
             store = wishes.store,
             provider_yaml = wishes.provider_yaml,
             session = wishes.session,
+            refresh = wishes.refresh,
             issuer = demo.provider.issuer(),
             client_id = demo::CLIENT_ID,
             upstream = demo.upstream.address(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloakroom::demo::provider::{Endpoint, Issued};
-use cloakroom::demo::{Fault, Gate};
+use cloakroom::demo::{Fault, Gate, ProviderConfig};
 use cloakroom::primitives::clock::Clock;
 use reqwest::header::COOKIE;
 use reqwest::{Client, Method, StatusCode};
@@ -20,7 +20,7 @@ pub(crate) const OVER: Duration = Duration::from_secs(61);
 /// The default of `session.cache.ttl`.
 pub(crate) const CACHE_TTL: Duration = Duration::from_secs(5);
 
-pub(crate) fn secs(seconds: u64) -> Duration {
+pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -31,6 +31,15 @@ pub(crate) fn ticking() -> Wishes {
 
 /// Lines of `session:` for a test that holds one ticket in two hands for long.
 pub(crate) const STEADY_TICKET: &str = "  rotate_every: 0s";
+
+/// Tokens that outlive every session, so that only the session's own times count.
+pub(crate) fn lasting_tokens() -> ProviderConfig {
+    ProviderConfig {
+        access_token_lifetime: secs(24 * 3600),
+        refresh_token_lifetime: secs(24 * 3600),
+        ..ProviderConfig::default()
+    }
+}
 
 /// As [`ticking`], with sessions in Redis.
 pub(crate) fn ticking_on(redis: &RedisServer) -> Wishes {

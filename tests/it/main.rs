@@ -35,6 +35,7 @@ mod logout;
 mod process;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod refresh_background;
 mod refresh_errors;
 mod refresh_in_doubt;
 mod refresh_on_demand;

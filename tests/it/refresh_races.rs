@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::harness::{Browser, SESSION, World, eventually};
+use crate::harness::{Browser, SESSION, Wishes, World, eventually};
 use crate::kit::*;
 use crate::redis_server::RedisServer;
 

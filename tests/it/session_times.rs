@@ -12,11 +12,6 @@ use crate::redis_server::RedisServer;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Tokens that outlive every session, so that only the session's own times count.
-fn lasting_tokens() -> ProviderConfig {
-    ProviderConfig { access_token_lifetime: DAY, refresh_token_lifetime: DAY, ..ProviderConfig::default() }
-}
-
 /// A world for each kind of store.
 async fn worlds(redis: &RedisServer) -> [World; 2] {
     let of = |wishes: Wishes| world(Wishes { provider: lasting_tokens(), ..wishes });
@@ -115,7 +110,8 @@ async fn s9_the_next_refresh_token_puts_the_end_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s9_a_use_is_known_to_the_other_replicas() {
     let redis = RedisServer::start();
-    let world = world(Wishes { session: STEADY_TICKET.to_owned(), provider: lasting_tokens(), ..ticking_on(&redis) }).await;
+    let world =
+        world(Wishes { session: STEADY_TICKET.to_owned(), provider: lasting_tokens(), ..ticking_on(&redis) }).await;
     let other = world.replica().await;
     let mut here = world.logged_in().await;
     let mut there = carry(&here, &other);

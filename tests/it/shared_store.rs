@@ -60,7 +60,11 @@ impl SharedStore {
     }
 
     /// The next call of this kind waits for the gate after its work; failing ones do no work.
-    async fn around<T>(&self, op: Op, work: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+    async fn around<T>(
+        &self,
+        op: Op,
+        work: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
         let failing = *self.faults.failing.lock().unwrap();
         if let Some((_, after)) = failing.filter(|(failing, _)| *failing == op)
             && self.faults.calls.fetch_add(1, Ordering::SeqCst) >= after
@@ -90,7 +94,13 @@ impl SessionStore for SharedStore {
         self.inner.load(key).await
     }
 
-    async fn replace(&self, key: &SessionKey, expected: u64, record: &Record, announce: Announce) -> Result<Swap, StoreError> {
+    async fn replace(
+        &self,
+        key: &SessionKey,
+        expected: u64,
+        record: &Record,
+        announce: Announce,
+    ) -> Result<Swap, StoreError> {
         self.inner.replace(key, expected, record, announce).await
     }
 

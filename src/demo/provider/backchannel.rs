@@ -239,13 +239,7 @@ fn logout_token(
     shared.sign(token_type, &claims, &signing)
 }
 
-fn logout_claims(
-    issuer: &str,
-    now: u64,
-    client_id: &str,
-    subject: Option<&str>,
-    sid: Option<&str>,
-) -> Value {
+fn logout_claims(issuer: &str, now: u64, client_id: &str, subject: Option<&str>, sid: Option<&str>) -> Value {
     let mut claims = json!({
         "iss": issuer,
         "aud": client_id,
@@ -270,11 +264,8 @@ pub async fn send_logout_token(url: &str, token: &str) -> io::Result<Delivered> 
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build().map_err(io::Error::other)?;
     let form: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("logout_token", token).finish();
-    let request = client
-        .post(url)
-        .header("content-type", "application/x-www-form-urlencoded;charset=UTF-8")
-        .body(form)
-        .send();
+    let request =
+        client.post(url).header("content-type", "application/x-www-form-urlencoded;charset=UTF-8").body(form).send();
     let answer = request.await.map_err(io::Error::other)?;
     let cache_control = answer.headers().get("cache-control").and_then(|value| value.to_str().ok());
     let cache_control = cache_control.unwrap_or_default().to_owned();

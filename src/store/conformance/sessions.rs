@@ -99,7 +99,7 @@ pub(in crate::store) async fn replace_moves_the_version_by_compare_and_swap(
         generation: 2,
         rotation: 7,
         intent: Some(Intent { owner: u64::MAX, begun: clock.now(), until: clock.now().plus(SECOND) }),
-        refresh_in_doubt: true,
+        refresh_in_doubt: Some(u64::MAX),
         retry_at: Some(clock.now()),
         due: None,
         sealing_key: "another".to_owned(),

@@ -14,11 +14,13 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike as _;
 use fred::types::ConnectHandle;
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::super::StoreError;
+use super::super::{Change, StoreError};
+use super::changes::{self, Hub};
+use super::keys::PARTITIONS;
 use crate::primitives::random;
 
 /// How long a request waits for a lost connection to come back before it is told so; an attempt that fails tells it
@@ -49,10 +51,12 @@ pub(super) struct Link {
     keeper: Mutex<Option<AbortHandle>>,
 }
 
-struct Shared {
+/// What the tasks of a link know.
+pub(super) struct Shared {
     config: Config,
     command_timeout: Duration,
     state: watch::Sender<State>,
+    pub(super) hub: Hub,
 }
 
 enum State {
@@ -67,7 +71,7 @@ enum State {
 }
 
 /// One connection and what is known of its health.
-struct Connection {
+pub(super) struct Connection {
     client: Client,
     since: Instant,
     /// When the latest answer came, in milliseconds after `since`.
@@ -78,9 +82,32 @@ struct Connection {
 }
 
 impl Link {
-    pub(super) fn new(config: Config, command_timeout: Duration) -> Self {
+    pub(super) fn new(config: Config, command_timeout: Duration, channel: String) -> Self {
         let state = watch::Sender::new(State::Asleep);
-        Self { shared: Arc::new(Shared { config, command_timeout, state }), keeper: Mutex::new(None) }
+        let shared = Shared { config, command_timeout, state, hub: Hub::new(channel) };
+        Self { shared: Arc::new(shared), keeper: Mutex::new(None) }
+    }
+
+    pub(super) fn channel(&self) -> &str {
+        self.shared.hub.channel()
+    }
+
+    /// Changes from now on, and as soon as there is a connection; where no runtime is to make one, the next command does.
+    pub(super) fn changes(&self) -> broadcast::Receiver<Change> {
+        let receiver = self.shared.hub.subscribe();
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.wake_keeper(Instant::now() + self.shared.command_timeout);
+        }
+        receiver
+    }
+
+    /// How many partitions one script may touch: all of them where there is but one node.
+    pub(super) fn partitions_at_a_time(&self) -> usize {
+        if self.shared.config.server.is_clustered() { 1 } else { usize::from(PARTITIONS) }
+    }
+
+    pub(super) fn a_partition_of_each_node(&self) -> Vec<u8> {
+        if self.shared.config.server.is_clustered() { (0..PARTITIONS).collect() } else { vec![0] }
     }
 
     /// Sends a command and waits for the answer, both together no longer than the command timeout.
@@ -156,7 +183,8 @@ impl Link {
         if asleep {
             // Moved in before the task first runs, so that the state is right even if it never does.
             let sleeper = SleepOnDrop(Arc::clone(&self.shared));
-            let keeper = tokio::spawn(async move { keep(&sleeper.0).await }).abort_handle();
+            let keeper = tokio::spawn(async move { tokio::join!(keep(&sleeper.0), changes::listen(&sleeper.0)) });
+            let keeper = keeper.abort_handle();
             *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         }
     }
@@ -182,9 +210,30 @@ impl Shared {
         });
         connection.over.send_replace(true);
     }
+
+    /// Waits for a connection.
+    pub(super) async fn connected(&self) -> Arc<Connection> {
+        let mut state = self.state.subscribe();
+        loop {
+            if let State::Up(connection) = &*state.borrow_and_update() {
+                return Arc::clone(connection);
+            }
+            // The sender lives as long as `self`.
+            let _ = state.changed().await;
+        }
+    }
 }
 
 impl Connection {
+    /// Becomes true when it is over.
+    pub(super) fn over(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        *self.over.borrow()
+    }
+
     fn note_answer(&self) {
         let at = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.answered.store(at, Ordering::Relaxed);
@@ -212,7 +261,17 @@ impl Drop for SleepOnDrop {
 }
 
 /// fred's task of one connection; the connection ends with it.
-struct Router(ConnectHandle);
+pub(super) struct Router(ConnectHandle);
+
+impl Router {
+    /// Waits for its end and says why.
+    pub(super) async fn ended(&mut self) -> String {
+        match (&mut self.0).await {
+            Ok(Err(error)) => cause(&error),
+            _ => "connection closed".to_owned(),
+        }
+    }
+}
 
 impl Drop for Router {
     fn drop(&mut self) {
@@ -233,10 +292,7 @@ async fn keep(shared: &Shared) {
                 shared.state.send_replace(State::Up(Arc::clone(&connection)));
                 let mut over = connection.over.subscribe();
                 let reason = tokio::select! {
-                    end = &mut router.0 => match end {
-                        Ok(Err(error)) => error.to_string(),
-                        _ => "connection closed".to_owned(),
-                    },
+                    reason = router.ended() => reason,
                     _ = over.wait_for(|over| *over) => "it does not answer, or is not the server it was".to_owned(),
                 };
                 shared.give_up(&connection);
@@ -261,7 +317,16 @@ async fn keep(shared: &Shared) {
 }
 
 async fn connect(shared: &Shared) -> Result<(Arc<Connection>, Router), Error> {
+    let (client, router) = open(shared, 32).await?;
+    let connection =
+        Connection { client, since: Instant::now(), answered: AtomicU64::new(0), over: watch::Sender::new(false) };
+    Ok((Arc::new(connection), router))
+}
+
+/// A client with one connection, that ends with it.
+pub(super) async fn open(shared: &Shared, events_waiting: usize) -> Result<(Client, Router), Error> {
     let performance = PerformanceConfig {
+        broadcast_channel_capacity: events_waiting,
         // A little before ours, so that fred learns of it and drops what it has not sent yet.
         default_command_timeout: (shared.command_timeout * 15 / 16).max(Duration::from_millis(1)),
         ..PerformanceConfig::default()
@@ -288,13 +353,7 @@ async fn connect(shared: &Shared) -> Result<(Arc<Connection>, Router), Error> {
     }
     // fred takes a peer that accepts and closes for a connection.
     client.ping::<String>(None).await?;
-    let connection = Connection {
-        client: client.clone(),
-        since: Instant::now(),
-        answered: AtomicU64::new(0),
-        over: watch::Sender::new(false),
-    };
-    Ok((Arc::new(connection), router))
+    Ok((client.clone(), router))
 }
 
 /// Up to a quarter less, so that many proxies do not return in step.
@@ -305,12 +364,15 @@ fn jittered(delay: Duration) -> Duration {
 
 /// What an operator needs of fred's error. It names no URL and no password; of a command that Redis does not know, Redis
 /// quotes the arguments, and those stay out.
-fn unavailable(error: &Error) -> StoreError {
+pub(super) fn cause(error: &Error) -> String {
     let text = error.to_string();
-    let text = text.split_once(", with args").map_or(text.as_str(), |(text, _)| text).to_owned();
+    text.split_once(", with args").map_or(text.as_str(), |(text, _)| text).to_owned()
+}
+
+fn unavailable(error: &Error) -> StoreError {
     match error.kind() {
-        ErrorKind::Parse | ErrorKind::NotFound | ErrorKind::InvalidArgument => StoreError::Damaged(text),
-        _ => StoreError::Unavailable(text),
+        ErrorKind::Parse | ErrorKind::NotFound | ErrorKind::InvalidArgument => StoreError::Damaged(cause(error)),
+        _ => StoreError::Unavailable(cause(error)),
     }
 }
 

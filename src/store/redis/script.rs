@@ -10,25 +10,48 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use super::super::StoreError;
 use super::link::Link;
 
-/// All scripts of the store, each on one key.
+/// All scripts of the store, each on keys of one partition. All their keys are declared.
 pub(super) struct Scripts {
     pub(super) create: Script,
     pub(super) replace: Script,
     pub(super) touch: Script,
+    pub(super) extend: Script,
     pub(super) delete: Script,
+    pub(super) members: Script,
+    pub(super) prune: Script,
+    pub(super) peek: Script,
+    pub(super) claim: Script,
+    pub(super) reschedule: Script,
+    pub(super) mark: Script,
     pub(super) put_login: Script,
     pub(super) take_login: Script,
+    pub(super) probe: Script,
+}
+
+/// A script with what it shares with others.
+macro_rules! script {
+    ($name:literal) => {
+        Script::new(concat!(include_str!("scripts/common.lua"), include_str!(concat!("scripts/", $name, ".lua"))))
+    };
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            create: Script::new(include_str!("scripts/create.lua")),
-            replace: Script::new(include_str!("scripts/replace.lua")),
-            touch: Script::new(include_str!("scripts/touch.lua")),
-            delete: Script::new(include_str!("scripts/delete.lua")),
+            create: script!("create"),
+            replace: script!("replace"),
+            touch: script!("touch"),
+            extend: script!("extend"),
+            delete: script!("delete"),
+            members: Script::new(include_str!("scripts/members.lua")),
+            prune: Script::new(include_str!("scripts/prune.lua")),
+            peek: Script::new(include_str!("scripts/peek.lua")),
+            claim: script!("claim"),
+            reschedule: script!("reschedule"),
+            mark: Script::new(include_str!("scripts/mark.lua")),
             put_login: Script::new(include_str!("scripts/put_login.lua")),
             take_login: Script::new(include_str!("scripts/take_login.lua")),
+            probe: script!("probe"),
         }
     }
 }
@@ -50,18 +73,16 @@ impl Script {
         Self { source, hash: hash.into() }
     }
 
-    /// Runs the script on one key.
-    pub(super) async fn run<T>(&self, link: &Link, key: String, values: Vec<Value>) -> Result<T, StoreError>
+    /// Runs the script on some keys.
+    pub(super) async fn run<T>(&self, link: &Link, keys: Vec<String>, values: Vec<Value>) -> Result<T, StoreError>
     where
         T: FromValue + Send,
     {
         link.run(|client| async move {
             // `EVAL` leaves the script with Redis, so the next call finds it. It was not run when the answer is
             // NOSCRIPT, so this is no second attempt.
-            match client.evalsha(self.hash.clone(), key.as_str(), values.clone()).await {
-                Err(error) if error.details().starts_with("NOSCRIPT") => {
-                    client.eval(self.source, key.as_str(), values).await
-                }
+            match client.evalsha(self.hash.clone(), keys.clone(), values.clone()).await {
+                Err(error) if error.details().starts_with("NOSCRIPT") => client.eval(self.source, keys, values).await,
                 answer => answer,
             }
         })

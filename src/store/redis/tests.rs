@@ -286,7 +286,8 @@ async fn k5_redis_itself_drops_what_has_ended() {
     store.create(&short, &Record { absolute_end: soon, ..record(clock.now()) }).await.unwrap();
     let login = LoginKey { browser: [1; 32], state: [2; 32] };
     store.put_login(&login, b"login", soon).await.unwrap();
-    assert!(server.raw("DBSIZE").starts_with(b":2\r\n"));
+    // The session, two sets of its owners, the login.
+    assert!(server.raw("DBSIZE").starts_with(b":4\r\n"), "{:?}", server.raw("KEYS *"));
     // A touch may lengthen, a swap may shorten; both carry the expiry with them.
     let touch = Touch {
         key: short,
@@ -317,7 +318,7 @@ async fn a_foreign_record_is_damage_and_a_foreign_type_an_error() {
     let server = RedisServer::start();
     let store = store(&server.url(), Clock::system());
     let (partial, text) = (fresh_key(), fresh_key());
-    server.raw(&format!("HSET cloakroom:s:{} v 1\r\nSET cloakroom:s:{} x", partial.to_text(), text.to_text()));
+    server.raw(&format!("HSET {} v 1\r\nSET {} x", store.keys.session(&partial), store.keys.session(&text)));
     assert!(matches!(store.load(&partial).await, Err(StoreError::Damaged(_))));
     assert!(matches!(store.load(&text).await, Err(StoreError::Damaged(_))));
     store.ping().await.unwrap();
@@ -366,8 +367,8 @@ async fn k1_no_secret_can_be_read_in_redis() {
     let sealed_login = ring.seal(&context, b"CANARY-verifier").unwrap();
     store.put_login(&login, &sealed_login, clock.now().plus(Duration::from_secs(60))).await.unwrap();
 
-    let key = key.to_text();
-    let dump = server.raw(&format!("KEYS *\r\nHGETALL cloakroom:s:{key}\r\nHGETALL cloakroom:l:{key}"));
+    let (session, browser) = (store.keys.session(&key), store.keys.browser(&login));
+    let dump = server.raw(&format!("KEYS *\r\nHGETALL {session}\r\nHGETALL {browser}"));
     let contains = |needle: &[u8]| dump.windows(needle.len()).any(|window| window == needle);
     assert!(contains(&sealed) && contains(&sealed_login), "the dump shows all there is");
     assert!(!contains(b"CANARY"));

@@ -1,16 +1,19 @@
 -- Compare-and-swap of a session. Answers 1 stored, 0 conflict, -1 gone.
--- KEYS: the session.  ARGV: now, expected version, version, last seen, idle end, absolute end, meta, sealed.
-local old = redis.call('HMGET', KEYS[1], 'v', 'seen', 'idle', 'end')
-local now = tonumber(ARGV[1])
-if not old[1] or tonumber(old[3]) <= now or tonumber(old[4]) <= now then return -1 end
+-- KEYS: the session, the list of the due, its owners' sets.
+-- ARGV: now, expected version, version, last seen, idle end, absolute end, returning end, meta, sealed, member, due,
+-- channel, message ('' = nobody is to hear of it).
+local old = redis.call('HMGET', KEYS[1], 'v', 't')
+local was = times(old[2])
+if not old[1] or not was or tonumber(was.last) <= tonumber(ARGV[1]) then return -1 end
 -- Versions are compared as text: they may be more than a double holds.
 if old[1] ~= ARGV[2] then return 0 end
--- Times go back as the text they came as: Lua would write a large number as 1.7e+12.
-local seen, idle, last = ARGV[4], ARGV[5], ARGV[6]
-if tonumber(old[2]) > tonumber(seen) then seen = old[2] end
-if tonumber(old[3]) > tonumber(idle) then idle = old[3] end
-if tonumber(idle) < tonumber(last) then last = idle end
-redis.call('HSET', KEYS[1], 'v', ARGV[3], 'seen', seen, 'idle', idle, 'end', ARGV[6], 'meta', ARGV[7],
-  'sealed', ARGV[8])
-redis.call('PEXPIREAT', KEYS[1], last)
+local t = { seen = later(was.seen, ARGV[4]), idle = later(was.idle, ARGV[5]), absolute = ARGV[6],
+  returning = later(was.returning, ARGV[7]), indexed = was.indexed }
+t.last = ending(t.idle, t.absolute, t.returning)
+cover(t, ARGV[1])
+redis.call('HSET', KEYS[1], 'v', ARGV[3], 't', written(t), 'meta', ARGV[8], 'sealed', ARGV[9])
+redis.call('PEXPIREAT', KEYS[1], t.last)
+schedule(KEYS[2], ARGV[10], ARGV[11], t.indexed)
+own(ARGV[10], t.indexed)
+if ARGV[13] ~= '' then redis.call('PUBLISH', ARGV[12], ARGV[13]) end
 return 1

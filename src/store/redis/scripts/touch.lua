@@ -1,12 +1,20 @@
--- Moves a living session's activity forward; neither revives a session nor moves its version.
--- KEYS: the session.  ARGV: now, last seen, idle end.
-local old = redis.call('HMGET', KEYS[1], 'seen', 'idle', 'end')
-local now = tonumber(ARGV[1])
-if not old[1] or tonumber(old[2]) <= now or tonumber(old[3]) <= now then return 0 end
-local seen, idle, last = ARGV[2], ARGV[3], old[3]
-if tonumber(old[1]) > tonumber(seen) then seen = old[1] end
-if tonumber(old[2]) > tonumber(idle) then idle = old[2] end
-if tonumber(idle) < tonumber(last) then last = idle end
-redis.call('HSET', KEYS[1], 'seen', seen, 'idle', idle)
-redis.call('PEXPIREAT', KEYS[1], last)
-return 1
+-- Moves the activity of living sessions forward; revives none and moves no version. Answers for each '' if that is all,
+-- else its meta: it would outlive its indexes, and nothing was done.
+-- KEYS: sessions of one partition.  ARGV: now; for each session last seen, idle end, returning end.
+local answers = {}
+for i, key in ipairs(KEYS) do
+  answers[i] = ''
+  local t = times(redis.call('HGET', key, 't'))
+  if t and tonumber(t.last) > tonumber(ARGV[1]) then
+    local at = 3 * i - 1
+    t.seen, t.idle, t.returning = later(t.seen, ARGV[at]), later(t.idle, ARGV[at + 1]), later(t.returning, ARGV[at + 2])
+    t.last = ending(t.idle, t.absolute, t.returning)
+    if tonumber(t.last) > tonumber(t.indexed) then
+      answers[i] = redis.call('HGET', key, 'meta') or ''
+    else
+      redis.call('HSET', key, 't', written(t))
+      redis.call('PEXPIREAT', key, t.last)
+    end
+  end
+end
+return answers

@@ -1,0 +1,79 @@
+//! How fast a provider is asked: so many calls at a time, so many a second, none while it is down (behaviour B2).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::settings;
+use crate::oidc::{Provider, Providers};
+
+/// The pace of every provider, by name.
+pub(super) struct Paces(HashMap<Arc<str>, Pace>);
+
+struct Pace {
+    provider: Arc<Provider>,
+    places: Arc<Semaphore>,
+    rate: DefaultDirectRateLimiter,
+}
+
+/// Leave for one call; the place is free again when it is dropped.
+pub(super) struct Leave {
+    _place: OwnedSemaphorePermit,
+}
+
+/// Whether a call may go.
+pub(super) enum Entry {
+    /// At once.
+    Now(Leave),
+    /// Now, after a wait in which the world may have changed.
+    AfterWait(Leave),
+    /// Not before this time has passed: the provider is down, or wants to be left alone.
+    NotFor(Duration),
+}
+
+impl Paces {
+    pub(super) fn new(providers: &Providers, settings: &settings::Refresh) -> Self {
+        let pace = |provider: &Arc<Provider>| Pace {
+            provider: provider.clone(),
+            places: Arc::new(Semaphore::new(settings.concurrency.get())),
+            rate: RateLimiter::direct(Quota::per_second(settings.per_second)),
+        };
+        Self(providers.iter().map(|(name, provider)| (name.clone(), pace(provider))).collect())
+    }
+
+    /// Waits for a place and for the rate; those who came first go first.
+    pub(super) async fn enter(&self, provider: &str) -> Entry {
+        let Some(pace) = self.0.get(provider) else { return Entry::NotFor(Duration::from_secs(1)) };
+        if let Some(wait) = pace.provider.breaker().wait() {
+            return Entry::NotFor(wait);
+        }
+        let (place, waited) = match pace.places.clone().try_acquire_owned() {
+            Ok(place) => (place, false),
+            Err(_) => match pace.places.clone().acquire_owned().await {
+                Ok(place) => (place, true),
+                // Never closed.
+                Err(_) => return Entry::NotFor(Duration::from_secs(1)),
+            },
+        };
+        let leave = Leave { _place: place };
+        let waited = waited
+            || pace.rate.check().is_err() && {
+                pace.rate.until_ready().await;
+                true
+            };
+        // Asked last: of those that waited while the provider was down only one is to find out whether it is back.
+        match pace.provider.breaker().admit() {
+            Some(wait) => Entry::NotFor(wait),
+            None if waited => Entry::AfterWait(leave),
+            None => Entry::Now(leave),
+        }
+    }
+
+    /// How many calls could go now, over all providers.
+    pub(super) fn free(&self) -> usize {
+        self.0.values().map(|pace| pace.places.available_permits()).sum()
+    }
+}

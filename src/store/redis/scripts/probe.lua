@@ -1,0 +1,23 @@
+-- Does what the other scripts do, so that a server that is full, read-only or forbids a command says so. Leaves nothing.
+-- KEYS: four keys of one partition.  ARGV: a moment soon.
+redis.call('HSET', KEYS[1], 't', ARGV[1])
+redis.call('HINCRBY', KEYS[1], '#', 1)
+redis.call('HMGET', KEYS[1], 't')
+redis.call('HGET', KEYS[1], 't')
+redis.call('HGETALL', KEYS[1])
+redis.call('HLEN', KEYS[1])
+redis.call('HDEL', KEYS[1], '#')
+redis.call('ZADD', KEYS[2], ARGV[1], '')
+redis.call('ZSCORE', KEYS[2], '')
+redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', 0)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', 0)
+redis.call('ZREM', KEYS[2], '')
+redis.call('SADD', KEYS[3], '')
+redis.call('SCARD', KEYS[3])
+redis.call('SMEMBERS', KEYS[3])
+redis.call('SREM', KEYS[3], '')
+redis.call('SET', KEYS[4], '')
+redis.call('GET', KEYS[4])
+keep(KEYS[4], ARGV[1])
+redis.call('DEL', KEYS[1], KEYS[4])
+return 1

@@ -1,0 +1,174 @@
+//! Tokens are refreshed before anybody has to wait for them (behaviour B1 to B4).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cloakroom::demo::{Fault, ProviderConfig};
+use reqwest::StatusCode;
+
+use crate::harness::{Browser, Proxy, Wishes, World, eventually};
+use crate::kit::*;
+use crate::redis_server::RedisServer;
+
+/// Tokens of 10 minutes, refreshed from one minute before their end (give or take six seconds).
+fn wishes(redis: Option<&RedisServer>) -> Wishes {
+    Wishes {
+        refresh: "{ ahead: 60s, active_within: 15m }".into(),
+        session: STEADY_TICKET.into(),
+        provider: ProviderConfig { access_token_lifetime: secs(600), ..ProviderConfig::default() },
+        ..redis.map_or_else(ticking, ticking_on)
+    }
+}
+
+const NOT_YET: Duration = secs(600 - 67);
+const DUE: Duration = secs(14);
+
+async fn refreshes(proxy: &Proxy, result: &str) -> f64 {
+    let series = format!(r#"cloakroom_token_refreshes_total{{mode="background",provider="demo",result="{result}"}} "#);
+    let text = proxy.admin_page("/metrics").await.1;
+    text.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0.0)
+}
+
+async fn eventually_refreshed(world: &World, times: f64) {
+    eventually("the refresh in the background", || async { refreshes(&world.proxy, "ok").await >= times }).await;
+    assert!((refreshes(&world.proxy, "ok").await - times).abs() < f64::EPSILON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_b4_a_token_is_refreshed_ahead_of_its_end_and_no_request_waits() {
+    let redis = RedisServer::start();
+    for redis in [None, Some(&redis)] {
+        let world = world(wishes(redis)).await;
+        let mut browser = world.logged_in().await;
+        let first = newest(&world).access_token;
+        world.clock.advance(NOT_YET);
+        assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+        // Two looks at the list later there is still nothing due.
+        tokio::time::sleep(secs(2)).await;
+        assert_eq!(newest(&world).access_token, first);
+        world.clock.advance(DUE);
+        eventually_refreshed(&world, 1.0).await;
+        let second = newest(&world).access_token;
+        assert_ne!(first, second);
+        eventually("the cached session knows the new token", || {
+            let mut twin = holder(&browser);
+            async move { twin.fetch("/api/whoami").await.status == StatusCode::OK }
+        })
+        .await;
+        browser.fetch("/api/whoami").await;
+        assert_eq!(relayed(&world), second);
+        // And the next one in its turn.
+        world.clock.advance(NOT_YET + DUE);
+        eventually_refreshed(&world, 2.0).await;
+        assert_shown_once(&world);
+        assert_eq!(world.metric("cloakroom_token_refreshes_total{mode=\"inline\"").await, 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b1_an_idle_session_is_left_alone_until_it_is_used_again() {
+    let idle = Wishes { refresh: "{ ahead: 60s, active_within: 5m }".into(), ..wishes(None) };
+    let world = world(idle).await;
+    let mut browser = world.logged_in().await;
+    let first = newest(&world).access_token;
+    world.clock.advance(NOT_YET + DUE);
+    tokio::time::sleep(secs(3)).await;
+    assert_eq!(newest(&world).access_token, first, "nobody has used it for longer than five minutes");
+    // A use is served with the token that still lives, and hurries the refresh that was left out.
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!(relayed(&world), first);
+    eventually_refreshed(&world, 1.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b3_of_many_replicas_one_refreshes_each_session() {
+    let redis = RedisServer::start();
+    let world = world(wishes(Some(&redis))).await;
+    let others = [world.replica().await, world.replica().await];
+    for other in &others {
+        other.knows_provider().await;
+    }
+    let mut browsers = Vec::new();
+    for _ in 0..20 {
+        browsers.push(world.logged_in().await);
+    }
+    let before = token_calls(&world);
+    world.clock.advance(NOT_YET + DUE);
+    eventually("all are refreshed", || async { token_calls(&world) >= before + 20 }).await;
+    eventually("and stored", || async {
+        let mut sum = refreshes(&world.proxy, "ok").await;
+        for other in &others {
+            sum += refreshes(other, "ok").await;
+        }
+        sum >= 20.0
+    })
+    .await;
+    for browser in &mut browsers {
+        assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    }
+    assert_eq!(token_calls(&world), before + 20, "once each");
+    assert_shown_once(&world);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_a_provider_that_is_down_in_the_background_costs_no_session() {
+    let world = world(wishes(None)).await;
+    let mut browser = world.logged_in().await;
+    token_fault(&world, Fault::status(503));
+    world.clock.advance(NOT_YET + DUE);
+    eventually("it was tried", || async { refreshes(&world.proxy, "error").await >= 1.0 }).await;
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK, "the token still lives");
+    heal(&world);
+    // What was put off comes again when the clock has moved.
+    let twin = &world;
+    eventually("it succeeds in the end", || async move {
+        twin.clock.advance(secs(1));
+        refreshes(&twin.proxy, "ok").await >= 1.0
+    })
+    .await;
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!(relayed(&world), newest(&world).access_token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_refresh_token_ends_the_session_in_the_background_too() {
+    let world = world(wishes(None)).await;
+    let mut browser = world.logged_in().await;
+    world.demo.provider.forget_tokens();
+    world.clock.advance(NOT_YET + DUE);
+    eventually("it was refused", || async { refreshes(&world.proxy, "invalid_grant").await >= 1.0 }).await;
+    eventually("and ended", || {
+        let mut twin = holder(&browser);
+        async move { twin.fetch("/api/whoami").await.status == StatusCode::UNAUTHORIZED }
+    })
+    .await;
+    assert_logs_in_again(&mut browser).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_no_more_calls_at_a_time_than_allowed() {
+    let few = Wishes { refresh: "{ ahead: 60s, concurrency: 2, per_second: 1000 }".into(), ..wishes(None) };
+    let world = world(few).await;
+    let mut browsers: Vec<Browser> = Vec::new();
+    for _ in 0..8 {
+        browsers.push(world.logged_in().await);
+    }
+    let gate = cloakroom::demo::Gate::closed();
+    token_fault(&world, Fault::hold(&gate));
+    let before = token_calls(&world);
+    world.clock.advance(NOT_YET + DUE);
+    gate.arrived(2).await;
+    // Requests join: their tokens still live, so they do not wait for long, and nobody asks the provider beside the two.
+    let mut statuses = BTreeMap::new();
+    for browser in &browsers {
+        for status in volley(browser, "/api/whoami", 3).await {
+            *statuses.entry(status.as_u16()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(statuses, BTreeMap::from([(200, 24)]));
+    assert_eq!(token_calls(&world), before + 2);
+    heal(&world);
+    gate.open();
+    eventually_refreshed(&world, 8.0).await;
+    assert_shown_once(&world);
+}
