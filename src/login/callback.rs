@@ -128,8 +128,7 @@ impl Logins {
             self.take_back(provider, &open).await;
             return Err(overtaken.map_or_else(Failed::Session, |_| Failed::LoggedOut));
         }
-        let entry =
-            Entry { subject: Some(&subject), session: Some(open.key().as_bytes()), ..self.entry(visit) };
+        let entry = Entry { subject: Some(&subject), session: Some(open.key().as_bytes()), ..self.entry(visit) };
         self.sessions.audit().tell(Event::LoginSuccess, &entry);
         self.sessions.audit().tell(Event::SessionCreated, &entry);
         self.end_former(visit, provider, &binding, &record, &open).await;

@@ -273,7 +273,8 @@ impl Revoker {
         let entry = entry_of(key, record, by.as_str());
         let entry = Entry { actor: by.actor(), client_ip: Some(client_ip), ..entry };
         self.sessions.audit().tell(Event::SessionEnded, &entry);
-        let token = secrets.as_ref().filter(|secrets| !secrets.offline).and_then(|secrets| secrets.refresh_token.clone());
+        let token =
+            secrets.as_ref().filter(|secrets| !secrets.offline).and_then(|secrets| secrets.refresh_token.clone());
         let provider = self.providers.get(record.provider.as_str());
         if let (Some(provider), Some(token)) = (provider.cloned(), token) {
             let turn = self.turns.clone();
@@ -281,24 +282,6 @@ impl Revoker {
                 let _turn = turn.acquire().await;
                 provider.revoke_patiently(token).await;
             });
-    /// What follows from the end of sessions: it is counted and written down, and refresh tokens are revoked, but for
-    /// those that were granted to outlive the user's logout (Back-Channel Logout §2.7; behaviour O9).
-    fn follow_up(&self, ended: &[EndedSession], by: By, client_ip: IpAddr) {
-        let mut tokens: Vec<(Arc<Provider>, SecretText)> = Vec::new();
-        for (key, record, secrets) in ended {
-            self.metrics.logouts_total.with_label_values(&[record.provider.as_str(), by.as_str()]).inc();
-            let entry = entry_of(key, record, by.as_str());
-            let entry = Entry { actor: by.actor(), client_ip: Some(client_ip), ..entry };
-            self.sessions.audit().tell(Event::SessionEnded, &entry);
-            let Some(secrets) = secrets.as_ref().filter(|secrets| !secrets.offline) else { continue };
-            let provider = self.providers.get(record.provider.as_str());
-            tokens.extend(provider.cloned().zip(secrets.refresh_token.clone()));
-        }
-        if !tokens.is_empty() {
-            let all = futures::stream::iter(tokens);
-            tokio::spawn(
-                all.for_each_concurrent(REVOCATIONS_AT_ONCE, |(provider, token)| provider.revoke_patiently(token)),
-            );
         }
     }
 }
