@@ -35,6 +35,7 @@ use crate::session::touches::TouchWriter;
 use crate::store::SessionStore;
 use crate::store::memory::MemoryStore;
 use crate::store::metered::Metered;
+use crate::store::postgres::{PostgresAddressError, PostgresStore};
 use crate::store::redis::{AddressError, RedisStore};
 use crate::telemetry::Metrics;
 
@@ -56,6 +57,9 @@ pub enum StartError {
     /// `store.url` is unusable.
     #[error("store.url: {0}")]
     StoreAddress(#[from] AddressError),
+    /// `store.url` or `store.schema` of a PostgreSQL is unusable.
+    #[error(transparent)]
+    Postgres(#[from] PostgresAddressError),
     /// The HTTP client of a provider could not be made.
     #[error("provider {0}: {1}")]
     Client(Arc<str>, BuildError),
@@ -202,6 +206,10 @@ fn store(settings: &Store, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Arc<
     Ok(match settings {
         Store::Memory => Arc::new(Metered::new(MemoryStore::new(clock.clone()), metrics.clone())),
         Store::Redis(redis) => Arc::new(Metered::new(RedisStore::new(redis, clock.clone())?, metrics.clone())),
+        Store::Postgres(postgres) => {
+            Arc::new(Metered::new(PostgresStore::new(postgres, clock.clone())?, metrics.clone()))
+        }
+        Store::File(_) => return Err(StartError::Keys(KeyRingError::Empty)),
     })
 }
 

@@ -5,6 +5,7 @@ mod conformance;
 pub mod memory;
 mod meta;
 pub mod metered;
+pub mod postgres;
 pub mod record;
 pub mod redis;
 
