@@ -33,6 +33,7 @@ use crate::session::manager::Sessions;
 use crate::session::open::Profile;
 use crate::session::touches::TouchWriter;
 use crate::store::SessionStore;
+use crate::store::file::{FileStore, FileStoreError};
 use crate::store::memory::MemoryStore;
 use crate::store::metered::Metered;
 use crate::store::postgres::{PostgresAddressError, PostgresStore};
@@ -60,6 +61,9 @@ pub enum StartError {
     /// `store.url` or `store.schema` of a PostgreSQL is unusable.
     #[error(transparent)]
     Postgres(#[from] PostgresAddressError),
+    /// The file of the sessions cannot be used.
+    #[error(transparent)]
+    File(#[from] FileStoreError),
     /// The HTTP client of a provider could not be made.
     #[error("provider {0}: {1}")]
     Client(Arc<str>, BuildError),
@@ -209,7 +213,7 @@ fn store(settings: &Store, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Arc<
         Store::Postgres(postgres) => {
             Arc::new(Metered::new(PostgresStore::new(postgres, clock.clone())?, metrics.clone()))
         }
-        Store::File(_) => return Err(StartError::Keys(KeyRingError::Empty)),
+        Store::File(file) => Arc::new(Metered::new(FileStore::open(file, clock.clone())?, metrics.clone())),
     })
 }
 

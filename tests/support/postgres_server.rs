@@ -108,6 +108,7 @@ impl PostgresServer {
     pub(crate) fn sql(&self, text: &str) -> String {
         let output = Command::new(folder().join("psql"))
             .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", text, &self.url()])
+            .env("PGOPTIONS", "-c default_transaction_read_only=off")
             .output()
             .expect("psql");
         assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));

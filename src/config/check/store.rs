@@ -12,6 +12,7 @@ use crate::config::schema::STORE;
 use crate::config::settings::Store;
 use crate::config::values::{self, MILLISECOND, SECOND};
 use crate::config::yaml::Node;
+use crate::config::{rules, secrets};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -37,7 +38,11 @@ const BELONGS: [(&str, &[Kind]); 6] = [
 /// The session store.
 pub(super) fn store(reader: &mut Reader<'_>, node: &Node) -> Option<Store> {
     let fields = reader.fields(node, &STORE)?;
-    let kind = fields.required(reader, "kind", "memory", |r, n| r.choice(n, &KINDS))?;
+    let Some(kind) = fields.required(reader, "kind", "memory", |r, n| r.choice(n, &KINDS)) else {
+        // The mistake in `kind` hides none in the URL.
+        fields.maybe(reader, "url", anybodys_url);
+        return None;
+    };
     for (key, kinds) in BELONGS {
         let Some(node) = fields.get(key).filter(|_| !kinds.contains(&kind)) else { continue };
         let homes: Vec<_> = names(kinds).map(|name| format!("`kind: {name}`")).collect();
@@ -51,6 +56,17 @@ pub(super) fn store(reader: &mut Reader<'_>, node: &Node) -> Option<Store> {
         Kind::Redis => redis::store(reader, &fields).map(Store::Redis),
         Kind::Postgres => postgres::store(reader, &fields).map(Store::Postgres),
     }
+}
+
+/// A URL that at least one kind takes.
+fn anybodys_url(reader: &mut Reader<'_>, node: &Node) -> Option<()> {
+    let secrets::Secret { text, .. } = secrets::quiet(reader, node)?;
+    if rules::redis_url(text.expose()).is_ok() || rules::postgres::postgres_url(text.expose()).is_ok() {
+        return Some(());
+    }
+    let help = "write `redis://…` for a Redis, or `postgres://…` for a PostgreSQL";
+    reader.note(Code::BadUrl, node, "this is the URL of no store", help);
+    None
 }
 
 fn names(kinds: &[Kind]) -> impl Iterator<Item = &'static str> {

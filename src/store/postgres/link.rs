@@ -94,6 +94,11 @@ impl Link {
         receiver
     }
 
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Starts the keeper on the caller's runtime if there is none.
     fn wake_keeper(&self, deadline: Instant) {
         if !matches!(*self.shared.state.borrow(), State::Asleep) {
