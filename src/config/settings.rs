@@ -131,7 +131,7 @@ pub struct Session {
     pub idle_timeout: Duration,
     /// A session this old is over; default 12 h; at least `idle_timeout`.
     pub absolute_timeout: Duration,
-    /// How long after its last use a session that is over still tells who its user is; default 7 d, zero = not at all.
+    /// How long after its last use a session that is over still tells who its user is; default 0 = not at all.
     pub returning_timeout: Duration,
     /// A ticket this old is exchanged for a new one; default 15 min, zero = never.
     pub rotate_every: Duration,
