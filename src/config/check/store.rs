@@ -10,13 +10,14 @@ use crate::config::secrets;
 use crate::config::settings::{RedisStore, Store};
 use crate::config::values::{self, MILLISECOND, SECOND};
 use crate::config::yaml::Node;
+use crate::primitives::secret::SecretText;
 
 /// The session store.
 pub(super) fn store(reader: &mut Reader<'_>, node: &Node) -> Option<Store> {
     let fields = reader.fields(node, &STORE)?;
     let kind = fields.required(reader, "kind", "memory", |r, n| r.choice(n, &[("memory", false), ("redis", true)]));
     if kind == Some(false) {
-        for node in ["url", "prefix", "command_timeout"].iter().filter_map(|key| fields.get(key)) {
+        for node in ["url", "prefix", "command_timeout", "ca"].iter().filter_map(|key| fields.get(key)) {
             reader.note(
                 Code::Contradiction,
                 node,
@@ -40,27 +41,38 @@ pub(super) fn store(reader: &mut Reader<'_>, node: &Node) -> Option<Store> {
         }
         Some(prefix)
     });
-    let command_timeout = fields.optional(reader, "command_timeout", Duration::from_millis(500), |r, n| {
+    let command_timeout = fields.optional(reader, "command_timeout", Duration::from_millis(200), |r, n| {
         values::duration(r, n, MILLISECOND, 60 * SECOND)
     });
-    Some(Store::Redis(RedisStore { url: url?, prefix: prefix?, command_timeout: command_timeout? }))
+    let ca = fields.maybe(reader, "ca", |reader, node| super::tls::chain(reader, node).map(|(path, _)| path));
+    if let (Some((_, false)), Some(node)) = (&url, fields.get("ca")) {
+        let help = "write `rediss` in place of `redis` in `url`, or remove it";
+        reader.note(Code::Contradiction, node, "certificates are not looked at without TLS", help);
+    }
+    let ca = match ca {
+        Some(ca) => Some(ca?),
+        None => None,
+    };
+    let (url, _) = url?;
+    Some(Store::Redis(RedisStore { url, prefix: prefix?, command_timeout: command_timeout?, ca }))
 }
 
-/// A whole URL is kept as a secret: it may carry a password.
-fn redis_url(reader: &mut Reader<'_>, node: &Node) -> Option<crate::primitives::secret::SecretText> {
+/// A whole URL is kept as a secret: it may carry a password. And whether it means TLS.
+fn redis_url(reader: &mut Reader<'_>, node: &Node) -> Option<(SecretText, bool)> {
     let secrets::Secret { text, plain } = secrets::quiet(reader, node)?;
     let url = match rules::redis_url(text.expose()) {
         Ok(url) => url,
         Err(error) => {
-            let help = "write `redis://user:password@host:port/database`, or `rediss://…` for TLS; user, password, port and \
-                        database may be left out";
+            let help = "write `redis://user:password@host:port/database`, \
+                        `redis-sentinel://host:port?sentinelServiceName=name&node=host:port` or \
+                        `redis-cluster://host:port?node=host:port`, with `rediss` for TLS";
             reader.note(Code::BadUrl, node, error.to_string(), help);
             return None;
         }
     };
-    if plain && url.password().is_some() {
+    if plain && url.holds_a_password() {
         let help = "write `url: { env: REDIS_URL }`, or `${REDIS_PASSWORD}` within the URL";
         reader.note(Code::PlainSecret, node, "this URL holds a password", help);
     }
-    Some(text)
+    Some((text, url.tls))
 }
