@@ -85,7 +85,7 @@ pub struct SealingKey {
 pub enum Store {
     /// In this process; gone at exit.
     Memory,
-    /// A Redis server (`redis://` or `rediss://`).
+    /// Redis: one server, Sentinels or a cluster.
     Redis(RedisStore),
     /// A PostgreSQL server.
     Postgres(PostgresStore),
@@ -100,8 +100,10 @@ pub struct RedisStore {
     pub url: SecretText,
     /// First part of every key; default `cloakroom:`.
     pub prefix: String,
-    /// Longest wait for one command; default 500 ms.
+    /// Longest wait for one command; default 200 ms.
     pub command_timeout: Duration,
+    /// Certificates, in PEM, of the authorities that are trusted for TLS instead of the system's.
+    pub ca: Option<PathBuf>,
 }
 
 /// Settings of the PostgreSQL store.
