@@ -1,5 +1,5 @@
-//! What the layer of a store costs beside the raw calls of its client: the same commands without records, scripts or pool kept,
-//! keeper and breaker. One module a store; each needs its server's program on this machine.
+//! What the layer of a store costs beside the raw calls of its client: the same commands without records, keeper,
+//! pool and breaker. One module a store; each needs its server's program on this machine.
 //!
 //! `cargo bench --bench store -- redis` runs those of Redis.
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]

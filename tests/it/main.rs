@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod admin;
+mod admin_sessions;
+mod audit;
 mod backchannel;
 mod backchannel_kit;
 mod backchannel_races;
