@@ -138,20 +138,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         by_port
     }
 
-    async fn open(&self, stream: Stream) -> Option<(Arc<Connection>, Stream)> {
+    async fn open(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<(Arc<Connection>, Stream)> {
         let digest = stream.get_socket_digest()?;
         let local = *digest.local_addr()?.as_inet()?;
         let peer = *digest.peer_addr()?.as_inet()?;
         let (listener, socket) = self.socket(local)?;
         let count = Count::new(&socket.gauges);
         let Some(tls) = &socket.tls else {
-            return Some((Arc::new(Connection::new(listener, false, None, (peer, local), count)), stream));
+            return Some((Arc::new(Connection::new(listener, false, None, (peer, local), shutdown.clone(), count)), stream));
         };
         let answer = tokio::time::timeout(self.limits.handshake, tls.accept(stream)).await;
         let stream = answer.unwrap_or_else(|_| Err("no handshake in time".to_owned()));
         match stream {
             Ok((stream, server_name)) => {
-                Some((Arc::new(Connection::new(listener, true, server_name, (peer, local), count)), stream))
+                Some((Arc::new(Connection::new(listener, true, server_name, (peer, local), shutdown.clone(), count)), stream))
             }
             Err(problem) => {
                 // Strangers do this all day long; it is no trouble of ours.
@@ -166,7 +166,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let (connection, stream) = self.open(stream).await?;
+        let (connection, stream) = self.open(stream, shutdown).await?;
         let app = Arc::new(ConnectionApp { edge: Arc::clone(self), connection: Arc::clone(&connection) });
         let served = app.process_new(stream, shutdown);
         match before(self.limits.header, || connection.has_started(), served).await {

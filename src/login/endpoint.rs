@@ -24,6 +24,8 @@ pub enum Endpoint {
     UserInfo,
     /// State of the session.
     Session,
+    /// What happens to the session, as it happens.
+    Events,
 }
 
 impl Endpoint {
@@ -32,7 +34,7 @@ impl Endpoint {
     pub fn takes(self, method: &Method) -> bool {
         match self {
             Self::Logout => matches!(*method, Method::GET | Method::POST),
-            Self::Login | Self::Callback => *method == Method::GET,
+            Self::Login | Self::Callback | Self::Events => *method == Method::GET,
             Self::LoggedOut | Self::UserInfo | Self::Session => matches!(*method, Method::GET | Method::HEAD),
         }
     }
@@ -42,7 +44,7 @@ impl Endpoint {
     pub fn methods(self) -> &'static str {
         match self {
             Self::Logout => "GET, POST",
-            Self::Login | Self::Callback => "GET",
+            Self::Login | Self::Callback | Self::Events => "GET",
             Self::LoggedOut | Self::UserInfo | Self::Session => "GET, HEAD",
         }
     }
@@ -74,6 +76,7 @@ impl SiteAuth {
                 "/logged-out" => Some(Endpoint::LoggedOut),
                 "/userinfo" => Some(Endpoint::UserInfo),
                 "/session" => Some(Endpoint::Session),
+                "/events" => Some(Endpoint::Events),
                 _ => None,
             });
         }

@@ -2,9 +2,11 @@
 //! answer; what is decided is decided in [`crate::gate`].
 
 mod failure;
+mod leash;
 mod request;
 mod respond;
 mod response;
+mod stream;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -17,9 +19,11 @@ use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::{Error, HttpPeer, ProxyHttp, Session};
 use pingora_proxy::FailToProxy;
+use tokio::sync::oneshot;
 
 use crate::gate::{Gate, Pass};
 use crate::listener::{self, Connection};
+use crate::routing::tunnel::CloseCode;
 use crate::telemetry::handles::InFlight;
 
 /// Cloakroom as Pingora runs it.
@@ -41,6 +45,8 @@ pub struct Context {
     body_bytes: u64,
     /// The protocol was switched: what flows is no body.
     tunnel: bool,
+    /// Tells the tunnel to end.
+    close: Option<oneshot::Sender<CloseCode>>,
     /// Status of an answer of our own.
     answered: Option<StatusCode>,
 }
@@ -68,6 +74,7 @@ impl ProxyHttp for Proxy {
             upstream_started: None,
             body_bytes: 0,
             tunnel: false,
+            close: None,
             answered: None,
         }
     }

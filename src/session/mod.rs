@@ -12,4 +12,5 @@ pub mod plan;
 pub mod seal;
 pub mod ticket;
 pub mod touches;
+pub mod vigil;
 pub mod watch;

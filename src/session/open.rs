@@ -239,6 +239,12 @@ impl Open {
         now >= self.absolute_end || now >= self.idle_end() || self.ended.load(Ordering::Relaxed)
     }
 
+    /// Whether it was ended before its time.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
     /// About how much memory it takes, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {

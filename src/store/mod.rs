@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+pub(crate) mod frail;
 pub mod memory;
 mod meta;
 pub mod metered;
