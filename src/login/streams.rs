@@ -87,6 +87,7 @@ mod tests {
         assert!(streams.take(&key(3)).is_some());
         places.push(streams.take(&key(1)).unwrap());
         drop((places, other));
-        assert_eq!((gauge.get(), streams.lock().all, streams.lock().by_session.len()), (0, 0, 0));
+        let counts = streams.lock();
+        assert_eq!((gauge.get(), counts.all, counts.by_session.len()), (0, 0, 0));
     }
 }
