@@ -150,4 +150,4 @@ fn read_answer<'b>(head: &mut Vec<u8>, bytes: &'b [u8]) -> Option<(State, &'b [u
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -179,3 +179,6 @@ impl VirtualSocket for Turns {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+pub(crate) const SWITCH: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
 
 /// A frame as a peer writes it, with the shortest length or a longer one.
 fn frame(first: u8, payload: usize, masked: bool, wide: usize) -> Vec<u8> {
@@ -23,7 +23,7 @@ fn frame(first: u8, payload: usize, masked: bool, wide: usize) -> Vec<u8> {
     bytes
 }
 
-fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
+pub(crate) fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let first = prop_oneof![Just(0x81u8), Just(0x02), Just(0x80), Just(0x89), Just(0xc2)];
     let payload = prop_oneof![0usize..130, 65_500usize..65_600, Just(0)];
     let one = (first, payload, any::<bool>(), 0usize..3).prop_map(|(first, n, mask, wide)| frame(first, n, mask, wide));
