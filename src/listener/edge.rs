@@ -145,14 +145,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let (listener, socket) = self.socket(local)?;
         let count = Count::new(&socket.gauges);
         let Some(tls) = &socket.tls else {
-            return Some((Arc::new(Connection::new(listener, false, None, (peer, local), shutdown.clone(), count)), stream));
+            return Some((
+                Arc::new(Connection::new(listener, false, None, (peer, local), shutdown.clone(), count)),
+                stream,
+            ));
         };
         let answer = tokio::time::timeout(self.limits.handshake, tls.accept(stream)).await;
         let stream = answer.unwrap_or_else(|_| Err("no handshake in time".to_owned()));
         match stream {
-            Ok((stream, server_name)) => {
-                Some((Arc::new(Connection::new(listener, true, server_name, (peer, local), shutdown.clone(), count)), stream))
-            }
+            Ok((stream, server_name)) => Some((
+                Arc::new(Connection::new(listener, true, server_name, (peer, local), shutdown.clone(), count)),
+                stream,
+            )),
             Err(problem) => {
                 // Strangers do this all day long; it is no trouble of ours.
                 tracing::debug!(%peer, %problem, "TLS handshake failed");

@@ -156,7 +156,10 @@ mod tests {
     async fn a_wait_ends_when_the_clock_shows_the_moment() {
         let clock = Clock::manual(Timestamp::from_secs(5));
         clock.until(Timestamp::from_secs(5)).await;
-        let waiting = { let clock = clock.clone(); tokio::spawn(async move { clock.until(Timestamp::from_secs(7)).await }) };
+        let waiting = {
+            let clock = clock.clone();
+            tokio::spawn(async move { clock.until(Timestamp::from_secs(7)).await })
+        };
         tokio::task::yield_now().await;
         clock.advance(Duration::from_secs(1));
         tokio::task::yield_now().await;

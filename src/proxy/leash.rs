@@ -25,7 +25,8 @@ const LAST_WORDS: Duration = Duration::from_millis(800);
 /// The session that a request depends on; a page that anybody may have belongs to none.
 fn session_of(pass: &Pass) -> Option<&Arc<Open>> {
     let route = &pass.route;
-    let open_to_all = route.access == Access::Optional && route.token == Token::None && route.identity_headers.is_empty();
+    let open_to_all =
+        route.access == Access::Optional && route.token == Token::None && route.identity_headers.is_empty();
     pass.session.as_ref().filter(|_| !open_to_all)
 }
 

@@ -50,6 +50,8 @@ pub struct Open {
     profile: Arc<Profile>,
     provider: String,
     absolute_end: Timestamp,
+    /// The absolute end is that of the refresh token.
+    ends_with_provider: bool,
     access_issued: Timestamp,
     access_expires: Option<Timestamp>,
     has_refresh_token: bool,
@@ -97,6 +99,7 @@ impl Open {
             profile: profile.clone(),
             provider: record.provider.clone(),
             absolute_end: record.absolute_end,
+            ends_with_provider: secrets.refresh_expires.is_some_and(|end| end <= record.absolute_end),
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
             has_refresh_token: secrets.refresh_token.is_some() && !record.refresh_in_doubt,
@@ -231,6 +234,12 @@ impl Open {
     #[must_use]
     pub fn absolute_end(&self) -> Timestamp {
         self.absolute_end
+    }
+
+    /// Whether the absolute end is that of the refresh token, which a refresh may move.
+    #[must_use]
+    pub fn ends_with_provider(&self) -> bool {
+        self.ends_with_provider
     }
 
     /// Whether it is over.

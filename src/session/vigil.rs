@@ -23,7 +23,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 pub enum Limit {
     /// Nobody uses it.
     Idle,
-    /// It has lasted as long as any may, or as its refresh token does.
+    /// Its refresh token ends; a refresh may move that.
+    Provider,
+    /// It has lasted as long as any may.
     Absolute,
 }
 
@@ -39,7 +41,7 @@ pub enum Reason {
 /// Something to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
-    /// The end is near, unless the session is used before (if the limit is [`Limit::Idle`]).
+    /// The end is near, unless something moves it before; what could is the limit's matter.
     Expiring(Limit, Timestamp),
     /// There is a new access token; it ends then, if the provider says.
     Refreshed(Option<Timestamp>),
@@ -68,6 +70,7 @@ impl Limit {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
+            Self::Provider => "provider",
             Self::Absolute => "absolute",
         }
     }
@@ -173,19 +176,25 @@ impl Vigil {
 
     fn end(&self) -> (Limit, Timestamp) {
         let (idle, absolute) = (self.open.idle_end(), self.open.absolute_end());
-        if idle < absolute { (Limit::Idle, idle) } else { (Limit::Absolute, absolute) }
+        let bound = if self.open.ends_with_provider() { Limit::Provider } else { Limit::Absolute };
+        if idle < absolute { (Limit::Idle, idle) } else { (bound, absolute) }
     }
 
     fn warning(&self, limit: Limit) -> Duration {
         let (idle, absolute) = self.sessions.timeouts();
-        let whole = if limit == Limit::Idle { idle } else { absolute };
+        // The life of a refresh token is about the provider's idle time.
+        let whole = if limit == Limit::Absolute { absolute } else { idle };
         (whole / 5).min(LONGEST_WARNING)
     }
 
     /// The store knows it no more: because its time has come, or somebody ended it.
     fn why(&self) -> Reason {
         let (limit, end) = self.end();
-        if self.sessions.clock().now() >= end && !self.open.was_ended() { Reason::Expired(limit) } else { Reason::Ended }
+        if self.sessions.clock().now() >= end && !self.open.was_ended() {
+            Reason::Expired(limit)
+        } else {
+            Reason::Ended
+        }
     }
 }
 

@@ -188,7 +188,8 @@ async fn a_process_that_stops_says_1001() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn o8_an_answer_that_goes_on_is_cut_off_at_logout() {
-    let stream = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let stream =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
     let download = "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nhello";
     for (begin, wire_body) in [(stream, &b"5\r\nhello\r\n"[..]), (download, b"hello")] {
         let (peer, mut heard) = upstream(begin.as_bytes().to_vec()).await;
@@ -205,7 +206,8 @@ async fn o8_an_answer_that_goes_on_is_cut_off_at_logout() {
         let http2 = H2::connect(home).await;
         let request = Request::get(format!("http://{home}/chat/x")).header("cookie", format!("{SESSION}={session}"));
         let over_http2 = tokio::spawn(async move { http2.ask(request.body(()).expect("a request"), &[], None).await });
-        eventually("all are under way", || async { world.metric("cloakroom_http_requests_in_flight{").await == 4.0 }).await;
+        eventually("all are under way", || async { world.metric("cloakroom_http_requests_in_flight{").await == 4.0 })
+            .await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         log_out(&mut browser).await;
         let since = Instant::now();

@@ -95,14 +95,20 @@ function refreshed({ token_expires_at }) {
 
 function expiring({ limit, at }) {
   known.expiring = { limit, at };
-  logEvent(limit === "idle" ? "The session ends soon unless it is used." : "The session ends soon.");
+  logEvent(limit === "absolute" ? "The session ends soon." : "The session ends soon unless it is used.");
   tick();
 }
 
 function loggedOut({ reason }) {
   stopListening();
-  const why = { ended: "somebody logged out", idle: "nobody used it", absolute: "its time was over" };
-  logEvent(`The proxy ended the session: ${why[reason] ?? reason}.`);
+  const why = {
+    ended: "somebody logged out",
+    idle: "nobody used it",
+    provider: "so did the login at the provider",
+    absolute: "its time was over",
+  };
+  logEvent(`The session ended: ${why[reason] ?? reason}.`);
+  known.session = null;
   loadSession();
 }
 
@@ -289,9 +295,9 @@ function showExpiring() {
   if (!expiring) return;
   const left = Math.max(0, Math.ceil(expiring.at - Date.now() / 1000));
   $("expiring-left").textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
-  const idle = expiring.limit === "idle";
-  $("expiring-why").textContent = idle ? "unless it is used." : "however much it is used.";
-  $("stay").hidden = !idle;
+  const final = expiring.limit === "absolute";
+  $("expiring-why").textContent = final ? "however much it is used." : "unless it is used.";
+  $("stay").hidden = final;
 }
 
 function lifeLeft(seconds) {

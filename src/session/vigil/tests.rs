@@ -50,17 +50,22 @@ impl World {
         let clock = Clock::manual(START);
         let store = Arc::new(FrailStore::new(clock.clone()));
         let (here, there) = (replica(&store, &clock, listens), replica(&store, &clock, true));
-        let profile = Profile { site: "app".into(), provider: Some("demo".into()), claims: Vec::new(), id_token: false };
+        let profile =
+            Profile { site: "app".into(), provider: Some("demo".into()), claims: Vec::new(), id_token: false };
         Self { clock, store, here, there, profile: Arc::new(profile) }
     }
 
     async fn begin(&self) -> Arc<Open> {
+        self.begin_with(None).await
+    }
+
+    async fn begin_with(&self, refresh_expires: Option<Timestamp>) -> Arc<Open> {
         let secrets = Secrets {
             access_token: SecretText::new("at".into()),
             access_issued: self.clock.now(),
             access_expires: Some(self.clock.now().plus(MINUTE)),
             refresh_token: Some(SecretText::new("rt".into())),
-            refresh_expires: None,
+            refresh_expires,
             id_token: None,
             claims: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
@@ -172,6 +177,17 @@ async fn the_absolute_end_comes_however_much_it_is_used() {
     assert_eq!(said(&mut vigil).await, Some(News::Expiring(Limit::Absolute, world.at(720))));
     world.go_to(720);
     assert_eq!(said(&mut vigil).await, Some(News::Over(Reason::Expired(Limit::Absolute))));
+}
+
+#[tokio::test]
+async fn the_end_of_the_refresh_token_is_told_apart() {
+    let world = World::new();
+    let open = world.begin_with(Some(world.at(20))).await;
+    let mut vigil = world.vigil(&open);
+    world.go_to(18);
+    assert_eq!(said(&mut vigil).await, Some(News::Expiring(Limit::Provider, world.at(20))));
+    world.go_to(20);
+    assert_eq!(said(&mut vigil).await, Some(News::Over(Reason::Expired(Limit::Provider))));
 }
 
 #[tokio::test]
