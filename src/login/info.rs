@@ -9,6 +9,12 @@ use crate::session::manager::SessionError;
 use crate::session::model::Secrets;
 use crate::session::open::Open;
 
+/// What a script gets that asks without a session.
+pub(super) fn no_session(visit: &Visit<'_>) -> Answer {
+    let code = if visit.ticket == Ticket::Absent { Code::SessionMissing } else { Code::SessionExpired };
+    Answer::problem(code, None, Some(&visit.site.login_url()))
+}
+
 /// Claims that `/auth/session` shows; `/auth/userinfo` has all.
 const PROFILE_CLAIMS: [&str; 9] =
     ["sub", "name", "preferred_username", "given_name", "family_name", "email", "email_verified", "picture", "locale"];
@@ -20,10 +26,7 @@ impl Logins {
             Ok(Some((open, secrets))) => {
                 self.with_csrf(&visit, &open, Answer::json(&Value::Object(secrets.claims.clone())))
             }
-            Ok(None) => {
-                let code = if visit.ticket == Ticket::Absent { Code::SessionMissing } else { Code::SessionExpired };
-                Answer::problem(code, None, Some(&visit.site.login_url()))
-            }
+            Ok(None) => no_session(&visit),
             Err(error) => store_failed(&visit, &error),
         }
     }

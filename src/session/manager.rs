@@ -275,6 +275,34 @@ impl Sessions {
         })
     }
 
+    /// The newest copy that this process has of a session, without asking the store.
+    #[must_use]
+    pub fn known(&self, open: &Arc<Open>) -> Arc<Open> {
+        self.cache.find(open.key()).filter(|known| known.version() >= open.version()).unwrap_or_else(|| open.clone())
+    }
+
+    /// Asks the store whether a session still lives, and how it is now; `None` if it has ended.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn confirm(&self, open: &Arc<Open>) -> Result<Option<Arc<Open>>, SessionError> {
+        let Some(record) = self.load(open.key()).await? else { return Ok(None) };
+        let known = self.known(open);
+        if known.version() == record.version {
+            let now = self.clock.now();
+            known.confirm(&record, now);
+            return Ok((!known.is_over(now)).then_some(known));
+        }
+        let secrets = self.unseal(open.key(), &record);
+        Ok(secrets.and_then(|secrets| self.remember(&record, &secrets, open.profile())))
+    }
+
+    /// How long a session may live unused, and how long in any case.
+    #[must_use]
+    pub fn timeouts(&self) -> (Duration, Duration) {
+        (self.lasting.idle, self.absolute_timeout)
+    }
+
     fn of_site(open: Arc<Open>, profile: &Profile) -> Option<Arc<Open>> {
         (open.site() == &profile.site).then_some(open)
     }
@@ -540,6 +568,12 @@ impl Sessions {
     #[must_use]
     pub fn watch(&self, key: &SessionKey) -> Watch {
         self.watchers.watch(*key)
+    }
+
+    /// How many sessions somebody listens to.
+    #[must_use]
+    pub fn watched(&self) -> usize {
+        self.watchers.len()
     }
 
     /// How many living sessions each key has sealed; zero for keys of the ring that sealed none.

@@ -13,4 +13,5 @@ pub mod seal;
 pub mod ticket;
 pub mod touches;
 pub mod upkeep;
+pub mod vigil;
 pub mod watch;

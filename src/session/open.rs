@@ -57,6 +57,8 @@ pub struct Open {
     profile: Arc<Profile>,
     provider: String,
     absolute_end: Timestamp,
+    /// The absolute end is that of the refresh token.
+    ends_with_provider: bool,
     access_issued: Timestamp,
     access_expires: Option<Timestamp>,
     has_refresh_token: bool,
@@ -123,6 +125,7 @@ impl Open {
             profile: profile.clone(),
             provider: record.provider.clone(),
             absolute_end: record.absolute_end,
+            ends_with_provider: secrets.refresh_expires.is_some_and(|end| end <= record.absolute_end),
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
             has_refresh_token: secrets.refresh_token.is_some() && record.refresh_in_doubt.is_none(),
@@ -279,10 +282,22 @@ impl Open {
         !self.is_over(now) || now < returning && !self.ended.load(Ordering::Relaxed)
     }
 
+    /// Whether the absolute end is that of the refresh token, which a refresh may move.
+    #[must_use]
+    pub fn ends_with_provider(&self) -> bool {
+        self.ends_with_provider
+    }
+
     /// Whether it is over.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
         now >= self.absolute_end || now >= self.idle_end() || self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was ended before its time.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// About how much memory it takes, in bytes.

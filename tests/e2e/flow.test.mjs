@@ -352,6 +352,39 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     await page.locator('#kc-login').waitFor();
   });
 
+  test('a page hears of new tokens and of the logout, without asking', async () => {
+    const { page, context } = await loggedIn('alice');
+    assert.equal((await call(page, '/api/me')).status, 200);
+    await page.evaluate(() => {
+      window.heard = [];
+      window.events = new EventSource('/auth/events');
+      window.events.onopen = () => window.heard.push(['open']);
+      for (const name of ['expiring', 'refreshed', 'logged_out']) {
+        window.events.addEventListener(name, ({ data }) => window.heard.push([name, JSON.parse(data)]));
+      }
+    });
+    const hears = (what, fits) =>
+      until(what, async () => (await page.evaluate(() => window.heard)).find(fits), { seconds: 40, every: 100 });
+    await hears('the stream is open', ([name]) => name === 'open');
+    const token = await tokenChanges(page, '/api/me', tokenOf(last('/api/me').headers));
+    const [, { token_expires_at: end }] = await hears('the refresh is told', ([name]) => name === 'refreshed');
+    assert.ok(Math.abs(end * 1000 - expiryOf(token)) <= 2000, 'with the end of the new token');
+    const other = await context.newPage();
+    await other.goto(`${site}/`);
+    const xsrf = (await context.cookies(site)).find(({ name }) => name === XSRF).value;
+    const gone = await call(other, '/auth/logout', {
+      method: 'POST', headers: { 'X-XSRF-TOKEN': xsrf, Accept: 'application/json' },
+    });
+    assert.equal(gone.status, 200, gone.text);
+    const [, { reason }] = await hears('the logout is told', ([name]) => name === 'logged_out');
+    assert.equal(reason, 'ended');
+    // The browser asks again by itself, once: without a session there is nothing to hear.
+    await until('the browser gives up', () => page.evaluate(() => window.events.readyState === EventSource.CLOSED), { seconds: 20 });
+    const names = (await page.evaluate(() => window.heard)).map(([name]) => name);
+    assert.equal(names.filter((name) => name === 'logged_out').length, 1);
+    assert.equal(names.at(-1), 'logged_out');
+  });
+
   test('a callback is worth nothing in another browser', async () => {
     const victim = await user();
     const page = await victim.tab();
