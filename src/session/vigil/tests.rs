@@ -66,6 +66,7 @@ impl World {
             access_expires: Some(self.clock.now().plus(MINUTE)),
             refresh_token: Some(SecretText::new("rt".into())),
             refresh_expires,
+            offline: false,
             id_token: None,
             claims: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
