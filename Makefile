@@ -33,9 +33,10 @@ e2e: ## Drive Chromium through the proxy and a real Keycloak
 	@scripts/need.sh $(BUILD) $(E2E)
 	@scripts/e2e.sh
 
-bench: ## Measure the hot path, then the proxy against bare Pingora
+bench: ## Measure the hot path and the stores, then the proxy against bare Pingora
 	@scripts/need.sh $(BUILD) wrk redis-server
 	$(CARGO) bench --locked --bench hot_path
+	$(CARGO) bench --locked --bench store
 	$(CARGO) bench --locked --bench side_by_side
 
 loadtest: ## Run the k6 smoke scenario against `cloakroom demo`
