@@ -36,8 +36,11 @@ pub(super) fn cause(error: &Error) -> String {
     if let Some((_, text)) = ANSWERS.iter().find(|(code, _)| details.contains(code)) {
         return (*text).to_owned();
     }
-    if ["NOPERM", "has no permissions", "ACL failure"].iter().any(|words| details.contains(words)) {
-        // Redis names the command, the key or the channel by its kind alone.
+    if ["NOPERM", "has no permissions", "ACL failure", "The user executing the script can't"]
+        .iter()
+        .any(|words| details.contains(words))
+    {
+        // Redis says whether it was a command, a key or a channel, and where in the script.
         let details = details.split_once(" script: ").map_or(details, |(text, _)| text);
         return format!("the user in `store.url` lacks a right ({}): see the list of rights", short(details));
     }

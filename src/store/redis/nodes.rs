@@ -17,7 +17,7 @@ use fred::types::Value;
 use fred::types::config::{Config, Server};
 use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::{Change, StoreError};
 use super::address::{Address, Place, Target};
@@ -35,6 +35,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// The cluster is asked for its layout no more often than this.
 const LAYOUT_AGE: Duration = Duration::from_millis(100);
+
+/// The node of a partition whose slot nobody has.
+const NOBODY: usize = usize::MAX;
 
 /// How a command is to be sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,7 +64,10 @@ pub(super) struct Known {
     layout: ArcSwap<Layout>,
     /// Links to the nodes of the layout, and to those it is asked of.
     links: Mutex<HashMap<Server, Arc<Link>>>,
-    refreshing: tokio::sync::Mutex<Option<Instant>>,
+    /// When the cluster was last asked for its layout, and why it did not tell.
+    refreshed: tokio::sync::Mutex<Option<(Instant, Result<(), String>)>>,
+    /// Whether a task is at it.
+    refreshing: AtomicBool,
     listening: AtomicBool,
 }
 
@@ -96,7 +102,8 @@ impl Nodes {
             seeds,
             layout: ArcSwap::from_pointee(layout),
             links: Mutex::default(),
-            refreshing: tokio::sync::Mutex::default(),
+            refreshed: tokio::sync::Mutex::default(),
+            refreshing: AtomicBool::new(false),
             listening: AtomicBool::new(false),
         };
         Self { known: Arc::new(known), listener: Mutex::default() }
@@ -185,10 +192,13 @@ impl Nodes {
 
     /// Asks for the layout anew, on the side.
     fn refresh(&self) {
-        let known = Arc::clone(&self.known);
+        if self.known.refreshing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let guard = NotRefreshing(Arc::clone(&self.known));
         tokio::spawn(async move {
-            let deadline = Instant::now() + known.command_timeout;
-            if let Err(error) = known.refresh(deadline).await {
+            let deadline = Instant::now() + guard.0.command_timeout;
+            if let Err(error) = guard.0.refresh(deadline).await {
                 tracing::debug!(%error, "the layout of the Redis cluster is not known");
             }
         });
@@ -220,6 +230,15 @@ struct NotListening(Arc<Known>);
 impl Drop for NotListening {
     fn drop(&mut self) {
         self.0.listening.store(false, Ordering::Release);
+    }
+}
+
+/// As [`NotListening`].
+struct NotRefreshing(Arc<Known>);
+
+impl Drop for NotRefreshing {
+    fn drop(&mut self) {
+        self.0.refreshing.store(false, Ordering::Release);
     }
 }
 
@@ -257,15 +276,23 @@ impl Known {
     /// Asks the cluster for its layout, unless somebody just did.
     async fn refresh(&self, deadline: Instant) -> Result<(), StoreError> {
         let Some(seeds) = &self.seeds else { return Ok(()) };
-        let mut refreshed = self.refreshing.lock().await;
-        if refreshed.is_some_and(|at| at.elapsed() < LAYOUT_AGE) {
-            return Ok(());
+        let Ok(mut refreshed) = timeout_at(deadline, self.refreshed.lock()).await else {
+            return Err(StoreError::Unavailable("no answer in time".to_owned()));
+        };
+        if let Some((_, result)) = refreshed.as_ref().filter(|(at, _)| at.elapsed() < LAYOUT_AGE) {
+            return result.clone().map_err(StoreError::Unavailable);
         }
+        let result = self.ask_for_layout(seeds, deadline).await;
+        *refreshed = Some((Instant::now(), result.clone()));
+        result.map_err(StoreError::Unavailable)
+    }
+
+    async fn ask_for_layout(&self, seeds: &[Server], deadline: Instant) -> Result<(), String> {
         let mut asked: Vec<_> = self.layout.load().nodes.clone();
         // Those that are up first, for the others may let us wait.
         asked.sort_by_key(|(_, link)| !link.is_up());
         asked.extend(seeds.iter().map(|seed| self.link_at(seed.clone(), seed)));
-        let mut failure = StoreError::Unavailable("not connected yet".to_owned());
+        let mut failure = "not connected yet".to_owned();
         for (server, link) in asked {
             let answer = link.run(deadline, |client| async move {
                 client.custom::<Value, _>(command("CLUSTER"), vec!["SLOTS"]).await
@@ -273,10 +300,9 @@ impl Known {
             match answer.await.map_err(StoreError::from).and_then(|answer| slots::parse(answer, &server)) {
                 Ok(owners) => {
                     self.lay_out(&owners);
-                    *refreshed = Some(Instant::now());
                     return Ok(());
                 }
-                Err(error) => failure = error,
+                Err(StoreError::Unavailable(text) | StoreError::Damaged(text)) => failure = text,
             }
         }
         Err(failure)
@@ -286,16 +312,16 @@ impl Known {
     fn lay_out(&self, owners: &[Option<Server>]) {
         let mut layout = Layout::default();
         for owner in owners {
-            let Some(server) = owner else { continue };
-            let at = layout.nodes.iter().position(|(known, _)| known == server);
-            layout.of.push(at.unwrap_or_else(|| {
-                layout.nodes.push(self.link_at(server.clone(), server));
-                layout.nodes.len() - 1
-            }));
-        }
-        // A slot that nobody has: nothing can be placed, until somebody has it.
-        if layout.of.len() != owners.len() {
-            layout.of.clear();
+            let known = owner.as_ref().and_then(|server| layout.nodes.iter().position(|(known, _)| known == server));
+            let at = match (owner, known) {
+                (Some(_), Some(at)) => at,
+                (Some(server), None) => {
+                    layout.nodes.push(self.link_at(server.clone(), server));
+                    layout.nodes.len() - 1
+                }
+                (None, _) => NOBODY,
+            };
+            layout.of.push(at);
         }
         lock(&self.links).retain(|server, _| layout.nodes.iter().any(|(known, _)| known == server));
         self.layout.store(Arc::new(layout));

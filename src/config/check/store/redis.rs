@@ -27,12 +27,8 @@ pub(super) fn store(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Redi
         let help = "write `rediss` in place of `redis` in `url`, or remove it";
         reader.note(Code::Contradiction, node, "certificates are not looked at without TLS", help);
     }
-    let ca = match ca {
-        Some(ca) => Some(ca?),
-        None => None,
-    };
     let (url, _) = url?;
-    Some(RedisStore { url, prefix: prefix?, command_timeout: command_timeout?, ca })
+    Some(RedisStore { url, prefix: prefix?, command_timeout: command_timeout?, ca: ca? })
 }
 
 /// A whole URL is kept as a secret: it may carry a password. And whether it means TLS.
