@@ -87,7 +87,11 @@ async fn f1_what_was_acknowledged_survives_kill_9() {
         let output = BufReader::new(child.stdout.take().unwrap());
         let (begun, first) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
-            let note = |line: &String| drop(line.starts_with("ACK").then(|| begun.send(())));
+            let note = |line: &String| {
+                if line.starts_with("ACK") {
+                    let _ = begun.send(());
+                }
+            };
             output.lines().map_while(Result::ok).inspect(note).collect::<Vec<_>>()
         });
         // At another point of its work each time.
