@@ -88,7 +88,9 @@ async fn f1_what_was_acknowledged_survives_kill_9() {
         let (begun, first) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
             let note = |line: &String| {
-                let _ = line.starts_with("ACK").then(|| begun.send(()));
+                if line.starts_with("ACK") {
+                    let _ = begun.send(());
+                }
             };
             output.lines().map_while(Result::ok).inspect(note).collect::<Vec<_>>()
         });
