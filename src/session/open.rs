@@ -18,6 +18,7 @@ use super::ticket::SessionId;
 use crate::config::settings::ClaimPath;
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
+use crate::store::Touch;
 use crate::store::record::{Record, SessionKey};
 
 /// How far behind its plan a refresh must be before a request begins it.
@@ -66,9 +67,26 @@ pub struct Open {
     csrf_cookie: Option<HeaderValue>,
     last_seen: AtomicU64,
     idle_end: AtomicU64,
+    returning_end: AtomicU64,
     checked: AtomicU64,
     ended: AtomicBool,
     bytes: u64,
+}
+
+/// How long a session lasts after a use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lasting {
+    pub(super) idle: Duration,
+    /// Zero = nobody is recognised afterwards.
+    pub(super) returning: Duration,
+}
+
+impl Lasting {
+    /// Idle and returning end of a session used at that moment.
+    pub(super) fn from(self, used: Timestamp) -> (Timestamp, Timestamp) {
+        let returning = if self.returning.is_zero() { Timestamp::default() } else { used.plus(self.returning) };
+        (used.plus(self.idle), returning)
+    }
 }
 
 /// When tickets are exchanged.
@@ -115,6 +133,7 @@ impl Open {
             csrf_token: secrets.csrf_token.clone(),
             last_seen: AtomicU64::new(record.last_seen.as_millis()),
             idle_end: AtomicU64::new(record.idle_end.as_millis()),
+            returning_end: AtomicU64::new(record.returning_end.as_millis()),
             checked: AtomicU64::new(checked.as_millis()),
             ended: AtomicBool::new(false),
             bytes: 0,
@@ -253,6 +272,13 @@ impl Open {
         self.absolute_end
     }
 
+    /// Whether its user is still recognised, logged on or not.
+    #[must_use]
+    pub fn is_known(&self, now: Timestamp) -> bool {
+        let returning = Timestamp::from_millis(self.returning_end.load(Ordering::Relaxed));
+        !self.is_over(now) || now < returning && !self.ended.load(Ordering::Relaxed)
+    }
+
     /// Whether it is over.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
@@ -287,7 +313,12 @@ impl Open {
 
     /// Whether the store was asked within `ttl`.
     pub(super) fn is_current(&self, now: Timestamp, ttl: Duration) -> bool {
-        now.since(Timestamp::from_millis(self.checked.load(Ordering::Relaxed))) < ttl
+        now.since(self.checked()) < ttl
+    }
+
+    /// When the store was asked last.
+    pub(super) fn checked(&self) -> Timestamp {
+        Timestamp::from_millis(self.checked.load(Ordering::Relaxed))
     }
 
     /// The store is to be asked before the next use.
@@ -304,6 +335,7 @@ impl Open {
     pub(super) fn confirm(&self, record: &Record, now: Timestamp) {
         self.last_seen.fetch_max(record.last_seen.as_millis(), Ordering::Relaxed);
         self.idle_end.fetch_max(record.idle_end.as_millis(), Ordering::Relaxed);
+        self.returning_end.fetch_max(record.returning_end.as_millis(), Ordering::Relaxed);
         self.checked.store(now.as_millis(), Ordering::Relaxed);
     }
 
@@ -311,19 +343,22 @@ impl Open {
     pub(super) fn inherit(&self, older: &Self) {
         self.last_seen.fetch_max(older.last_seen.load(Ordering::Relaxed), Ordering::Relaxed);
         self.idle_end.fetch_max(older.idle_end.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.returning_end.fetch_max(older.returning_end.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Notes a use; `true` for the one caller in each `step` that should tell the store.
-    pub(super) fn note_use(&self, now: Timestamp, idle_timeout: Duration, step: Duration) -> bool {
+    /// Notes a use; gives the one caller in each `step` what to tell the store.
+    pub(super) fn note_use(&self, now: Timestamp, lasting: Lasting, step: Duration) -> Option<Touch> {
         let seen = self.last_seen.load(Ordering::Relaxed);
         if now.since(Timestamp::from_millis(seen)) < step {
-            return false;
+            return None;
         }
         if self.last_seen.compare_exchange(seen, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return false;
+            return None;
         }
-        self.idle_end.fetch_max(now.plus(idle_timeout).as_millis(), Ordering::Relaxed);
-        true
+        let (idle_end, returning_end) = lasting.from(now);
+        self.idle_end.fetch_max(idle_end.as_millis(), Ordering::Relaxed);
+        self.returning_end.fetch_max(returning_end.as_millis(), Ordering::Relaxed);
+        Some(Touch { key: self.key, last_seen: now, idle_end, returning_end })
     }
 }
 
