@@ -283,7 +283,7 @@ async fn the_gauge_of_sessions_by_key_and_the_report_on_keys() {
     .await;
     assert!(world.proxy.admin_page("/readyz?verbose").await.1.contains("keys: ready\n"));
     let odd = world
-        .replica_with("secret: { env: TEST_KEY }", "secret: \"//////////////////////////////////////////8=\"")
+        .replica_with("secret: { env: TEST_KEY }", "secret: \"HxECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"")
         .await;
     crate::harness::eventually("the other key is noticed", || async {
         let (status, text) = odd.admin_page("/readyz?verbose").await;
