@@ -114,12 +114,14 @@ fn ask(call: &Call, method: reqwest::Method) -> anyhow::Result<Value> {
         })?;
         Ok::<_, anyhow::Error>((answer.status(), answer.text().await.unwrap_or_default()))
     })?;
-    let document: Option<Value> = serde_json::from_str(&body).ok();
-    let message = document.as_ref().and_then(|document| document.get("message")?.as_str());
-    match (status.as_u16(), document.as_ref()) {
-        (200, Some(document)) => Ok(document.clone()),
-        (401, _) => bail!("the admin token is wrong: show the one that the running server has as `admin.token`"),
-        (_, Some(_)) => bail!("the server refuses: {}", message.unwrap_or("no reason given")),
+    let document: Value = serde_json::from_str(&body).unwrap_or_default();
+    let text = |name: &str| document.get(name).and_then(Value::as_str);
+    match (status.as_u16(), text("error"), text("message")) {
+        (200, ..) if document.is_object() => Ok(document),
+        (401, Some("unauthorized"), _) => {
+            bail!("the admin token is wrong: show the one that the running server has as `admin.token`")
+        }
+        (_, _, Some(message)) => bail!("the server refuses: {message}"),
         _ => bail!("{place} is no admin listener of Cloakroom (status {status}); look at `admin.address`"),
     }
 }

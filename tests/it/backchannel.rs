@@ -7,8 +7,9 @@ use cloakroom::demo::provider::{Endpoint, LogoutTokenFault, Signing, send_logout
 use reqwest::{Method, StatusCode};
 
 use crate::backchannel_kit::*;
-use crate::harness::{Wishes, eventually};
+use crate::harness::{Wishes, World, eventually};
 use crate::kit::*;
+use crate::redis_server::RedisServer;
 use crate::shared_store::Op;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,7 +236,13 @@ async fn t5_keys_are_fetched_anew_and_a_provider_that_is_down_is_no_refusal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn o6_a_user_has_three_sessions_on_two_replicas_and_all_end_within_a_second() {
-    let world = world(shared()).await;
+    let redis = RedisServer::start();
+    for wishes in [shared(), ticking_on(&redis)] {
+        three_sessions_on_two_replicas(&world(wishes).await).await;
+    }
+}
+
+async fn three_sessions_on_two_replicas(world: &World) {
     let other = world.replica().await;
     other.knows_provider().await;
     world.demo.provider.switches().auto_login("bob");
@@ -245,7 +252,7 @@ async fn o6_a_user_has_three_sessions_on_two_replicas_and_all_end_within_a_secon
         let mut browsers = Vec::new();
         let mut sids = Vec::new();
         for _ in 0..3 {
-            let (browser, sid) = one_session(&world).await;
+            let (browser, sid) = one_session(world).await;
             browsers.extend([carry(&browser, &other), browser]);
             sids.push(sid);
         }
@@ -253,10 +260,10 @@ async fn o6_a_user_has_three_sessions_on_two_replicas_and_all_end_within_a_secon
             assert!(is_alive(browser).await, "cached everywhere");
         }
         if by_subject {
-            log_out_at(&world.proxy, &token(&world, Some(ALICE), None)).await;
+            log_out_at(&world.proxy, &token(world, Some(ALICE), None)).await;
         } else {
             for sid in &sids {
-                log_out_at(&other, &token(&world, None, Some(sid))).await;
+                log_out_at(&other, &token(world, None, Some(sid))).await;
             }
         }
         // The clock of the caches stands still: only the announcement can have told them.
