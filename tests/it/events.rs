@@ -270,6 +270,10 @@ async fn d1_a_silent_store_ends_no_stream() {
         world.clock.advance(31 * MINUTE);
         assert_eq!(listener.block().await.as_deref(), Some(":"), "its time is over, but who knows");
     }
+    let refused = "cloakroom_store_operations_total{op=\"load\",result=\"unavailable\"}";
+    eventually("the store was asked in vain", || async { world.metric(refused).await >= 1.0 }).await;
+    world.clock.advance(secs(15));
+    assert_eq!(listener.block().await.as_deref(), Some(":"), "and still nothing has ended");
     redis.thaw();
     let until = Instant::now() + PATIENCE;
     let last = loop {
