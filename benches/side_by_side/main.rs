@@ -1,5 +1,5 @@
-//! CPU time of one proxied request, beside a bare Pingora proxy built with the same profile, in one run on the same
-//! cores. Absolute times on a shared machine mean nothing; the ratio does.
+//! CPU time of one proxied request, beside a bare Pingora proxy that gets the same request, built with the same profile
+//! and allocator, in one run on the same cores. Absolute times on a shared machine mean nothing; the ratio does.
 //!
 //! `cargo bench --bench side_by_side` starts an upstream, a bare proxy and Cloakroom as processes of their own, lets
 //! wrk load each in turn for a few rounds, and reads from `/proc` what each process used. Each proxy has one worker
@@ -54,14 +54,20 @@ fn compare() {
             costs.push(load(case));
         }
     }
-    println!("{:<40} {:>10} {:>14} {:>8}", "", "requests", "CPU µs/request", "ratio");
-    let bare: Vec<f64> = costs.first().map(|c| c.iter().map(|c| c.micros_per_request).collect()).unwrap_or_default();
-    for (case, costs) in world.cases.iter().zip(&costs) {
-        let mut ratios: Vec<f64> = costs.iter().zip(&bare).map(|(cost, bare)| cost.micros_per_request / bare).collect();
-        let mut micros: Vec<f64> = costs.iter().map(|cost| cost.micros_per_request).collect();
-        let requests: u64 = costs.iter().map(|cost| cost.requests).sum();
-        println!("{:<40} {requests:>10} {:>14.2} {:>8.3}", case.name, median(&mut micros), median(&mut ratios));
+    println!("{:<40} {:>10} {:>14} {:>13} {:>13}", "", "requests", "CPU µs/request", "same request", "first line");
+    for (case, of_case) in world.cases.iter().zip(&costs) {
+        let mut micros: Vec<f64> = of_case.iter().map(|cost| cost.micros_per_request).collect();
+        let requests: u64 = of_case.iter().map(|cost| cost.requests).sum();
+        let (same, first) = (ratio(of_case, costs.get(case.bare)), ratio(of_case, costs.first()));
+        println!("{:<40} {requests:>10} {:>14.2} {same:>13.3} {first:>13.3}", case.name, median(&mut micros));
     }
+}
+
+/// The median of the ratios of each round.
+fn ratio(costs: &[Cost], bare: Option<&Vec<Cost>>) -> f64 {
+    let pairs = costs.iter().zip(bare.into_iter().flatten());
+    let mut ratios: Vec<f64> = pairs.map(|(cost, bare)| cost.micros_per_request / bare.micros_per_request).collect();
+    median(&mut ratios)
 }
 
 fn load(case: &Case) -> Cost {

@@ -20,6 +20,8 @@ pub(crate) struct Case {
     pub(crate) process: u32,
     pub(crate) url: String,
     pub(crate) cookie: Option<String>,
+    /// Position of the case in which bare Pingora gets the very same request.
+    pub(crate) bare: usize,
 }
 
 /// Everything that runs; ends when dropped.
@@ -67,8 +69,8 @@ impl World {
             redis,
         );
         let id = start(on(PROXY_CORE, &itself).args(["bare", &bare.to_string(), &upstream.to_string()]), bare);
-        let mut cases =
-            vec![Case { name: "bare Pingora", process: id, url: format!("http://{bare}/api/item"), cookie: None }];
+        let bare_url = format!("http://{bare}/api/item");
+        let mut cases = vec![Case { name: "bare Pingora", process: id, url: bare_url.clone(), cookie: None, bare: 0 }];
 
         let redis_store = format!("{{ kind: redis, url: \"redis://{redis}\" }}");
         for (name, store, ttl) in [
@@ -84,14 +86,13 @@ impl World {
             let process = start(command.env("SECRET", demo::CLIENT_SECRET).stderr(Stdio::null()), address);
             let cookie = log_in(address).await;
             if cases.len() == 1 {
-                cases.push(Case {
-                    name: "public route",
-                    process,
-                    url: format!("http://{address}/open/item"),
-                    cookie: None,
-                });
+                let url = format!("http://{address}/open/item");
+                cases.push(Case { name: "public route", process, url, cookie: None, bare: 0 });
+                let (name, url, cookie) = ("bare Pingora, with a cookie", bare_url.clone(), Some(cookie.clone()));
+                cases.push(Case { name, process: id, url, cookie, bare: 2 });
             }
-            cases.push(Case { name, process, url: format!("http://{address}/api/item"), cookie: Some(cookie) });
+            let url = format!("http://{address}/api/item");
+            cases.push(Case { name, process, url, cookie: Some(cookie), bare: 2 });
         }
         Self { cases, _demo: demo, _files: files, children }
     }
