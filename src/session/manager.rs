@@ -18,6 +18,7 @@ use super::touches::{TouchWriter, Touches, touches};
 use super::watch::{Event, Watch, Watchers};
 use crate::config::settings;
 use crate::primitives::clock::{Clock, Timestamp};
+use crate::primitives::failpoint::fail_point;
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::secret::SecretText;
 use crate::store::record::{Owner, Record, SessionKey};
@@ -385,6 +386,7 @@ impl Sessions {
         record.due = self.plan.due(secrets);
         self.ring.newest_id().clone_into(&mut record.sealing_key);
         record.sealed = self.seal(key, &record, secrets)?;
+        fail_point!("refresh::before_store");
         let swap = self.store.replace(key, read.version, &record, Announce::Everyone).await?;
         Ok((swap, record))
     }
