@@ -13,7 +13,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what all targets together need, cargo-deny included
-	@scripts/need.sh $(BUILD) $(E2E) rustfmt clippy wrk shellcheck python3-venv
+	@scripts/need.sh $(BUILD) $(E2E) postgresql rustfmt clippy wrk shellcheck python3-venv
 	@scripts/cargo-deny.sh
 
 demo: ## Start everything on this machine: provider, sample API and page, proxy (PORT=8080)
@@ -21,7 +21,7 @@ demo: ## Start everything on this machine: provider, sample API and page, proxy 
 	$(CARGO) run --locked --profile demo -- demo $(if $(PORT),--port $(PORT))
 
 test: ## Run all Rust tests
-	@scripts/need.sh $(BUILD) redis-server
+	@scripts/need.sh $(BUILD) redis-server postgresql
 	$(CARGO) test --locked --all-targets
 	$(CARGO) test --locked --doc
 
@@ -33,9 +33,10 @@ e2e: ## Drive Chromium through the proxy and a real Keycloak
 	@scripts/need.sh $(BUILD) $(E2E)
 	@scripts/e2e.sh
 
-bench: ## Measure the hot path, then the proxy against bare Pingora
-	@scripts/need.sh $(BUILD) wrk redis-server
+bench: ## Measure the hot path, the stores, then the proxy against bare Pingora
+	@scripts/need.sh $(BUILD) wrk redis-server postgresql
 	$(CARGO) bench --locked --bench hot_path
+	$(CARGO) bench --locked --bench store
 	$(CARGO) bench --locked --bench side_by_side
 
 loadtest: ## Run the k6 smoke scenario against `cloakroom demo`

@@ -14,6 +14,7 @@ present() {
   case "$1" in
     chromium) [ -n "${CHROMIUM:-}" ] || have chromium || have chromium-browser || have google-chrome-stable || have google-chrome ;;
     python3-venv) python3 -c 'import ensurepip, venv' >/dev/null 2>&1 ;;
+    postgresql) have initdb || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null ;;
     rustfmt) cargo fmt --version >/dev/null 2>&1 ;;
     clippy) cargo clippy --version >/dev/null 2>&1 ;;
     *) have "$1" ;;
@@ -27,7 +28,7 @@ packages() {
     node) echo nodejs ;;
     java) echo default-jdk-headless ;;
     mvn) echo maven ;;
-    chromium | cmake | npm | openssl | python3-venv | redis-server | shellcheck | wrk) echo "$1" ;;
+    chromium | cmake | npm | openssl | postgresql | python3-venv | redis-server | shellcheck | wrk) echo "$1" ;;
   esac
 }
 

@@ -34,8 +34,10 @@ use crate::session::manager::Sessions;
 use crate::session::open::Profile;
 use crate::session::touches::TouchWriter;
 use crate::store::SessionStore;
+use crate::store::file::{FileStore, FileStoreError};
 use crate::store::memory::MemoryStore;
 use crate::store::metered::Metered;
+use crate::store::postgres::{PostgresAddressError, PostgresStore};
 use crate::store::redis::{AddressError, RedisStore};
 use crate::telemetry::Metrics;
 
@@ -57,6 +59,12 @@ pub enum StartError {
     /// `store.url` is unusable.
     #[error("store.url: {0}")]
     StoreAddress(#[from] AddressError),
+    /// `store.url` or `store.schema` of a PostgreSQL is unusable.
+    #[error(transparent)]
+    Postgres(#[from] PostgresAddressError),
+    /// The file of the sessions cannot be used.
+    #[error(transparent)]
+    File(#[from] FileStoreError),
     /// The HTTP client of a provider could not be made.
     #[error("provider {0}: {1}")]
     Client(Arc<str>, BuildError),
@@ -223,6 +231,10 @@ fn store(settings: &Store, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Arc<
     Ok(match settings {
         Store::Memory => Arc::new(Metered::new(MemoryStore::new(clock.clone()), metrics.clone())),
         Store::Redis(redis) => Arc::new(Metered::new(RedisStore::new(redis, clock.clone())?, metrics.clone())),
+        Store::Postgres(postgres) => {
+            Arc::new(Metered::new(PostgresStore::new(postgres, clock.clone())?, metrics.clone()))
+        }
+        Store::File(file) => Arc::new(Metered::new(FileStore::open(file, clock.clone())?, metrics.clone())),
     })
 }
 

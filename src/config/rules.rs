@@ -1,6 +1,8 @@
 //! Rules for values that `check` applies and that the rooms which use the values rely on. They stand in one place, so
 //! that settings called good always start.
 
+pub mod postgres;
+
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;

@@ -87,6 +87,10 @@ pub enum Store {
     Memory,
     /// A Redis server (`redis://` or `rediss://`).
     Redis(RedisStore),
+    /// A PostgreSQL server.
+    Postgres(PostgresStore),
+    /// A file of this process alone.
+    File(FileStore),
 }
 
 /// Settings of the Redis store.
@@ -98,6 +102,26 @@ pub struct RedisStore {
     pub prefix: String,
     /// Longest wait for one command; default 500 ms.
     pub command_timeout: Duration,
+}
+
+/// Settings of the PostgreSQL store.
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    /// Address, database and credentials.
+    pub url: SecretText,
+    /// Schema that holds its tables; made if it is not there. Default `cloakroom`.
+    pub schema: String,
+    /// Longest wait for one command; default 200 ms.
+    pub command_timeout: Duration,
+    /// Most connections, beside the one that listens for changes; default 8.
+    pub connections: usize,
+}
+
+/// Settings of the file store.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    /// The file, joined to the folder of the settings file; made if it is not there.
+    pub path: PathBuf,
 }
 
 /// Session life and its cookies.

@@ -18,6 +18,7 @@ fn env() -> Env {
         ("CLOAKROOM_ADMIN_TOKEN", "admin-token-from-outside"),
         ("CLIENT_SECRET", "client-secret-from-outside"),
         ("REDIS_URL", "redis://:password@redis:6379/1"),
+        ("POSTGRES_URL", "postgres://cloakroom:password@db/cloakroom"),
         ("EMPTY", ""),
         ("BREAK", "secret\r\n"),
     ])

@@ -19,6 +19,7 @@ use crate::session::cookie::{Foreign, Sorted, Ticket};
 use crate::session::csrf;
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
+use crate::telemetry::audit::{Actor, Entry, Event};
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::{Metrics, Throttle};
 
@@ -313,6 +314,19 @@ impl Gate {
         };
         self.metrics.csrf_rejections_total.with_label_values(&[refusal.as_str(), mode]).inc();
         tracing::info!(site = %case.site.name, route = %case.route.name, reason = refusal.as_str(), mode, "CSRF check failed");
+        self.sessions.audit().tell(
+            Event::CsrfRejected,
+            &Entry {
+                actor: Actor::User,
+                reason: Some(refusal.as_str()),
+                failed: enforced,
+                site: Some(&case.site.name),
+                provider: Some(open.provider()),
+                session: Some(open.key().as_bytes()),
+                client_ip: Some(case.origin.client.ip),
+                ..Entry::default()
+            },
+        );
         if !enforced {
             return Ok(());
         }

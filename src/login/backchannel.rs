@@ -35,13 +35,7 @@ impl Logins {
         let Some(provider) = &visit.site.provider else {
             return Answer::problem(Code::NotFound, None, None);
         };
-        let mut entry = Entry {
-            actor: Actor::Idp,
-            site: Some(&visit.site.profile.site),
-            provider: Some(provider.name()),
-            client_ip: Some(visit.client_ip),
-            ..Entry::default()
-        };
+        let mut entry = Entry { actor: Actor::Idp, ..self.entry(&visit) };
         let audit = self.sessions.audit();
         let token = match logout_token(visit.headers, body) {
             Ok(text) => provider.logout_token(&text).await.map_err(Refused::Token),

@@ -17,10 +17,11 @@ use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{self, OidcError, Provider};
 use crate::revocation;
 use crate::session::cookie::Ticket;
-use crate::session::manager::{NewSession, SessionError, new_csrf_token};
+use crate::session::manager::{NewSession, SessionError, entry_of, new_csrf_token};
 use crate::session::model::Secrets;
 use crate::session::open::Open;
 use crate::session::ticket::TicketSeed;
+use crate::telemetry::audit::{Entry, Event};
 
 /// Pauses between attempts to store a new session.
 const BEGIN_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
@@ -127,6 +128,9 @@ impl Logins {
             self.take_back(provider, &open).await;
             return Err(overtaken.map_or_else(Failed::Session, |_| Failed::LoggedOut));
         }
+        let entry = Entry { subject: Some(&subject), session: Some(open.key().as_bytes()), ..self.entry(visit) };
+        self.sessions.audit().tell(Event::LoginSuccess, &entry);
+        self.sessions.audit().tell(Event::SessionCreated, &entry);
         self.end_former(visit, provider, &binding, &record, &open).await;
         self.finished.observe(&binding, 1);
         self.metrics.login_duration_seconds.with_label_values(&[provider.name()]).observe(age.as_secs_f64());
@@ -203,7 +207,9 @@ impl Logins {
         let result = async {
             let latest = record::succeed(&self.sessions, provider.name(), binding, open).await?;
             for id in [shown, record.former(), latest].into_iter().flatten() {
-                self.sessions.end(&id.key()).await?;
+                if let Some((key, record, _)) = self.sessions.end_one(&id.key()).await? {
+                    self.sessions.audit().tell(Event::SessionEnded, &entry_of(&key, &record, "new_login"));
+                }
             }
             Ok::<(), SessionError>(())
         };
@@ -264,6 +270,8 @@ impl Logins {
             }
         };
         self.count_login(provider, "failure", reason);
+        let entry = Entry { reason: Some(reason), ..self.entry(visit) };
+        self.sessions.audit().tell(Event::LoginFailure, &entry);
         answer
     }
 }

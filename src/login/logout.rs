@@ -11,7 +11,9 @@ use super::query::single;
 use super::{Logins, Visit, error_answer, navigation, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::session::csrf::{self, Refusal};
+use crate::session::manager::entry_of;
 use crate::session::open::Open;
+use crate::telemetry::audit::{Actor, Entry, Event};
 
 /// Form field of the confirmation page.
 const FORM_FIELD: &str = "csrf_token";
@@ -34,6 +36,8 @@ impl Logins {
                 return confirm(&visit, None);
             }
             self.metrics.csrf_rejections_total.with_label_values(&[refusal.as_str(), "enforce"]).inc();
+            let entry = Entry { reason: Some(refusal.as_str()), failed: true, ..self.entry(&visit) };
+            self.sessions.audit().tell(Event::CsrfRejected, &entry);
             return error_answer(&visit, Code::CsrfFailed, "Please log out from a page of this site.");
         }
         match open {
@@ -57,10 +61,18 @@ impl Logins {
 
     async fn log_out(&self, visit: &Visit<'_>, open: &Arc<Open>) -> Answer {
         // The store gives the session's newest tokens with its end; if it fails, everything stays as it is.
-        let tokens = match self.sessions.end(open.key()).await {
-            Ok(secrets) => secrets.map(|secrets| (secrets.refresh_token, secrets.id_token)),
+        let ended = match self.sessions.end_one(open.key()).await {
+            Ok(ended) => ended,
             Err(error) => return store_failed(visit, &error),
         };
+        if let Some((key, record, _)) = &ended {
+            let entry = entry_of(key, record, "user");
+            let entry = Entry { actor: Actor::User, client_ip: Some(visit.client_ip), ..entry };
+            self.sessions.audit().tell(Event::Logout, &entry);
+            self.sessions.audit().tell(Event::SessionEnded, &entry);
+        }
+        let secrets = ended.and_then(|(_, _, secrets)| secrets);
+        let tokens = secrets.map(|secrets| (secrets.refresh_token, secrets.id_token));
         self.metrics.logouts_total.with_label_values(&[open.provider(), "user"]).inc();
         tracing::info!(provider = open.provider(), "a user logged out");
         let (refresh_token, id_token) = tokens.unwrap_or_default();

@@ -30,6 +30,7 @@ use crate::revocation::{Revoker, TOMBSTONE_LIFE};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::open::Open;
+use crate::telemetry::audit::{Actor, Entry};
 use crate::telemetry::{Metrics, Throttle};
 
 /// How long a login may take, from the redirect to the provider until the callback (behaviour L2).
@@ -120,6 +121,17 @@ impl Logins {
         self.sessions.cookies().are_strict()
             && visit.ticket == Ticket::Absent
             && navigation::is_cross_site(visit.headers)
+    }
+
+    /// What the audit log says of any visit.
+    fn entry<'v>(&self, visit: &Visit<'v>) -> Entry<'v> {
+        Entry {
+            actor: Actor::User,
+            site: Some(&visit.site.profile.site),
+            provider: visit.site.provider.as_deref().map(|provider| &**provider.name()),
+            client_ip: Some(visit.client_ip),
+            ..Entry::default()
+        }
     }
 
     fn count_login(&self, provider: &Provider, result: &str, reason: &str) {

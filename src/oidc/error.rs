@@ -119,6 +119,20 @@ pub enum RefreshError {
     IdentityChanged(IdTokenError),
 }
 
+impl RefreshError {
+    /// A word for the audit log.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Rejected(_) => "rejected",
+            Self::Misconfigured(_) => "misconfigured",
+            Self::Unavailable { .. } => "unavailable",
+            Self::InDoubt(_) => "in_doubt",
+            Self::IdentityChanged(_) => "identity_changed",
+        }
+    }
+}
+
 impl From<Failure> for RefreshError {
     fn from(failure: Failure) -> Self {
         match failure {

@@ -18,6 +18,7 @@ use crate::oidc::{self, Previous, Provider, RefreshError};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
 use crate::primitives::secret::SecretText;
+use crate::session::manager::entry_of;
 use crate::session::model::Secrets;
 use crate::session::open::{Open, Profile};
 use crate::session::plan::is_fresh;
@@ -372,6 +373,7 @@ impl Attempt {
             Err(_) => return Outcome::Failed(Failure::Store),
         }
         tracing::info!(provider = read.provider, %error, "a session ends: its refresh token was refused");
+        sessions.audit().refresh_rejected(&entry_of(&self.key, read, error.word()));
         match sessions.end(&self.key).await {
             Ok(_) => {
                 self.engine.metrics.logouts_total.with_label_values(&[&read.provider, "refresh_rejected"]).inc();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 pub use tombstone::{LIFE as TOMBSTONE_LIFE, Login};
 
@@ -14,14 +15,15 @@ use self::tombstone::Grave;
 use crate::config::settings::LogoutScope;
 use crate::oidc::{LogoutToken, Provider, Providers, Whose};
 use crate::primitives::clock::Timestamp;
-use crate::primitives::secret::SecretText;
 use crate::session::manager::{EndedSession, SessionError, Sessions, entry_of};
 use crate::store::record::{Owner, Record, SessionKey};
 use crate::store::{MarkKey, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::audit::{Actor, Entry, Event};
 
-/// Refresh tokens revoked at a provider at a time, for one call that ended many sessions.
+/// Sessions ended at a time.
+const AT_ONCE: usize = 16;
+/// Refresh tokens revoked at a time: the end of many sessions must not be a flood of requests at their provider.
 const REVOCATIONS_AT_ONCE: usize = 8;
 
 /// Ends sessions and sees to what follows from it.
@@ -29,6 +31,7 @@ pub struct Revoker {
     sessions: Arc<Sessions>,
     providers: Providers,
     metrics: Arc<Metrics>,
+    turns: Arc<Semaphore>,
 }
 
 /// Who ended a session.
@@ -98,7 +101,7 @@ impl Revoker {
     /// Ties the parts together. No I/O.
     #[must_use]
     pub fn new(sessions: Arc<Sessions>, providers: Providers, metrics: Arc<Metrics>) -> Self {
-        Self { sessions, providers, metrics }
+        Self { sessions, providers, metrics, turns: Arc::new(Semaphore::new(REVOCATIONS_AT_ONCE)) }
     }
 
     /// The sessions.
@@ -190,16 +193,11 @@ impl Revoker {
     /// # Errors
     /// [`SessionError`] if the store fails; some may have ended by then, and another call ends the rest.
     pub async fn revoke(&self, selector: &Selector, client_ip: IpAddr) -> Result<Vec<EndedSession>, SessionError> {
-        if let Selector::Session(key) = selector {
-            let ended: Vec<_> = self.sessions.end_one(key).await?.into_iter().collect();
-            self.follow_up(&ended, By::Admin, client_ip);
-            return Ok(ended);
-        }
-        let mut all = Vec::new();
-        for owner in self.owners(selector) {
-            all.extend(self.end_of(&owner, By::Admin, client_ip).await?);
-        }
-        Ok(all)
+        let keys = match selector {
+            Selector::Session(key) => vec![*key],
+            _ => self.find(selector).await?.into_iter().map(|(key, _)| key).collect(),
+        };
+        self.end_all(keys, By::Admin, client_ip).await
     }
 
     fn owners<'a>(&'a self, selector: &'a Selector) -> Vec<Owner<'a>> {
@@ -219,9 +217,28 @@ impl Revoker {
     }
 
     async fn end_of(&self, owner: &Owner<'_>, by: By, client_ip: IpAddr) -> Result<Vec<EndedSession>, SessionError> {
-        let ended = self.sessions.end_of(owner).await?;
-        self.follow_up(&ended, by, client_ip);
-        Ok(ended)
+        let found = self.sessions.store().find(owner).await?;
+        self.end_all(found.into_iter().map(|(key, _)| key).collect(), by, client_ip).await
+    }
+
+    /// Ends sessions several at a time. Each is followed up as soon as it has ended, so that a store that fails half way
+    /// leaves no refresh token behind of which nobody knows.
+    async fn end_all(
+        &self,
+        keys: Vec<SessionKey>,
+        by: By,
+        client_ip: IpAddr,
+    ) -> Result<Vec<EndedSession>, SessionError> {
+        let ending = futures::stream::iter(keys).map(|key| async move {
+            let ended = self.sessions.end_one(&key).await?;
+            if let Some(ended) = &ended {
+                self.follow_up(ended, by, client_ip);
+            }
+            Ok::<_, SessionError>(ended)
+        });
+        let all: Vec<_> = ending.buffer_unordered(AT_ONCE).collect().await;
+        let all: Result<Vec<_>, _> = all.into_iter().collect();
+        Ok(all?.into_iter().flatten().collect())
     }
 
     /// Ends all sessions of the users of a provider's session, of whom the token says nothing else. The session itself
@@ -243,32 +260,28 @@ impl Revoker {
             let mut all = store.find(&Owner::Subject { provider, subject: &subject }).await?;
             all.sort_by_key(|(_, record)| record.provider_session.as_deref() == Some(sid));
             for (key, _) in all {
-                let one: Vec<_> = self.sessions.end_one(&key).await?.into_iter().collect();
-                self.follow_up(&one, By::Backchannel, client_ip);
-                ended.extend(one);
+                ended.extend(self.end_all(vec![key], By::Backchannel, client_ip).await?);
             }
         }
         Ok(ended)
     }
 
-    /// What follows from the end of sessions: it is counted and written down, and refresh tokens are revoked, but for
-    /// those that were granted to outlive the user's logout (Back-Channel Logout §2.7; behaviour O9).
-    fn follow_up(&self, ended: &[EndedSession], by: By, client_ip: IpAddr) {
-        let mut tokens: Vec<(Arc<Provider>, SecretText)> = Vec::new();
-        for (key, record, secrets) in ended {
-            self.metrics.logouts_total.with_label_values(&[record.provider.as_str(), by.as_str()]).inc();
-            let entry = entry_of(key, record, by.as_str());
-            let entry = Entry { actor: by.actor(), client_ip: Some(client_ip), ..entry };
-            self.sessions.audit().tell(Event::SessionEnded, &entry);
-            let Some(secrets) = secrets.as_ref().filter(|secrets| !secrets.offline) else { continue };
-            let provider = self.providers.get(record.provider.as_str());
-            tokens.extend(provider.cloned().zip(secrets.refresh_token.clone()));
-        }
-        if !tokens.is_empty() {
-            let all = futures::stream::iter(tokens);
-            tokio::spawn(
-                all.for_each_concurrent(REVOCATIONS_AT_ONCE, |(provider, token)| provider.revoke_patiently(token)),
-            );
+    /// What follows from the end of a session: it is counted and written down, and its refresh token is revoked, unless
+    /// it was granted to outlive the user's logout (Back-Channel Logout §2.7; behaviour O9).
+    fn follow_up(&self, (key, record, secrets): &EndedSession, by: By, client_ip: IpAddr) {
+        self.metrics.logouts_total.with_label_values(&[record.provider.as_str(), by.as_str()]).inc();
+        let entry = entry_of(key, record, by.as_str());
+        let entry = Entry { actor: by.actor(), client_ip: Some(client_ip), ..entry };
+        self.sessions.audit().tell(Event::SessionEnded, &entry);
+        let token =
+            secrets.as_ref().filter(|secrets| !secrets.offline).and_then(|secrets| secrets.refresh_token.clone());
+        let provider = self.providers.get(record.provider.as_str());
+        if let (Some(provider), Some(token)) = (provider.cloned(), token) {
+            let turn = self.turns.clone();
+            tokio::spawn(async move {
+                let _turn = turn.acquire().await;
+                provider.revoke_patiently(token).await;
+            });
         }
     }
 }

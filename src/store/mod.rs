@@ -2,9 +2,11 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod file;
 pub mod memory;
 mod meta;
 pub mod metered;
+pub mod postgres;
 pub mod record;
 pub mod redis;
 
@@ -110,7 +112,7 @@ pub struct MarkKey(pub [u8; 32]);
 /// the due (behaviour K6).
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
-    /// Short name for logs and metrics: `memory`, `redis`.
+    /// Short name for logs and metrics: `memory`, `file`, `redis`, `postgres`.
     fn kind(&self) -> &'static str;
 
     /// Stores a new session until [`Record::end`], findable by its owners, and due at [`Record::due`].

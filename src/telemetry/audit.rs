@@ -174,6 +174,12 @@ impl Audit {
         );
     }
 
+    /// A provider refused the refresh token of a session, which ends with that.
+    pub fn refresh_rejected(&self, entry: &Entry<'_>) {
+        self.tell(Event::RefreshRejected, &Entry { actor: Actor::Idp, ..*entry });
+        self.tell(Event::SessionEnded, &Entry { reason: Some(Event::RefreshRejected.as_str()), ..*entry });
+    }
+
     /// A record that cannot be read is told of once, however often it is asked for.
     pub fn unreadable(&self, entry: &Entry<'_>) {
         let Some(key) = entry.session else { return };

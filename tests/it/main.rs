@@ -33,6 +33,8 @@ mod login_session;
 mod login_start;
 mod login_tabs;
 mod logout;
+#[path = "../support/postgres_server.rs"]
+mod postgres_server;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/redis_server.rs"]
@@ -49,7 +51,9 @@ mod session_times;
 #[path = "../support/shared_store.rs"]
 mod shared_store;
 mod signals;
+mod store_file;
 mod store_outage;
+mod store_postgres;
 mod tls;
 mod tokens;
 mod upstream_failures;

@@ -202,6 +202,15 @@ sites:
         Proxy::start(&self.yaml.replacen(old, new, 1), &self.clock, self.shared.clone()).await
     }
 
+    /// The same world with its proxy started anew; the old one is gone before the new one begins.
+    pub(crate) async fn restarted(self) -> Self {
+        let Self { demo, proxy, clock, yaml } = self;
+        drop(proxy);
+        let proxy = Proxy::start(&yaml, &clock).await;
+        proxy.knows_provider().await;
+        Self { demo, proxy, clock, yaml }
+    }
+
     /// A browser that knows nothing yet.
     pub(crate) fn browser(&self) -> Browser {
         Browser::new(self.proxy.address)

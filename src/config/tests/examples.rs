@@ -33,9 +33,10 @@ fn the_full_example_names_every_key() {
 #[test]
 fn the_commented_parts_of_the_full_example_load() {
     let text = fs::read_to_string(root().join("conf/cloakroom.yaml")).unwrap();
-    let (_, redis) = text.split_once("# store:\n").unwrap();
-    let redis: String =
-        redis.lines().take_while(|line| line.starts_with("#  ")).map(|line| format!("{}\n", &line[2..])).collect();
+    let block = |text: &str| {
+        text.lines().take_while(|line| line.starts_with("#  ")).map(|line| format!("{}\n", &line[2..])).collect()
+    };
+    let stores: Vec<String> = text.split("# store:\n").skip(1).map(block).collect();
     // Everything else is indented as it would stand without its comment sign.
     let mut all: String = String::new();
     for line in text.replace("store:\n  kind: memory\n", "").lines() {
@@ -47,21 +48,30 @@ fn the_commented_parts_of_the_full_example_load() {
             && schema::ALL.iter().any(|section| section.keys.contains(&key))
             && !bare.starts_with("store");
         let free = ["audience:", "X-User-Id:", "X-User-Roles:"].iter().any(|key| bare.trim_start().starts_with(key));
-        let redis = redis.lines().any(|other| other.trim() == bare.trim());
+        let store = stores.iter().flat_map(|store| store.lines()).any(|other| other.trim() == bare.trim());
         let tls = ["tls:", "certificates:", "- certificate:", "key:", "- address: 0.0.0.0:8443"]
             .iter()
             .any(|p| bare.trim_start().starts_with(p));
         if line.is_empty() || !trimmed.starts_with('#') {
             all.push_str(line);
-        } else if (setting || free) && !redis && !tls {
+        } else if (setting || free) && !store && !tls {
             all.push_str(&format!("{indent}{bare}"));
         }
         all.push('\n');
     }
-    all.push_str("store:\n");
-    all.push_str(&redis);
+    let mut kinds = Vec::new();
+    for store in &stores {
+        let all = format!("{all}store:\n{store}");
+        let loaded = load_text(&all).map_err(|found| format!("{}\n{all}", found.plain())).unwrap();
+        kinds.push(match loaded.settings.store {
+            settings::Store::Memory => "memory",
+            settings::Store::File(_) => "file",
+            settings::Store::Redis(_) => "redis",
+            settings::Store::Postgres(_) => "postgres",
+        });
+    }
+    assert_eq!(kinds, ["file", "redis", "postgres"]);
     let loaded = load_text(&all).map_err(|found| format!("{}\n{all}", found.plain())).unwrap();
-    assert!(matches!(loaded.settings.store, settings::Store::Redis(_)));
     assert_eq!(loaded.settings.sites[0].routes[0].identity_headers.len(), 2);
     assert_eq!(loaded.settings.trusted_proxies.len(), 2);
     assert!(loaded.settings.sites[0].aliases.userinfo.is_some());
