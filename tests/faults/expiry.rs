@@ -2,16 +2,19 @@
 
 use crate::harness::Wishes;
 use crate::kit::*;
+use crate::postgres_server::PostgresServer;
 use crate::redis_server::RedisServer;
 use crate::report::Row;
-use crate::yard::{Fleet, Scale, Tally, client, get, progress};
+use crate::yard::{Fleet, Scale, Tally, client, get, postgres_at, progress};
 
 const SESSIONS: usize = 10;
 const REQUESTS: usize = 50;
 
 pub(crate) async fn run(scale: Scale) -> Vec<Row> {
     let redis = RedisServer::start();
-    vec![on("Redis", store_at(&redis), scale).await]
+    let on_redis = on("Redis", store_at(&redis), scale).await;
+    let postgres = PostgresServer::start();
+    vec![on_redis, on("PostgreSQL", postgres_at(&postgres), scale).await]
 }
 
 async fn on(name: &str, store: String, scale: Scale) -> Row {

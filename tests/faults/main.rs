@@ -19,6 +19,8 @@ mod logout;
 mod many;
 mod memory;
 mod outage;
+#[path = "../support/postgres_server.rs"]
+mod postgres_server;
 #[path = "../support/process.rs"]
 mod process;
 mod provider_down;

@@ -10,6 +10,7 @@ use reqwest::header::{COOKIE, HeaderMap, RETRY_AFTER, SET_COOKIE};
 
 use crate::harness::{Proxy, SESSION, Wishes, World};
 use crate::kit;
+use crate::postgres_server::PostgresServer;
 
 /// By how much the numbers of a run shrink.
 #[derive(Clone, Copy)]
@@ -77,6 +78,11 @@ impl Fleet {
         let shown = self.world.demo.provider.ledger().all_presentations();
         shown.values().filter(|times| **times > 1).count()
     }
+}
+
+/// YAML of a store in a schema of its own.
+pub(crate) fn postgres_at(server: &PostgresServer) -> String {
+    format!("{{ kind: postgres, url: \"{}\", schema: {} }}", server.url(), server.fresh_schema())
 }
 
 /// One answer, as far as a run looks at it.
