@@ -1,6 +1,7 @@
 //! The local cache of opened sessions: bounded by number and by bytes, and told of changes by key.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use quick_cache::Weighter;
@@ -9,6 +10,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle, PlaceholderGuard};
 use super::open::Open;
 use super::ticket::Handle;
 use crate::config::settings;
+use crate::primitives::clock::Timestamp;
 use crate::store::record::SessionKey;
 
 /// Changes that are remembered; each only matters for the length of one store call.
@@ -37,6 +39,8 @@ pub(super) struct LocalCache {
     index: Box<[Mutex<HashMap<SessionKey, Weak<Open>>>]>,
     /// The version that a session had when a change was last told: what was read before must not pass for current.
     recent: Cache<SessionKey, u64>,
+    /// When changes were last missed, in milliseconds since the epoch.
+    missed: AtomicU64,
 }
 
 /// Weighs an entry so that both bounds hold: none weighs less than its share of the memory.
@@ -59,6 +63,7 @@ impl LocalCache {
             entries: Cache::with_weighter(capacity, settings.memory, Weight { least: least.max(1) }),
             index: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             recent: Cache::new(RECENT),
+            missed: AtomicU64::new(0),
         }
     }
 
@@ -124,9 +129,15 @@ impl LocalCache {
         }
     }
 
-    /// Changes may have been missed.
-    pub(super) fn clear(&self) {
-        self.entries.clear();
+    /// Changes may have been missed: every copy is to be checked before it is used again, as far as the store can be
+    /// asked.
+    pub(super) fn missed(&self, now: Timestamp) {
+        self.missed.fetch_max(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Whether a copy was checked since changes were last missed.
+    pub(super) fn has_heard_all(&self, open: &Open) -> bool {
+        open.checked().as_millis() > self.missed.load(Ordering::Relaxed)
     }
 
     /// An answer that was under way while the session changed is put right.

@@ -184,7 +184,7 @@ impl Sessions {
         let now = self.clock.now();
         let mut stale = None;
         if let Some(open) = self.cache.get(id.handle()) {
-            if open.is_current(now, self.cache_ttl) && open.takes(id, now) {
+            if open.is_current(now, self.cache_ttl) && open.takes(id, now) && self.cache.has_heard_all(&open) {
                 self.cache_hits.inc();
                 return Ok(Self::of_site(open, now, profile));
             }
@@ -213,7 +213,16 @@ impl Sessions {
             Err(_) => "error",
         };
         self.metrics.session_lookups_total.with_label_values(&["store", result]).inc();
-        let Some(record) = found? else { return Ok(None) };
+        let record = match found {
+            Ok(record) => record,
+            // It was only to be checked whether a change had been missed: it goes on for the rest of the cache's time
+            // (behaviour D1).
+            Err(_) if stale.as_ref().is_some_and(|open| open.is_current(now, self.cache_ttl)) => {
+                return Ok(stale.and_then(|open| self.cache.fill(place, open)));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(record) = record else { return Ok(None) };
         if !belongs(&record, profile) {
             return Ok(None);
         }
@@ -494,7 +503,7 @@ impl Sessions {
             }
             Change::Ended(key) => self.note_end(&key),
             Change::Missed => {
-                self.cache.clear();
+                self.cache.missed(self.clock.now());
                 self.watchers.tell_all(Event::Unsure);
             }
         }

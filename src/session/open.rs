@@ -287,7 +287,12 @@ impl Open {
 
     /// Whether the store was asked within `ttl`.
     pub(super) fn is_current(&self, now: Timestamp, ttl: Duration) -> bool {
-        now.since(Timestamp::from_millis(self.checked.load(Ordering::Relaxed))) < ttl
+        now.since(self.checked()) < ttl
+    }
+
+    /// When the store was asked last.
+    pub(super) fn checked(&self) -> Timestamp {
+        Timestamp::from_millis(self.checked.load(Ordering::Relaxed))
     }
 
     /// The store is to be asked before the next use.

@@ -70,7 +70,7 @@ async fn k3_swapped_records_and_fields_are_no_sessions() {
         );
         run(&redis, &format!("EVAL \"{script}\" 2 {a} {b}"));
     };
-    for fields in ["'sealed'", "'sealed','meta'", "'v','seen','idle','end','meta','sealed'"] {
+    for fields in ["'sealed'", "'sealed','meta'", "'v','t','meta','sealed'"] {
         swap(fields);
         assert_eq!(state(&world, &mut alices).await, nobody(), "{fields}");
         assert_eq!(state(&world, &mut bobs).await, nobody(), "{fields}");
@@ -123,14 +123,15 @@ async fn f5_fields_that_cannot_be_read_are_no_session() {
         "HDEL KEY meta",
         "HDEL KEY sealed",
         "HSET KEY v x",
-        "HSET KEY seen -5",
+        "HSET KEY t \"-5 1 1 1 1\"",
+        "HSET KEY t x",
         "HSET KEY meta {",
         "HSET KEY meta []",
         "HSET KEY sealed \"\"",
         "HSET KEY sealed \"\\x01\\x04test\"",
         "HSET KEY sealed \"\\x01\\xff\"",
-        "HSET KEY end 1",
-        "HSET KEY idle 1",
+        "HSET KEY t \"1 9000000000000 1 0 9000000000000\"",
+        "HSET KEY t \"1 1 9000000000000 0 9000000000000\"",
     ] {
         run(&redis, &damage.replace("KEY", &key));
         if !damage.contains("v x") {

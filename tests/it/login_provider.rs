@@ -8,6 +8,7 @@ use cloakroom::primitives::clock::{Clock, Timestamp};
 use reqwest::{Method, StatusCode};
 
 use crate::harness::{Browser, PATIENCE, Proxy, SESSION, Wishes, World, XSRF};
+use crate::kit::{ticking, world};
 use crate::login_kit::{guarded, onward, refused, sessions_begun, token_calls, uncached, with};
 
 async fn ready() -> World {
@@ -50,7 +51,7 @@ async fn a_refused_login_says_what_happened_and_how_to_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn f9_a_token_endpoint_that_babbles_gives_no_session() {
-    let world = ready().await;
+    let world = world(ticking()).await;
     let switches = world.demo.provider.switches();
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     for (fault, status) in [
@@ -79,9 +80,29 @@ async fn f9_a_token_endpoint_that_babbles_gives_no_session() {
         assert!(page.body.contains("/auth/login?return_to=%2Fpage"), "{what}: {page:?}");
         assert_eq!(token_calls(&world), calls + 1, "{what}: a code is shown once");
         switches.faults(Endpoint::Token).clear();
+        // The provider asked for seven seconds at most, and single failures hold nobody back.
+        world.clock.advance(std::time::Duration::from_secs(7));
         browser.log_in("/page").await;
     }
     assert_eq!(sessions_begun(&world).await, 12.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_a_provider_that_is_known_to_be_down_is_not_redirected_to() {
+    let world = world(ticking()).await;
+    world.demo.provider.switches().fault(Endpoint::Token, Fault::status(503));
+    for _ in 0..5 {
+        let mut browser = world.browser();
+        let callback = browser.authorize("/page").await;
+        assert_eq!(browser.navigate(&callback).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let mut browser = world.browser();
+    let answer = browser.navigate("/auth/login").await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable"), "{answer:?}");
+    assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+    world.demo.provider.switches().faults(Endpoint::Token).clear();
+    world.clock.advance(std::time::Duration::from_secs(1));
+    browser.log_in("/page").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

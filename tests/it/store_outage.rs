@@ -104,6 +104,32 @@ async fn d1_a_login_that_ends_in_an_outage_gives_no_cookie() {
     world.browser().log_in("/").await;
 }
 
+/// The code is spent by then: a new login would be the only way out.
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_a_login_outlasts_a_store_that_fails_for_a_moment() {
+    let redis = RedisServer::start();
+    let world = world(ticking_on(&redis)).await;
+    let mut browser = world.browser();
+    let callback = browser.authorize("/page").await;
+    let gate = hold_tokens(&world, true);
+    let arrival = tokio::spawn(async move {
+        let page = browser.navigate(&callback).await;
+        (browser, page)
+    });
+    gate.arrived(1).await;
+    redis.freeze();
+    gate.open();
+    eventually("the session could not be stored", || async {
+        world.metric(r#"cloakroom_store_operations_total{op="create",result="unavailable"}"#).await >= 1.0
+    })
+    .await;
+    redis.thaw();
+    let (mut browser, page) = arrival.await.expect("an answer");
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!(token_calls(&world), 1, "the code was shown once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn d1_a_logout_in_an_outage_is_not_done_and_says_so() {
     let redis = RedisServer::start();

@@ -204,11 +204,11 @@ sites:
 
     /// The same world with its proxy started anew; the old one is gone before the new one begins.
     pub(crate) async fn restarted(self) -> Self {
-        let Self { demo, proxy, clock, yaml } = self;
+        let Self { demo, proxy, clock, yaml, shared } = self;
         drop(proxy);
-        let proxy = Proxy::start(&yaml, &clock).await;
+        let proxy = Proxy::start(&yaml, &clock, shared.clone()).await;
         proxy.knows_provider().await;
-        Self { demo, proxy, clock, yaml }
+        Self { demo, proxy, clock, yaml, shared }
     }
 
     /// A browser that knows nothing yet.
