@@ -1,5 +1,7 @@
 //! Every replica gets fifty requests of a session at the moment its token has expired.
 
+use std::collections::BTreeSet;
+
 use crate::harness::Wishes;
 use crate::kit::*;
 use crate::postgres_server::PostgresServer;
@@ -22,7 +24,7 @@ async fn on(name: &str, store: String, scale: Scale) -> Row {
     let tickets = fleet.log_in(SESSIONS).await;
     let client = client();
     let rounds = scale.of(2_000 / SESSIONS, 10);
-    let (mut tally, mut off) = (Tally::default(), 0);
+    let (mut tally, mut off, mut codes) = (Tally::default(), 0, BTreeSet::new());
     for round in 0..rounds {
         fleet.world.clock.advance(OVER);
         let before = token_calls(&fleet.world);
@@ -37,11 +39,14 @@ async fn on(name: &str, store: String, scale: Scale) -> Row {
             }
         }
         while let Some(volley) = volleys.join_next().await {
-            volley.expect("a task").iter().for_each(|got| tally.add(got.status));
+            for got in volley.expect("a task") {
+                tally.add(got.status);
+                codes.insert(got.code);
+            }
         }
         off += (token_calls(&fleet.world) - before).abs_diff(SESSIONS);
         if round % 20 == 19 {
-            progress(&format!("{name}: {} expiries, {:?}", (round + 1) * SESSIONS, tally.0));
+            progress(&format!("{name}: {} expiries, {:?} {codes:?}", (round + 1) * SESSIONS, tally.0));
         }
     }
     let again = fleet.shown_again();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cloakroom::demo::Fault;
+
 use crate::backchannel_kit::{log_out_at, one_session, token};
 use crate::harness::Wishes;
 use crate::kit::*;
@@ -9,8 +11,8 @@ use crate::redis_server::RedisServer;
 use crate::report::Row;
 use crate::yard::{Fleet, Scale, Tally, client, dice, get, progress, sleep_exactly};
 
-/// A refresh takes a little less.
-const OFFSETS: u64 = 8_000;
+/// A refresh takes a little less, in microseconds.
+const OFFSETS: u64 = 12_000;
 
 pub(crate) async fn run(scale: Scale) -> Vec<Row> {
     let redis = RedisServer::start();
@@ -21,16 +23,19 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
     let ledger = world.demo.provider.ledger();
     let proxies = [&world.proxy, &fleet.others[0], &fleet.others[1]];
     let rounds = scale.of(2_000, 50);
+    // A refresh that takes a while, with the provider's part in the middle.
+    token_fault(world, Fault::slow(Duration::from_millis(2)));
+    token_fault(world, Fault::slow(Duration::from_millis(2)).after_work());
     let (mut during, mut alive, mut unrevoked) = (Tally::default(), 0, 0);
     for round in 0..rounds {
         let (browser, sid) = one_session(world).await;
         let ticket = ticket(&browser);
         world.clock.advance(OVER);
+        let logout = token(world, None, Some(&sid));
         let requests = proxies.map(|proxy| {
             let (client, at, ticket) = (client.clone(), proxy.address, ticket.clone());
             tokio::spawn(async move { get(&client, at, &ticket).await })
         });
-        let logout = token(world, None, Some(&sid));
         sleep_exactly(Duration::from_micros(dice(OFFSETS))).await;
         log_out_at(proxies[round % 3], &logout).await;
         for request in requests {

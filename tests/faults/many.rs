@@ -1,10 +1,13 @@
 //! Many sessions, of which a few are due at any moment.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cloakroom::primitives::clock::{Clock, Timestamp};
+use cloakroom::store::record::SessionKey;
 use futures::StreamExt as _;
+use reqwest::Client;
 
 use crate::harness::{Proxy, free_address};
 use crate::kit::secs;
@@ -42,11 +45,7 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
 
     // What those are due at that come up while we watch; read before they change.
     let watched = minutes * PACE;
-    let due: Vec<u64> = futures::stream::iter(seeded.iter().take(watched))
-        .map(|session| async { due(&site, session).await })
-        .buffered(64)
-        .collect()
-        .await;
+    let due = due_times(&site, seeded.iter().take(watched).map(|session| session.key).collect()).await;
     assert!(Clock::system().now().as_millis() < first - 66_000, "seeding took longer than planned");
     let memory = cache_entry(address, third.id(), &seeded[watched.min(sessions / 2)..], scale).await;
 
@@ -90,24 +89,26 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
     ]
 }
 
-async fn due(site: &Site, session: &Seeded) -> u64 {
-    let record = site.seeder.sessions.store().load(&session.key).await.expect("the store").expect("a session");
-    record.due.expect("a due time").as_millis()
+async fn due_times(site: &Site, keys: Vec<SessionKey>) -> Vec<u64> {
+    let due = |key: SessionKey| {
+        let store = site.seeder.sessions.store().clone();
+        async move {
+            let record = store.load(&key).await.expect("the store").expect("a session");
+            record.due.expect("a due time").as_millis()
+        }
+    };
+    futures::stream::iter(keys).map(due).buffered(64).collect().await
 }
 
 /// What a replica's memory grows by for each session that it serves.
-async fn cache_entry(address: std::net::SocketAddr, process: u32, seeded: &[Seeded], scale: Scale) -> Row {
+async fn cache_entry(address: SocketAddr, process: u32, seeded: &[Seeded], scale: Scale) -> Row {
     let client = client();
-    let ask = async |some: &[Seeded]| {
-        let calls = futures::stream::iter(some).map(|session| get(&client, address, &session.ticket));
-        calls.buffer_unordered(48).filter(|got| std::future::ready(got.status == 200)).count().await
-    };
     let count = scale.of(CACHED, 5_000).min(seeded.len() / 2);
     // Connections, buffers and tables are there before anything is weighed.
     let warm = count / 5;
-    let warmed = ask(&seeded[..warm]).await;
+    let warmed = ask(&client, address, &seeded[..warm]).await;
     let before = resident(&process.to_string());
-    let served = ask(&seeded[warm..warm + count]).await;
+    let served = ask(&client, address, &seeded[warm..warm + count]).await;
     let each = resident(&process.to_string()).saturating_sub(before) / count as u64;
     Row {
         run: "many",
@@ -116,4 +117,14 @@ async fn cache_entry(address: std::net::SocketAddr, process: u32, seeded: &[Seed
         measured: format!("{each} bytes each; {} not served", warm + count - warmed - served),
         passed: each <= 4_096 && each > 500 && warmed + served == warm + count,
     }
+}
+
+/// How many of these sessions are served.
+async fn ask(client: &Client, address: SocketAddr, some: &[Seeded]) -> usize {
+    let tickets: Vec<String> = some.iter().map(|session| session.ticket.clone()).collect();
+    let call = |ticket: String| {
+        let client = client.clone();
+        async move { get(&client, address, &ticket).await.status == 200 }
+    };
+    futures::stream::iter(tickets).map(call).buffer_unordered(48).filter(|served| std::future::ready(*served)).count().await
 }

@@ -1,5 +1,6 @@
 //! The store goes away and comes back while browsers ask.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -131,6 +132,7 @@ async fn case(
         let back = Instant::now();
         slowest = slowest.max(load.recovery(back).await);
         let seen = load.end().await;
+        tell_late(&seen, back);
         for (_, got) in &seen {
             tally.add(got.status);
             cookies += usize::from(got.touches_cookies);
@@ -180,4 +182,19 @@ async fn case(
             && again == 0,
     }
     .tell()
+}
+
+/// What was refused after the return, and when: for whoever looks for the reason.
+fn tell_late(seen: &[(usize, Got)], back: Instant) {
+    let mut late = BTreeMap::<_, (usize, Duration)>::new();
+    for (_, got) in seen.iter().filter(|(_, got)| got.status != 200) {
+        let ended = got.at + got.took;
+        if let Some(after) = ended.checked_duration_since(back) {
+            let entry = late.entry((after.as_millis() / 500, got.code.clone())).or_default();
+            *entry = (entry.0 + 1, entry.1.max(got.took));
+        }
+    }
+    for ((half_seconds, code), (count, longest)) in late {
+        progress(&format!("  {:.1} s after the return: {count} × {code}, longest {longest:?}", half_seconds as f64 / 2.0));
+    }
 }

@@ -90,6 +90,8 @@ pub(crate) fn postgres_at(server: &PostgresServer) -> String {
 pub(crate) struct Got {
     /// 0 = none, the connection broke.
     pub(crate) status: u16,
+    /// The code of an error of ours.
+    pub(crate) code: String,
     pub(crate) retry_after: Option<u64>,
     pub(crate) touches_cookies: bool,
     pub(crate) took: Duration,
@@ -118,8 +120,9 @@ pub(crate) async fn get(client: &Client, at: SocketAddr, ticket: &str) -> Got {
         Err(_) => (0, HeaderMap::new()),
     };
     let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let code = headers.get("cloakroom-error").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let touches_cookies = headers.contains_key(SET_COOKIE);
-    Got { status, retry_after, touches_cookies, took: begun.elapsed(), at: begun }
+    Got { status, code, retry_after, touches_cookies, took: begun.elapsed(), at: begun }
 }
 
 /// Statuses and how often each came.
