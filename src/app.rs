@@ -33,6 +33,7 @@ use crate::session::key_ring::{KeyRing, KeyRingError};
 use crate::session::manager::Sessions;
 use crate::session::open::Profile;
 use crate::session::touches::TouchWriter;
+use crate::session::upkeep::Conflicts;
 use crate::store::SessionStore;
 use crate::store::file::{FileStore, FileStoreError};
 use crate::store::memory::MemoryStore;
@@ -160,6 +161,9 @@ impl App {
             let name = format!("provider {}", provider.name());
             readiness.inform(name, move || (provider.is_ready(), provider.status()));
         }
+        let conflicts = Conflicts::default();
+        let report = conflicts.clone();
+        readiness.inform("keys", move || report.report());
         let housekeeping = Housekeeping {
             listeners: settings.listeners.clone(),
             listening: readiness.latch("listeners"),
@@ -169,13 +173,14 @@ impl App {
             metrics: metrics.clone(),
             providers: providers.into_values().collect(),
             touches: Mutex::new(Some(touches)),
+            conflicts,
             background: Background::new(refresher.clone(), settings.refresh.active_within),
         };
         server.add_service(edge.into_service());
         server.add_service(upstreams.service());
         server.add_service(background_service("housekeeping", housekeeping));
         if let Some(admin) = &settings.admin {
-            server.add_service(admin::server::service(admin, readiness.clone(), metrics.clone()));
+            server.add_service(admin::server::service(admin, readiness.clone(), metrics.clone(), revoker));
         }
         Ok(Self { server, readiness, metrics, refresher })
     }
@@ -319,6 +324,7 @@ struct Housekeeping {
     metrics: Arc<Metrics>,
     providers: Vec<Arc<Provider>>,
     touches: Mutex<Option<TouchWriter>>,
+    conflicts: Conflicts,
     background: Background,
 }
 
@@ -366,7 +372,10 @@ impl BackgroundService for Housekeeping {
             // An error means that the server is gone altogether.
             let _ = stop.wait_for(|down| *down).await;
         });
-        let work = async { tokio::join!(self.watch_start(), self.sample(), write_touches, listen, maintain, refresh) };
+        let count = self.sessions.keep_count(&self.metrics);
+        let compare = self.sessions.compare_keys(&self.conflicts);
+        let upkeep = async { tokio::join!(self.watch_start(), self.sample(), count, compare) };
+        let work = async { tokio::join!(upkeep, write_touches, listen, maintain, refresh) };
         tokio::select! {
             _ = work => {}
             _ = shutdown.wait_for(|down| *down) => {}

@@ -1,4 +1,5 @@
-//! The admin listener: probes, which are open, and metrics, which may ask for a token.
+//! The admin listener: probes, which are open, metrics, which may ask for a token, and sessions, which always do.
 
 pub mod readiness;
 pub mod server;
+pub mod sessions;

@@ -1,5 +1,6 @@
 //! The pages of the admin listener.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,8 +12,10 @@ use pingora::services::listening::Service;
 use subtle::ConstantTimeEq as _;
 
 use super::readiness::Readiness;
+use super::sessions::{self, SessionPages};
 use crate::config::settings;
 use crate::primitives::secret::SecretText;
+use crate::revocation::Revoker;
 use crate::telemetry::metrics::{self, Metrics};
 
 /// Probes and metrics.
@@ -20,6 +23,7 @@ pub struct AdminPages {
     token: Option<SecretText>,
     readiness: Readiness,
     metrics: Arc<Metrics>,
+    sessions: Option<SessionPages>,
 }
 
 /// The service of the admin listener, to be added to the server.
@@ -28,8 +32,9 @@ pub fn service(
     settings: &settings::Admin,
     readiness: Readiness,
     metrics: Arc<Metrics>,
+    revoker: Arc<Revoker>,
 ) -> Service<HttpServer<AdminPages>> {
-    let pages = AdminPages::new(settings.token.clone(), readiness, metrics);
+    let pages = AdminPages::new(settings.token.clone(), readiness, metrics).with_sessions(SessionPages::new(revoker));
     let mut service = Service::new("admin listener".to_owned(), HttpServer::new_app(pages));
     service.add_tcp(&settings.address.to_string());
     service.threads = Some(1);
@@ -40,7 +45,34 @@ impl AdminPages {
     /// With a token, everything but the probes asks for it.
     #[must_use]
     pub fn new(token: Option<SecretText>, readiness: Readiness, metrics: Arc<Metrics>) -> Self {
-        Self { token, readiness, metrics }
+        Self { token, readiness, metrics, sessions: None }
+    }
+
+    /// The same with `/sessions`.
+    #[must_use]
+    pub fn with_sessions(self, sessions: SessionPages) -> Self {
+        Self { sessions: Some(sessions), ..self }
+    }
+
+    /// `/sessions`: never without a token, not even where the metrics are open.
+    async fn session_page(
+        &self,
+        pages: &SessionPages,
+        method: &Method,
+        query: Option<&str>,
+        credentials: Option<&HeaderValue>,
+        peer: IpAddr,
+    ) -> Answer {
+        if self.token.is_none() {
+            return Answer::json(sessions::closed());
+        }
+        if !self.admits(credentials) {
+            return challenged(Answer::json(sessions::refused()));
+        }
+        if !matches!(*method, Method::GET | Method::HEAD | Method::DELETE) {
+            return wrong_method("GET, HEAD, DELETE");
+        }
+        Answer::json(pages.answer(method, query, peer).await)
     }
 
     /// The answer to one request.
@@ -52,9 +84,7 @@ impl AdminPages {
             _ => return Answer::new(StatusCode::NOT_FOUND, "not found\n"),
         };
         if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut answer = Answer::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+            return wrong_method("GET, HEAD");
         }
         match page {
             Page::Live => Answer::new(StatusCode::OK, "alive\n"),
@@ -64,12 +94,7 @@ impl AdminPages {
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
                 answer
             }
-            Page::Metrics => {
-                let mut answer = Answer::new(StatusCode::UNAUTHORIZED, "the admin token is missing or wrong\n");
-                let scheme = HeaderValue::from_static("Bearer realm=\"cloakroom admin\"");
-                answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
-                answer
-            }
+            Page::Metrics => challenged(Answer::new(StatusCode::UNAUTHORIZED, "the admin token is missing or wrong\n")),
         }
     }
 
@@ -94,6 +119,18 @@ impl AdminPages {
     }
 }
 
+fn wrong_method(allowed: &'static str) -> Answer {
+    let mut answer = Answer::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+fn challenged(mut answer: Answer) -> Answer {
+    let scheme = HeaderValue::from_static("Bearer realm=\"cloakroom admin\"");
+    answer.headers_mut().insert(WWW_AUTHENTICATE, scheme);
+    answer
+}
+
 enum Page {
     Live,
     Ready,
@@ -116,6 +153,12 @@ impl Answer {
         Self(response)
     }
 
+    fn json((status, document): sessions::Page) -> Self {
+        let mut answer = Self::new(status, format!("{document}\n"));
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer
+    }
+
     fn headers_mut(&mut self) -> &mut http::HeaderMap {
         self.0.headers_mut()
     }
@@ -124,9 +167,17 @@ impl Answer {
 #[async_trait]
 impl ServeHttp for AdminPages {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let peer = session.client_addr().and_then(|address| Some(address.as_inet()?.ip()));
         let request = session.req_header();
         let credentials = request.headers.get(AUTHORIZATION);
-        let Answer(mut response) = self.answer(&request.method, request.uri.path(), request.uri.query(), credentials);
+        let (method, query) = (&request.method, request.uri.query());
+        let Answer(mut response) = match &self.sessions {
+            Some(pages) if request.uri.path() == "/sessions" => {
+                let peer = peer.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+                self.session_page(pages, method, query, credentials, peer).await
+            }
+            _ => self.answer(method, request.uri.path(), query, credentials),
+        };
         if request.method == Method::HEAD {
             response.body_mut().clear();
         }
@@ -143,6 +194,19 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+
+    /// Over no providers and an empty store.
+    fn nobody() -> Arc<Revoker> {
+        let clock = crate::primitives::clock::Clock::system();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let key = settings::SealingKey { id: "k".into(), secret: crate::primitives::secret::Key256::new([1; 32]) };
+        let ring = crate::session::key_ring::KeyRing::new(&[key]).unwrap();
+        let store = Arc::new(crate::store::memory::MemoryStore::new(clock.clone()));
+        let (session, refresh) = (settings::Session::default(), settings::Refresh::default());
+        let (sessions, _) =
+            crate::session::manager::Sessions::new(&session, &refresh, store, ring, clock, metrics.clone());
+        Arc::new(Revoker::new(Arc::new(sessions), Default::default(), metrics))
+    }
 
     fn pages(token: Option<&str>) -> AdminPages {
         let token = token.map(|token| SecretText::new(token.to_owned()));
@@ -205,7 +269,7 @@ mod tests {
         crate::listener::tls::install_crypto_provider();
         let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let settings = settings::Admin { address, token: None };
-        let mut service = service(&settings, Readiness::new(), Arc::new(Metrics::new().unwrap()));
+        let mut service = service(&settings, Readiness::new(), Arc::new(Metrics::new().unwrap()), nobody());
         let (_stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { service.start_service(None, stopped, 1).await });
         let listener = settings::Listener { address, tls: None };

@@ -59,6 +59,13 @@ impl Answer {
         Self::new(StatusCode::OK, None, Bytes::new())
     }
 
+    /// The head of a stream of server-sent events, which no proxy on the way should collect.
+    #[must_use]
+    pub fn event_stream() -> Self {
+        Self::new(StatusCode::OK, Some("text/event-stream"), Bytes::new())
+            .header(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"))
+    }
+
     /// With the headers that belong to an error: its code, a challenge for a 401, when to come back.
     fn error_headers(mut self, code: Code) -> Self {
         let headers = self.0.headers_mut();

@@ -44,6 +44,8 @@ pub enum Code {
     LoginFailed,
     /// Too many logins in a short time, probably a loop.
     TooManyLogins,
+    /// Too many event streams of one session, or of all.
+    TooManyStreams,
     /// A defect or a broken environment on our side.
     Internal,
 }
@@ -71,6 +73,7 @@ impl Code {
             Self::HeaderTooLarge => "header_too_large",
             Self::LoginFailed => "login_failed",
             Self::TooManyLogins => "too_many_logins",
+            Self::TooManyStreams => "too_many_streams",
             Self::Internal => "internal_error",
         }
     }
@@ -92,7 +95,7 @@ impl Code {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::TooManyLogins => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyLogins | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -119,6 +122,7 @@ impl Code {
             Self::HeaderTooLarge => "The request header is too large",
             Self::LoginFailed => "The login could not be finished",
             Self::TooManyLogins => "Too many logins in a row",
+            Self::TooManyStreams => "Too many event streams are open",
             Self::Internal => "Something went wrong on our side",
         }
     }
@@ -129,7 +133,7 @@ impl Code {
         match self {
             Self::StoreUnavailable | Self::UpstreamUnavailable => Some(1),
             Self::ProviderUnavailable => Some(5),
-            Self::TooManyLogins => Some(10),
+            Self::TooManyLogins | Self::TooManyStreams => Some(10),
             _ => None,
         }
     }

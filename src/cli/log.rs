@@ -4,6 +4,8 @@ use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::Filter;
 
+use crate::telemetry::audit;
+
 /// Where Pingora tells of broken requests to the admin listener and quotes them.
 const QUOTES_REQUESTS: &str = "pingora_core::apps::http_app";
 
@@ -13,6 +15,12 @@ pub(super) fn filter<S: Subscriber>(usual: &str) -> impl Filter<S> {
     // The hint keeps the chosen level known: without one, the many `debug` lines that Pingora begins in every request
     // would each be built and then dropped.
     chosen.and(filter_fn(holds_no_secret).with_max_level_hint(LevelFilter::TRACE))
+}
+
+/// The same, and the audit log, whatever `RUST_LOG` says.
+pub(super) fn filter_with_audit<S: Subscriber>(usual: &str) -> impl Filter<S> {
+    let audit = filter_fn(|metadata| metadata.target() == audit::TARGET).with_max_level_hint(LevelFilter::INFO);
+    filter(usual).or(audit)
 }
 
 /// At `debug` and `trace` the libraries below write whole header fields, cookies and tokens among them (behaviour D3).
@@ -37,5 +45,7 @@ mod tests {
         let filter = chosen.and(filter_fn(holds_no_secret).with_max_level_hint(LevelFilter::TRACE));
         let subscriber = Registry::default().with(fmt::layer().with_filter(filter));
         assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
+        let subscriber = Registry::default().with(fmt::layer().with_filter(filter_with_audit("warn")));
+        assert!(subscriber.max_level_hint().is_some());
     }
 }

@@ -7,6 +7,7 @@ mod demo;
 mod keygen;
 mod log;
 mod run;
+mod sessions;
 mod signals;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Command {
     Check(check::Args),
     /// Print a fresh key for `keys`
     Keygen,
+    /// Show or end sessions of a running server
+    Sessions(sessions::Args),
 }
 
 /// Runs the command of this process's command line.
@@ -54,6 +57,7 @@ pub fn run() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Keygen => keygen::run(),
+        Command::Sessions(args) => sessions::run(&args),
     }
 }
 
@@ -69,5 +73,26 @@ mod tests {
         assert!(CommandLine::try_parse_from(["cloakroom", "check", "-c", "x.yaml", "--format", "json"]).is_ok());
         assert!(CommandLine::try_parse_from(["cloakroom", "check"]).is_err());
         assert!(CommandLine::try_parse_from(["cloakroom", "keygen", "extra"]).is_err());
+        let sessions = |line: &str| CommandLine::try_parse_from(format!("cloakroom sessions {line}").split(' '));
+        for good in [
+            "list --user u -c f",
+            "revoke --provider-session s --provider p --admin http://x:1 --json",
+            "revoke --id k --admin http://x:1 --token-file t",
+            "list --user u --admin http://x:1 --token-env T",
+        ] {
+            assert!(sessions(good).is_ok(), "{good}");
+        }
+        for wrong in [
+            "",
+            "list",
+            "revoke -c f",
+            "revoke --user u",
+            "revoke --user u --id k -c f",
+            "list --user u -c f --admin http://x",
+            "list --id k --provider p -c f",
+            "list --user u -c f --token-env T",
+        ] {
+            assert!(sessions(wrong).is_err(), "{wrong}");
+        }
     }
 }

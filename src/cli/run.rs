@@ -56,7 +56,7 @@ const FILTER: &str = "info,pingora=warn,pingora_core=warn,pingora_proxy=warn,fre
 
 /// JSON lines; `RUST_LOG` chooses the level.
 fn log_to_stdout() {
-    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(log::filter(FILTER));
+    let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(log::filter_with_audit(FILTER));
     // A second subscriber is refused, and the first one goes on: nothing to do.
     let _ = tracing_subscriber::registry().with(lines).try_init();
 }

@@ -26,8 +26,8 @@ sections! {
     CERTIFICATE "listeners[].tls.certificates[]": "certificate" "key";
     ADMIN "admin": "address" "token";
     KEY "keys[]": "id" "secret";
-    STORE "store": "kind" "url" "prefix" "schema" "command_timeout" "connections" "path";
-    SESSION "session": "idle_timeout" "absolute_timeout" "rotate_every" "rotation_grace" "cookie" "csrf" "cache";
+    STORE "store": "kind" "url" "prefix" "schema" "command_timeout" "ca" "connections" "path";
+    SESSION "session": "idle_timeout" "absolute_timeout" "returning_timeout" "rotate_every" "rotation_grace" "cookie" "csrf" "cache";
     COOKIE "session.cookie": "name" "same_site" "secure";
     CSRF "session.csrf": "cookie" "header" "mode";
     CACHE "session.cache": "ttl" "capacity" "memory";

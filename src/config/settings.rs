@@ -85,7 +85,7 @@ pub struct SealingKey {
 pub enum Store {
     /// In this process; gone at exit.
     Memory,
-    /// A Redis server (`redis://` or `rediss://`).
+    /// Redis: one server, Sentinels or a cluster.
     Redis(RedisStore),
     /// A PostgreSQL server.
     Postgres(PostgresStore),
@@ -100,8 +100,10 @@ pub struct RedisStore {
     pub url: SecretText,
     /// First part of every key; default `cloakroom:`.
     pub prefix: String,
-    /// Longest wait for one command; default 500 ms.
+    /// Longest wait for one command; default 200 ms.
     pub command_timeout: Duration,
+    /// Certificates, in PEM, of the authorities that are trusted for TLS instead of the system's.
+    pub ca: Option<PathBuf>,
 }
 
 /// Settings of the PostgreSQL store.
@@ -131,7 +133,7 @@ pub struct Session {
     pub idle_timeout: Duration,
     /// A session this old is over; default 12 h; at least `idle_timeout`.
     pub absolute_timeout: Duration,
-    /// How long after its last use a session that is over still tells who its user is; default 7 d, zero = not at all.
+    /// How long after its last use a session that is over still tells who its user is; default 0 = not at all.
     pub returning_timeout: Duration,
     /// A ticket this old is exchanged for a new one; default 15 min, zero = never.
     pub rotate_every: Duration,

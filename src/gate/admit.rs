@@ -10,7 +10,7 @@ use super::{Call, Client, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::config::settings::{Access, CsrfMode, OnMissing, SameSite, Token};
 use crate::login::navigation::{is_cross_site, is_navigation, may_navigate, wants_page};
-use crate::login::{Endpoint, Logins, ReturnTo, SiteAuth, Visit, Wishes};
+use crate::login::{Endpoint, Logins, Reply, ReturnTo, SiteAuth, Visit, Wishes};
 use crate::primitives::path;
 use crate::refresh::{Failure, Refreshed, Refresher};
 use crate::routing::host::{self, Authority};
@@ -19,6 +19,7 @@ use crate::session::cookie::{Foreign, Sorted, Ticket};
 use crate::session::csrf;
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
+use crate::session::vigil::{Reason, Vigil};
 use crate::telemetry::audit::{Actor, Entry, Event};
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::{Metrics, Throttle};
@@ -181,7 +182,7 @@ impl Gate {
     }
 
     /// Answers a call of one of our own endpoints.
-    pub async fn endpoint(&self, request: Request<'_>, call: &Call, body: &Bytes) -> Answer {
+    pub async fn endpoint(&self, request: Request<'_>, call: &Call, body: &Bytes) -> Reply {
         let visit = Visit {
             method: request.method,
             path: &call.path,
@@ -193,6 +194,13 @@ impl Gate {
             site: &call.site,
         };
         self.logins.answer(call.endpoint, visit, body).await
+    }
+
+    /// Waits until a session is over.
+    pub fn end_of(&self, open: &Arc<Open>) -> impl Future<Output = Reason> + Send + 'static {
+        let (sessions, open) = (self.sessions.clone(), open.clone());
+        // Begun when it is first waited for, and not before: until then it costs nothing.
+        async move { Vigil::new(sessions, open).over().await }
     }
 
     /// The host that counts. A trusted peer may say that the client asked for another one than it does.

@@ -1,19 +1,59 @@
 //! What is known of a connection, handed to each of its requests.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderValue;
+use pingora::server::ShutdownWatch;
 use prometheus::IntGauge;
 use tokio::time::Instant;
 
 use crate::telemetry::metrics::Metrics;
 
 tokio::task_local! {
-    /// The connection whose request this task serves.
-    static CURRENT: Arc<Connection>;
+    /// The request that this task serves.
+    static CURRENT: Current;
+}
+
+/// A request being served.
+struct Current {
+    connection: Arc<Connection>,
+    /// What it was tied to, or that it was untied, since the last look.
+    tied: RefCell<Option<Option<Tie>>>,
+}
+
+/// The end of it is the end of the request.
+pub type Tie = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Ties the present request to `tie`, until the next one on the connection begins: when that ends first, the request is dropped as it stands, without an end of its
+/// answer, and over HTTP/1 the connection with it. `tie` is first looked at when the request has to wait for something. A
+/// later tie takes the place of an earlier one.
+pub fn tie(tie: Tie) {
+    let _ = CURRENT.try_with(|current| current.tied.replace(Some(Some(tie))));
+}
+
+/// Runs the work of a request until it ends or what it is tied to does.
+async fn until_cut<T>(work: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut work = pin!(work);
+    let mut tie: Option<Tie> = None;
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(output) = work.as_mut().poll(context) {
+            return Poll::Ready(output);
+        }
+        if let Ok(Some(new)) = CURRENT.try_with(|current| current.tied.take()) {
+            tie = new;
+        }
+        match &mut tie {
+            Some(tie) => tie.as_mut().poll(context).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// No request header is awaited.
@@ -40,6 +80,7 @@ pub struct Connection {
     due: AtomicU64,
     /// The peer's address as a header value, written out once a connection.
     peer_text: HeaderValue,
+    shutdown: ShutdownWatch,
     count: Count,
 }
 
@@ -48,9 +89,10 @@ pub struct Connection {
 /// connection whose first request does not call it is cut off.
 pub fn request_began() -> Option<Arc<Connection>> {
     CURRENT
-        .try_with(|connection| {
-            connection.begin();
-            Arc::clone(connection)
+        .try_with(|current| {
+            current.tied.replace(Some(None));
+            current.connection.begin();
+            Arc::clone(&current.connection)
         })
         .ok()
 }
@@ -61,13 +103,13 @@ impl Connection {
         listener: usize,
         (tls, server_name): (bool, Option<Box<str>>),
         (peer, local): (SocketAddr, SocketAddr),
-        header: Duration,
+        (header, shutdown): (Duration, ShutdownWatch),
         count: Count,
     ) -> Self {
         let peer_text = HeaderValue::from_str(&peer.ip().to_canonical().to_string());
         let peer_text = peer_text.unwrap_or(HeaderValue::from_static("unknown"));
         let (opened, started, due) = (Instant::now(), AtomicBool::new(false), AtomicU64::new(nanos(header)));
-        Self { listener, tls, server_name, peer, local, opened, started, due, peer_text, count }
+        Self { listener, tls, server_name, peer, local, opened, started, due, peer_text, shutdown, count }
     }
 
     /// The peer's address as a header value.
@@ -76,9 +118,18 @@ impl Connection {
         &self.peer_text
     }
 
-    /// Runs work such that [`request_began`] finds this connection.
-    pub(super) async fn scope<F: Future>(self: &Arc<Self>, work: F) -> F::Output {
-        CURRENT.scope(Arc::clone(self), work).await
+    /// Waits until the server begins to stop.
+    pub async fn closing(&self) {
+        if self.shutdown.clone().wait_for(|down| *down).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Runs the work of an HTTP/1 connection or of an HTTP/2 stream such that [`request_began`] finds this connection and
+    /// [`tie`] takes effect.
+    pub(super) async fn scope<T>(self: &Arc<Self>, work: impl Future<Output = Option<T>>) -> Option<T> {
+        let current = Current { connection: Arc::clone(self), tied: RefCell::new(None) };
+        CURRENT.scope(current, until_cut(work)).await
     }
 
     /// A request header is complete.

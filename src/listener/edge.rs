@@ -140,7 +140,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         by_port
     }
 
-    async fn open(&self, stream: Stream) -> Option<(Arc<Connection>, Stream)> {
+    async fn open(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<(Arc<Connection>, Stream)> {
         let digest = stream.get_socket_digest()?;
         let local = *digest.local_addr()?.as_inet()?;
         let peer = *digest.peer_addr()?.as_inet()?;
@@ -148,14 +148,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let count = Count::new(&socket.gauges);
         let header = self.limits.header;
         let Some(tls) = &socket.tls else {
-            let connection = Connection::new(listener, (false, None), (peer, local), header, count);
+            let connection = Connection::new(listener, (false, None), (peer, local), (header, shutdown.clone()), count);
             return Some((Arc::new(connection), stream));
         };
         let answer = tokio::time::timeout(self.limits.handshake, tls.accept(stream)).await;
         let stream = answer.unwrap_or_else(|_| Err("no handshake in time".to_owned()));
         match stream {
             Ok((stream, server_name)) => {
-                let connection = Connection::new(listener, (true, server_name), (peer, local), header, count);
+                let connection =
+                    Connection::new(listener, (true, server_name), (peer, local), (header, shutdown.clone()), count);
                 Some((Arc::new(connection), stream))
             }
             Err(problem) => {
@@ -171,7 +172,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let (connection, stream) = self.open(stream).await?;
+        let (connection, stream) = self.open(stream, shutdown).await?;
         let app = Arc::new(ConnectionApp { edge: Arc::clone(self), connection: Arc::clone(&connection) });
         let served = connection.scope(app.process_new(stream, shutdown));
         match while_in_time(&connection, served).await {

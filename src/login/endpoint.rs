@@ -26,6 +26,8 @@ pub enum Endpoint {
     Session,
     /// The provider says that a user has logged out elsewhere.
     BackchannelLogout,
+    /// What happens to the session, as it happens.
+    Events,
 }
 
 impl Endpoint {
@@ -35,7 +37,7 @@ impl Endpoint {
         match self {
             Self::Logout => matches!(*method, Method::GET | Method::POST),
             Self::BackchannelLogout => *method == Method::POST,
-            Self::Login | Self::Callback => *method == Method::GET,
+            Self::Login | Self::Callback | Self::Events => *method == Method::GET,
             Self::LoggedOut | Self::UserInfo | Self::Session => matches!(*method, Method::GET | Method::HEAD),
         }
     }
@@ -46,7 +48,7 @@ impl Endpoint {
         match self {
             Self::Logout => "GET, POST",
             Self::BackchannelLogout => "POST",
-            Self::Login | Self::Callback => "GET",
+            Self::Login | Self::Callback | Self::Events => "GET",
             Self::LoggedOut | Self::UserInfo | Self::Session => "GET, HEAD",
         }
     }
@@ -79,6 +81,7 @@ impl SiteAuth {
                 "/userinfo" => Some(Endpoint::UserInfo),
                 "/session" => Some(Endpoint::Session),
                 "/backchannel-logout" => Some(Endpoint::BackchannelLogout),
+                "/events" => Some(Endpoint::Events),
                 _ => None,
             });
         }

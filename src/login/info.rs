@@ -9,6 +9,12 @@ use crate::session::manager::SessionError;
 use crate::session::model::Secrets;
 use crate::session::open::Open;
 
+/// What a script gets that asks without a session.
+pub(super) fn no_session(visit: &Visit<'_>) -> Answer {
+    let code = if visit.ticket == Ticket::Absent { Code::SessionMissing } else { Code::SessionExpired };
+    Answer::problem(code, None, Some(&visit.site.login_url()))
+}
+
 /// Claims that `/auth/session` shows; `/auth/userinfo` has all.
 const PROFILE_CLAIMS: [&str; 9] =
     ["sub", "name", "preferred_username", "given_name", "family_name", "email", "email_verified", "picture", "locale"];
@@ -20,10 +26,7 @@ impl Logins {
             Ok(Some((open, secrets))) => {
                 self.with_csrf(&visit, &open, Answer::json(&Value::Object(secrets.claims.clone())))
             }
-            Ok(None) => {
-                let code = if visit.ticket == Ticket::Absent { Code::SessionMissing } else { Code::SessionExpired };
-                Answer::problem(code, None, Some(&visit.site.login_url()))
-            }
+            Ok(None) => no_session(&visit),
             Err(error) => store_failed(&visit, &error),
         }
     }
@@ -32,25 +35,44 @@ impl Logins {
     pub(super) async fn session(&self, visit: Visit<'_>) -> Answer {
         match self.read(&visit).await {
             Ok(Some((open, secrets))) => {
-                let user = secrets.claims.iter().filter(|(name, _)| PROFILE_CLAIMS.contains(&name.as_str()));
-                let user: serde_json::Map<_, _> = user.map(|(name, value)| (name.clone(), value.clone())).collect();
                 let body = json!({
                     "authenticated": true,
                     "level": "logged_on",
                     "expires_at": open.absolute_end().as_secs(),
                     "idle_expires_at": open.idle_end().as_secs(),
                     "token_expires_at": secrets.access_expires.map(|end| end.as_secs()),
-                    "user": user,
+                    "user": profile(&secrets),
                 });
                 self.with_csrf(&visit, &open, Answer::json(&body))
             }
+            Ok(None) => self.nobody(&visit).await,
+            Err(error) => store_failed(&visit, &error),
+        }
+    }
+
+    /// Nobody is logged on; who it was may still be known.
+    async fn nobody(&self, visit: &Visit<'_>) -> Answer {
+        let login_url = visit.site.login_url();
+        match self.returning(visit).await {
+            Ok(Some(secrets)) => Answer::json(&json!({
+                "authenticated": false,
+                "level": "returning",
+                "user": profile(&secrets),
+                "login_url": login_url,
+            })),
             Ok(None) => Answer::json(&json!({
                 "authenticated": false,
                 "level": "anonymous",
-                "login_url": visit.site.login_url(),
+                "login_url": login_url,
             })),
-            Err(error) => store_failed(&visit, &error),
+            Err(error) => store_failed(visit, &error),
         }
+    }
+
+    async fn returning(&self, visit: &Visit<'_>) -> Result<Option<Secrets>, SessionError> {
+        let Ticket::One(id) = visit.ticket else { return Ok(None) };
+        let Some(open) = self.sessions.recognise(&id, &visit.site.profile).await? else { return Ok(None) };
+        Ok(self.sessions.read(open.key()).await?.map(|(_, secrets)| secrets))
     }
 
     async fn read(&self, visit: &Visit<'_>) -> Result<Option<(std::sync::Arc<Open>, Secrets)>, SessionError> {
@@ -65,4 +87,9 @@ impl Logins {
         }
         answer.cookie(open.csrf_cookie().cloned())
     }
+}
+
+fn profile(secrets: &Secrets) -> Value {
+    let shown = secrets.claims.iter().filter(|(name, _)| PROFILE_CLAIMS.contains(&name.as_str()));
+    Value::Object(shown.map(|(name, value)| (name.clone(), value.clone())).collect())
 }

@@ -3,6 +3,7 @@
 mod backchannel;
 mod callback;
 mod endpoint;
+mod events;
 mod info;
 mod logout;
 pub mod navigation;
@@ -10,6 +11,7 @@ mod query;
 mod record;
 mod return_to;
 mod start;
+mod streams;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,9 +23,11 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use pingora_limits::rate::Rate;
 
 pub use endpoint::{Endpoint, SiteAuth};
+pub use events::Events;
 pub use return_to::ReturnTo;
 pub use start::Wishes;
 
+use self::streams::Streams;
 use crate::answer::{Answer, Code, Page};
 use crate::oidc::Provider;
 use crate::revocation::{Revoker, TOMBSTONE_LIFE};
@@ -82,22 +86,38 @@ pub struct Logins {
     metrics: Arc<Metrics>,
     /// Finished logins by browser, to notice a loop. Approximate and of this process alone, which is enough for that.
     finished: Rate,
+    streams: Streams,
+}
+
+/// What an endpoint answers.
+pub enum Reply {
+    /// All of it.
+    Whole(Answer),
+    /// This head, and then what the stream yields.
+    Stream(Answer, Box<Events>),
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self::Whole(answer)
+    }
 }
 
 impl Logins {
     /// Ties the parts together. No I/O.
     #[must_use]
     pub fn new(sessions: Arc<Sessions>, revoker: Arc<Revoker>, metrics: Arc<Metrics>) -> Self {
-        Self { sessions, revoker, metrics, finished: Rate::new(LOOP_WINDOW) }
+        let streams = Streams::new(metrics.event_streams_open.clone());
+        Self { sessions, revoker, metrics, finished: Rate::new(LOOP_WINDOW), streams }
     }
 
     /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.
-    pub async fn answer(&self, endpoint: Endpoint, visit: Visit<'_>, body: &Bytes) -> Answer {
+    pub async fn answer(&self, endpoint: Endpoint, visit: Visit<'_>, body: &Bytes) -> Reply {
         if !endpoint.takes(visit.method) {
             let allow = http::HeaderValue::from_static(endpoint.methods());
-            return Answer::problem(Code::MethodNotAllowed, None, None).header(http::header::ALLOW, allow);
+            return Answer::problem(Code::MethodNotAllowed, None, None).header(http::header::ALLOW, allow).into();
         }
-        match endpoint {
+        let answer = match endpoint {
             Endpoint::Login => self.login(visit).await,
             Endpoint::Callback => self.callback(visit).await,
             Endpoint::Logout => self.logout(visit, body).await,
@@ -105,7 +125,9 @@ impl Logins {
             Endpoint::UserInfo => self.user_info(visit).await,
             Endpoint::Session => self.session(visit).await,
             Endpoint::BackchannelLogout => self.backchannel_logout(visit, body).await,
-        }
+            Endpoint::Events => return self.events(visit).await,
+        };
+        answer.into()
     }
 
     /// The visitor's session, if there is one on this site.

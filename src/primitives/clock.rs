@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+/// The system's clock may be set, and a machine may sleep: no wait trusts a timer for longer than this.
+const LONGEST_NAP: Duration = Duration::from_secs(15);
 
 /// A moment, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,6 +46,12 @@ impl Timestamp {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// This moment less a duration; stops at the epoch.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// How long after `earlier` this moment is; zero if it is not.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -57,7 +67,13 @@ pub struct Clock(Source);
 enum Source {
     #[default]
     System,
-    Manual(Arc<AtomicU64>),
+    Manual(Arc<Manual>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    now: AtomicU64,
+    moved: Notify,
 }
 
 impl Clock {
@@ -70,7 +86,7 @@ impl Clock {
     /// A clock that moves only when [`Clock::advance`] is called. Clones share it.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(AtomicU64::new(start.0))))
+        Self(Source::Manual(Arc::new(Manual { now: AtomicU64::new(start.0), moved: Notify::new() })))
     }
 
     /// The present moment.
@@ -81,14 +97,37 @@ impl Clock {
                 let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
             }
-            Source::Manual(now) => Timestamp(now.load(Ordering::SeqCst)),
+            Source::Manual(manual) => Timestamp(manual.now.load(Ordering::SeqCst)),
         }
     }
 
     /// Moves a manual clock forward; the system's clock does not obey.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(now) = &self.0 {
-            now.fetch_add(u64::try_from(by.as_millis()).unwrap_or(0), Ordering::SeqCst);
+        if let Source::Manual(manual) = &self.0 {
+            manual.now.fetch_add(u64::try_from(by.as_millis()).unwrap_or(0), Ordering::SeqCst);
+            manual.moved.notify_waiters();
+        }
+    }
+
+    /// Waits until this clock shows `moment`.
+    pub async fn until(&self, moment: Timestamp) {
+        match &self.0 {
+            Source::System => loop {
+                let left = moment.since(self.now());
+                if left.is_zero() {
+                    return;
+                }
+                tokio::time::sleep(left.min(LONGEST_NAP)).await;
+            },
+            Source::Manual(manual) => loop {
+                let mut moved = std::pin::pin!(manual.moved.notified());
+                // Before the look at the clock: no move goes unnoticed between the two.
+                moved.as_mut().enable();
+                if self.now() >= moment {
+                    return;
+                }
+                moved.await;
+            },
         }
     }
 }
@@ -111,5 +150,22 @@ mod tests {
         let shared = clock.clone();
         clock.advance(Duration::from_secs(2));
         assert_eq!(shared.now(), Timestamp::from_secs(7));
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_when_the_clock_shows_the_moment() {
+        let clock = Clock::manual(Timestamp::from_secs(5));
+        clock.until(Timestamp::from_secs(5)).await;
+        let waiting = {
+            let clock = clock.clone();
+            tokio::spawn(async move { clock.until(Timestamp::from_secs(7)).await })
+        };
+        tokio::task::yield_now().await;
+        clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        clock.advance(Duration::from_secs(1));
+        waiting.await.unwrap();
+        Clock::system().until(Clock::system().now().plus(Duration::from_millis(2))).await;
     }
 }

@@ -2,9 +2,11 @@
 //! answer; what is decided is decided in [`crate::gate`].
 
 mod failure;
+mod leash;
 mod request;
 mod respond;
 mod response;
+mod stream;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -18,9 +20,11 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{Error, HttpPeer, ProxyHttp, Session};
 use pingora_proxy::FailToProxy;
+use tokio::sync::oneshot;
 
 use crate::gate::{Gate, Pass};
 use crate::listener::{self, Connection};
+use crate::routing::tunnel::CloseCode;
 use crate::telemetry::handles::InFlight;
 
 /// Cloakroom as Pingora runs it.
@@ -42,6 +46,8 @@ pub struct Context {
     body_bytes: u64,
     /// The protocol was switched: what flows is no body.
     tunnel: bool,
+    /// Tells the tunnel to end.
+    close: Option<oneshot::Sender<CloseCode>>,
     /// Status of an answer of our own.
     answered: Option<StatusCode>,
 }
@@ -69,6 +75,7 @@ impl ProxyHttp for Proxy {
             upstream_started: None,
             body_bytes: 0,
             tunnel: false,
+            close: None,
             answered: None,
         }
     }

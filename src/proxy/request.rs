@@ -7,9 +7,10 @@ use http::header::{EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
-use super::{Context, respond};
+use super::{Context, respond, stream};
 use crate::answer::{Answer, Code};
 use crate::gate::{self, Gate, Request, Upgrade, Verdict};
+use crate::login::Reply;
 
 /// Most header fields of a request.
 const MOST_FIELDS: usize = 100;
@@ -100,9 +101,12 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
             let answer = match body {
                 // A box of its own: what is rarely awaited must not make every request's future larger.
                 Ok(body) => Box::pin(gate.endpoint(request, &call, &body)).await,
-                Err(code) => Answer::problem(code, None, None),
+                Err(code) => Answer::problem(code, None, None).into(),
             };
-            respond::write(session, ctx, answer).await?;
+            match answer {
+                Reply::Whole(answer) => respond::write(session, ctx, answer).await?,
+                Reply::Stream(head, events) => Box::pin(stream::write(session, ctx, head, *events)).await?,
+            }
             return Ok(true);
         }
         Verdict::Answer(refused) => refused,

@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
 use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, Session};
 
-use super::{Context, failure};
+use super::{Context, failure, leash};
 use crate::answer::ERROR_HEADER;
 use crate::gate::{Gate, Pass};
 use crate::session::cookie::drop_ours;
@@ -18,15 +18,19 @@ pub(super) fn filter(
     response: &mut ResponseHeader,
     ctx: &mut Context,
 ) -> pingora::Result<()> {
-    let Some(pass) = &ctx.pass else { return Ok(()) };
     if response.status == StatusCode::SWITCHING_PROTOCOLS && session.is_upgrade_req() {
         // From here on it is a tunnel: no body to be counted, and the client may be silent for as long as it likes.
         ctx.tunnel = true;
         session.set_read_timeout(None);
+        leash::tunnel(gate, ctx);
     }
+    let Some(pass) = &ctx.pass else { return Ok(()) };
     let last = !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS;
     if last && let Some(started) = ctx.upstream_started.take() {
         pass.route.upstream.metrics().answered(response.status, started.elapsed());
+    }
+    if last && !ctx.tunnel {
+        leash::answer(gate, session, response, ctx);
     }
     if let Some(kept) = drop_ours(gate.sessions.cookies(), &response.headers) {
         response.remove_header(&SET_COOKIE);

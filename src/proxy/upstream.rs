@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{HOST, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
+use tokio::sync::oneshot;
 
 use super::Context;
 use crate::config::settings::Token;
@@ -34,7 +35,9 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
         return Ok(Box::new(upstream.peer(address)));
     }
     // Body count and the client's deadline hold until the upstream has switched protocols.
-    Ok(Box::new(upstream.tunnel_peer(address)))
+    let (close, ending) = oneshot::channel();
+    ctx.close = Some(close);
+    Ok(Box::new(upstream.tunnel_peer(address, ending)))
 }
 
 /// Nothing was sent yet, so another endpoint may be tried whatever the method.

@@ -132,6 +132,10 @@ impl Attempt {
             }
         };
         let now = self.engine.now();
+        if record.is_over(now) && self.need == Need::Due {
+            // Its record is kept for a user who may return; nobody is logged on by it (behaviour B1).
+            return Step::Done(Outcome::Ended);
+        }
         if !self.is_needed(&record, &secrets, now) {
             // Somebody was faster; the result is in the record.
             return Step::Done(self.renewed(&record, &secrets));

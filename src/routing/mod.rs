@@ -1,7 +1,8 @@
 //! Where a request belongs: its host, its site, its route, and the addresses that serve it. Knows nothing of hooks.
 
 pub mod discovery;
+mod frames;
 pub mod host;
 pub mod table;
-mod tunnel;
+pub mod tunnel;
 pub mod upstream;

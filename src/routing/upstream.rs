@@ -19,9 +19,10 @@ use pingora::services::background::{BackgroundService, GenBackgroundService, bac
 use pingora::upstreams::peer::HttpPeer;
 use pingora_load_balancing::selection::RoundRobin;
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
+use tokio::sync::oneshot;
 
 use super::discovery::{Endpoints, Lookup};
-use super::tunnel;
+use super::tunnel::{self, CloseCode};
 use crate::config::settings::{self, UpstreamTimeouts};
 use crate::telemetry::handles::UpstreamMetrics;
 use crate::telemetry::metrics::Metrics;
@@ -141,15 +142,16 @@ impl Upstream {
     }
 
     /// How to talk to one of its addresses through a tunnel, which may be silent for long. Pingora takes no other
-    /// timeout once the connection is there, so this one is also that of the handshake's answer.
+    /// timeout once the connection is there, so this one is also that of the handshake's answer. `ending` tells the
+    /// tunnel to end.
     #[must_use]
-    pub fn tunnel_peer(&self, address: SocketAddr) -> HttpPeer {
+    pub fn tunnel_peer(&self, address: SocketAddr, ending: oneshot::Receiver<CloseCode>) -> HttpPeer {
         let mut peer = self.peer(address);
         peer.options.read_timeout = peer.options.read_timeout.map(|timeout| timeout.max(TUNNEL_SILENCE));
         // What has been a tunnel, or was refused to be one, serves nothing else.
         peer.options.idle_timeout = Some(Duration::ZERO);
         peer.group_key |= TUNNELS;
-        peer.options.custom_l4 = Some(Arc::new(tunnel::Connector { limit: self.timeouts.connect }));
+        peer.options.custom_l4 = Some(Arc::new(tunnel::Connector::new(self.timeouts.connect, ending)));
         peer
     }
 

@@ -10,7 +10,7 @@ use super::cache::{LocalCache, Place};
 use super::cookie::Cookies;
 use super::key_ring::KeyRing;
 use super::model::Secrets;
-use super::open::{Open, Profile, Rotation};
+use super::open::{Lasting, Open, Profile, Rotation};
 use super::plan::Plan;
 use super::seal::{Context, Purpose, SealError};
 use super::ticket::SessionId;
@@ -22,7 +22,7 @@ use crate::primitives::failpoint::fail_point;
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::secret::SecretText;
 use crate::store::record::{Owner, Record, SessionKey};
-use crate::store::{Announce, Change, SessionStore, StoreError, Swap, Touch};
+use crate::store::{Announce, Change, SessionStore, StoreError, Swap};
 use crate::telemetry::Metrics;
 use crate::telemetry::audit::{Audit, Entry};
 
@@ -73,7 +73,7 @@ pub struct Sessions {
     cookies: Cookies,
     csrf_header: http::HeaderName,
     clock: Clock,
-    idle_timeout: Duration,
+    lasting: Lasting,
     absolute_timeout: Duration,
     rotation: Rotation,
     plan: Plan,
@@ -118,7 +118,7 @@ impl Sessions {
             cookies: Cookies::new(settings),
             csrf_header: settings.csrf.header.clone(),
             clock,
-            idle_timeout: settings.idle_timeout,
+            lasting: Lasting { idle: settings.idle_timeout, returning: settings.returning_timeout },
             absolute_timeout: settings.absolute_timeout,
             rotation: Rotation { every: settings.rotate_every, grace: settings.rotation_grace },
             plan: Plan::new(refresh.ahead),
@@ -182,11 +182,30 @@ impl Sessions {
     /// [`SessionError`] if the store cannot say; that is not "no session".
     pub async fn lookup(&self, id: &SessionId, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
+        Ok(self.find(id, profile, now).await?.filter(|open| !open.is_over(now)))
+    }
+
+    /// As [`Sessions::lookup`], and for some time also a session that is over: its user is not logged on any more, but
+    /// still recognised.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn recognise(&self, id: &SessionId, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+        let now = self.clock.now();
+        Ok(self.find(id, profile, now).await?.filter(|open| open.is_known(now)))
+    }
+
+    async fn find(
+        &self,
+        id: &SessionId,
+        profile: &Arc<Profile>,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Open>>, SessionError> {
         let mut stale = None;
         if let Some(open) = self.cache.get(id.handle()) {
             if open.is_current(now, self.cache_ttl) && open.takes(id, now) && self.cache.has_heard_all(&open) {
                 self.cache_hits.inc();
-                return Ok(Self::of_site(open, now, profile));
+                return Ok(Self::of_site(open, profile));
             }
             // Out of date; or another replica has changed the ticket, and its announcement is still on the way.
             stale = self.cache.take(&open);
@@ -195,7 +214,7 @@ impl Sessions {
             Ok(open) => self.cache.still_true(open),
             Err(place) => Box::pin(self.load_into(place, &id.key(), profile, stale)).await?,
         };
-        Ok(open.filter(|open| open.takes(id, now)).and_then(|open| Self::of_site(open, now, profile)))
+        Ok(open.filter(|open| open.takes(id, now)).and_then(|open| Self::of_site(open, profile)))
     }
 
     async fn load_into(
@@ -257,8 +276,36 @@ impl Sessions {
         })
     }
 
-    fn of_site(open: Arc<Open>, now: Timestamp, profile: &Profile) -> Option<Arc<Open>> {
-        (!open.is_over(now) && open.site() == &profile.site).then_some(open)
+    /// The newest copy that this process has of a session, without asking the store.
+    #[must_use]
+    pub fn known(&self, open: &Arc<Open>) -> Arc<Open> {
+        self.cache.find(open.key()).filter(|known| known.version() >= open.version()).unwrap_or_else(|| open.clone())
+    }
+
+    /// Asks the store whether a session still lives, and how it is now; `None` if it has ended.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn confirm(&self, open: &Arc<Open>) -> Result<Option<Arc<Open>>, SessionError> {
+        let Some(record) = self.load(open.key()).await? else { return Ok(None) };
+        let known = self.known(open);
+        if known.version() == record.version {
+            let now = self.clock.now();
+            known.confirm(&record, now);
+            return Ok((!known.is_over(now)).then_some(known));
+        }
+        let secrets = self.unseal(open.key(), &record);
+        Ok(secrets.and_then(|secrets| self.remember(&record, &secrets, open.profile())))
+    }
+
+    /// How long a session may live unused, and how long in any case.
+    #[must_use]
+    pub fn timeouts(&self) -> (Duration, Duration) {
+        (self.lasting.idle, self.absolute_timeout)
+    }
+
+    fn of_site(open: Arc<Open>, profile: &Profile) -> Option<Arc<Open>> {
+        (open.site() == &profile.site).then_some(open)
     }
 
     fn open(&self, record: &Record, secrets: &Secrets, profile: &Arc<Profile>, now: Timestamp) -> Open {
@@ -268,9 +315,7 @@ impl Sessions {
     /// Notes that a request used the session; tells the store now and then, never waits for it. Says what it is time for.
     pub fn note_use(&self, open: &Open) -> Time {
         let now = self.clock.now();
-        if open.note_use(now, self.idle_timeout, self.touch_step) {
-            let idle_end = now.plus(self.idle_timeout);
-            let touch = Touch { key: *open.key(), last_seen: now, idle_end, returning_end: Timestamp::default() };
+        if let Some(touch) = open.note_use(now, self.lasting, self.touch_step) {
             let _ = self.touches.try_send(touch);
         }
         Time { rotate: open.is_rotation_due(now), refresh: open.is_overdue(now) }
@@ -322,6 +367,7 @@ impl Sessions {
     pub async fn begin(&self, new: &NewSession, profile: &Arc<Profile>) -> Result<Arc<Open>, SessionError> {
         let now = self.clock.now();
         let key = new.secrets.tickets.handle().key();
+        let (idle_end, returning_end) = self.lasting.from(now);
         let mut record = Record {
             version: 1,
             site: profile.site.to_string(),
@@ -330,9 +376,9 @@ impl Sessions {
             provider_session: new.provider_session.clone(),
             created: now,
             last_seen: now,
-            idle_end: now.plus(self.idle_timeout),
+            idle_end,
             absolute_end: self.absolute_end(now, &new.secrets),
-            returning_end: Timestamp::default(),
+            returning_end,
             rotation: 0,
             rotated: now,
             intent: None,
@@ -524,6 +570,12 @@ impl Sessions {
     #[must_use]
     pub fn watch(&self, key: &SessionKey) -> Watch {
         self.watchers.watch(*key)
+    }
+
+    /// How many sessions somebody listens to.
+    #[must_use]
+    pub fn watched(&self) -> usize {
+        self.watchers.len()
     }
 
     /// How many living sessions each key has sealed; zero for keys of the ring that sealed none.

@@ -12,4 +12,6 @@ pub mod plan;
 pub mod seal;
 pub mod ticket;
 pub mod touches;
+pub mod upkeep;
+pub mod vigil;
 pub mod watch;

@@ -18,6 +18,7 @@ use super::ticket::SessionId;
 use crate::config::settings::ClaimPath;
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
+use crate::store::Touch;
 use crate::store::record::{Record, SessionKey};
 
 /// How far behind its plan a refresh must be before a request begins it.
@@ -56,6 +57,8 @@ pub struct Open {
     profile: Arc<Profile>,
     provider: String,
     absolute_end: Timestamp,
+    /// The absolute end is that of the refresh token.
+    ends_with_provider: bool,
     access_issued: Timestamp,
     access_expires: Option<Timestamp>,
     has_refresh_token: bool,
@@ -66,9 +69,26 @@ pub struct Open {
     csrf_cookie: Option<HeaderValue>,
     last_seen: AtomicU64,
     idle_end: AtomicU64,
+    returning_end: AtomicU64,
     checked: AtomicU64,
     ended: AtomicBool,
     bytes: u64,
+}
+
+/// How long a session lasts after a use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lasting {
+    pub(super) idle: Duration,
+    /// Zero = nobody is recognised afterwards.
+    pub(super) returning: Duration,
+}
+
+impl Lasting {
+    /// Idle and returning end of a session used at that moment.
+    pub(super) fn from(self, used: Timestamp) -> (Timestamp, Timestamp) {
+        let returning = if self.returning.is_zero() { Timestamp::default() } else { used.plus(self.returning) };
+        (used.plus(self.idle), returning)
+    }
 }
 
 /// When tickets are exchanged.
@@ -105,6 +125,7 @@ impl Open {
             profile: profile.clone(),
             provider: record.provider.clone(),
             absolute_end: record.absolute_end,
+            ends_with_provider: secrets.refresh_expires.is_some_and(|end| end <= record.absolute_end),
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
             has_refresh_token: secrets.refresh_token.is_some() && record.refresh_in_doubt.is_none(),
@@ -115,6 +136,7 @@ impl Open {
             csrf_token: secrets.csrf_token.clone(),
             last_seen: AtomicU64::new(record.last_seen.as_millis()),
             idle_end: AtomicU64::new(record.idle_end.as_millis()),
+            returning_end: AtomicU64::new(record.returning_end.as_millis()),
             checked: AtomicU64::new(checked.as_millis()),
             ended: AtomicBool::new(false),
             bytes: 0,
@@ -253,10 +275,29 @@ impl Open {
         self.absolute_end
     }
 
+    /// Whether its user is still recognised, logged on or not.
+    #[must_use]
+    pub fn is_known(&self, now: Timestamp) -> bool {
+        let returning = Timestamp::from_millis(self.returning_end.load(Ordering::Relaxed));
+        !self.is_over(now) || now < returning && !self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the absolute end is that of the refresh token, which a refresh may move.
+    #[must_use]
+    pub fn ends_with_provider(&self) -> bool {
+        self.ends_with_provider
+    }
+
     /// Whether it is over.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
         now >= self.absolute_end || now >= self.idle_end() || self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was ended before its time.
+    #[must_use]
+    pub fn was_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// About how much memory it takes, in bytes.
@@ -309,6 +350,7 @@ impl Open {
     pub(super) fn confirm(&self, record: &Record, now: Timestamp) {
         self.last_seen.fetch_max(record.last_seen.as_millis(), Ordering::Relaxed);
         self.idle_end.fetch_max(record.idle_end.as_millis(), Ordering::Relaxed);
+        self.returning_end.fetch_max(record.returning_end.as_millis(), Ordering::Relaxed);
         self.checked.store(now.as_millis(), Ordering::Relaxed);
     }
 
@@ -316,19 +358,22 @@ impl Open {
     pub(super) fn inherit(&self, older: &Self) {
         self.last_seen.fetch_max(older.last_seen.load(Ordering::Relaxed), Ordering::Relaxed);
         self.idle_end.fetch_max(older.idle_end.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.returning_end.fetch_max(older.returning_end.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Notes a use; `true` for the one caller in each `step` that should tell the store.
-    pub(super) fn note_use(&self, now: Timestamp, idle_timeout: Duration, step: Duration) -> bool {
+    /// Notes a use; gives the one caller in each `step` what to tell the store.
+    pub(super) fn note_use(&self, now: Timestamp, lasting: Lasting, step: Duration) -> Option<Touch> {
         let seen = self.last_seen.load(Ordering::Relaxed);
         if now.since(Timestamp::from_millis(seen)) < step {
-            return false;
+            return None;
         }
         if self.last_seen.compare_exchange(seen, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return false;
+            return None;
         }
-        self.idle_end.fetch_max(now.plus(idle_timeout).as_millis(), Ordering::Relaxed);
-        true
+        let (idle_end, returning_end) = lasting.from(now);
+        self.idle_end.fetch_max(idle_end.as_millis(), Ordering::Relaxed);
+        self.returning_end.fetch_max(returning_end.as_millis(), Ordering::Relaxed);
+        Some(Touch { key: self.key, last_seen: now, idle_end, returning_end })
     }
 }
 

@@ -185,7 +185,12 @@ impl SessionStore for FileStore {
             .read(move |read| {
                 let mut found = Vec::new();
                 for key in tables::sessions_of(&read.open_table(tables::OWNERS)?, &whose.owner())? {
-                    found.extend(living(read, &key, now)?.map(|record| (key, record)));
+                    match living(read, &key, now) {
+                        Ok(record) => found.extend(record.map(|record| (key, record))),
+                        // One of them must not hide the others.
+                        Err(Fault::Damaged(reason)) => tracing::warn!(reason, "a session is left out"),
+                        Err(fault) => return Err(fault),
+                    }
                 }
                 Ok(found)
             })
@@ -217,7 +222,7 @@ impl SessionStore for FileStore {
             .write(move |tables| {
                 let mut claimed = Vec::new();
                 loop {
-                    let due = tables.due(claim.due, (claim.limit - claimed.len()).min(SESSIONS_AT_A_TIME))?;
+                    let due = tables.take_due(claim.due, (claim.limit - claimed.len()).min(SESSIONS_AT_A_TIME))?;
                     if due.is_empty() {
                         return Ok(claimed);
                     }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod conformance;
 pub mod file;
+#[cfg(test)]
+pub(crate) mod frail;
 pub mod memory;
 mod meta;
 pub mod metered;

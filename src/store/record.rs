@@ -89,6 +89,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether nobody is logged on by it any more.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.idle_end.min(self.absolute_end)
+    }
+
     /// The store keeps the record no longer than this.
     #[must_use]
     pub fn end(&self) -> Timestamp {

@@ -17,15 +17,20 @@
 //! are stored as that. Each key expires by Redis' own clock with what it holds; ours is asked too on every use.
 
 mod address;
+mod causes;
 mod census;
 mod changes;
+mod connect;
 mod due;
 mod fields;
+mod health;
 mod keys;
 mod link;
+mod nodes;
 mod owners;
 mod script;
 mod sessions;
+mod slots;
 #[cfg(test)]
 mod tests;
 
@@ -34,13 +39,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::interfaces::{ClientLike as _, HashesInterface as _, KeysInterface as _};
-use fred::types::{InfoKind, Value};
+use fred::clients::Client;
+use fred::interfaces::KeysInterface as _;
+use fred::types::Value;
 use tokio::sync::broadcast;
 
 use self::fields::millis;
 use self::keys::{Keys, OwnerName};
-use self::link::Link;
+use self::nodes::Nodes;
 use self::script::Scripts;
 use super::record::{Owner, Record, SessionKey};
 use super::{Announce, Change, Claim, LOGINS_PER_BROWSER, LoginKey, MarkKey, SessionStore, StoreError, Swap, Touch};
@@ -59,12 +65,9 @@ const ATTEMPTS: usize = 3;
 /// Who is on the list of the due for so long is struck off by a later login: nobody claims, and the list must not grow.
 const LONG_OVERDUE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Major and minor number of the oldest version that is supported.
-const OLDEST: (u64, u64) = (6, 2);
-
 /// The Redis store.
 pub struct RedisStore {
-    link: Link,
+    nodes: Nodes,
     scripts: Scripts,
     keys: Keys,
     clock: Clock,
@@ -79,10 +82,10 @@ impl RedisStore {
     /// # Errors
     /// [`AddressError`] if the URL is not one of Redis, or if `rediss://` finds no trusted certificates.
     pub fn new(settings: &settings::RedisStore, clock: Clock) -> Result<Self, AddressError> {
-        let config = address::parse(settings.url.expose())?;
+        let address = address::parse(settings.url.expose(), settings.ca.as_deref())?;
         let keys = Keys::new(&settings.prefix);
-        let link = Link::new(config, settings.command_timeout.max(Duration::from_millis(1)), keys.channel());
-        Ok(Self { link, scripts: Scripts::new(), keys, clock })
+        let nodes = Nodes::new(address, settings.command_timeout.max(Duration::from_millis(1)), keys.channel());
+        Ok(Self { nodes, scripts: Scripts::new(), keys, clock })
     }
 
     fn now(&self) -> Value {
@@ -103,7 +106,8 @@ impl SessionStore for RedisStore {
         let overdue =
             Timestamp::from_millis(0).plus(self.clock.now().since(Timestamp::from_millis(0).plus(LONG_OVERDUE)));
         values.extend([key.to_text().into(), fields::due(record.due), millis(overdue)]);
-        let largest = self.scripts.create.run(&self.link, self.keys.whole(key, &owners), values).await?;
+        let largest =
+            self.scripts.create.run(&self.nodes, keys::of_session(key), self.keys.whole(key, &owners), values).await?;
         // The session is stored; that dead ones may be left beside it is no failure.
         if let Err(error) = self.tidy(key, &owners, largest).await {
             tracing::debug!(%error, "the index of an owner was not looked through");
@@ -112,9 +116,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
-        let key = self.keys.session(key);
-        let values: Vec<Option<Bytes>> =
-            self.link.run(|client| async move { client.hmget(key, fields::NAMES.to_vec()).await }).await?;
+        let values = self.fetch_one(key, &fields::NAMES).await?;
         let record = fields::read(&values)?;
         Ok(record.filter(|record| record.end() > self.clock.now()))
     }
@@ -132,9 +134,9 @@ impl SessionStore for RedisStore {
         };
         let mut values = vec![self.now(), expected.to_string().into()];
         values.extend(fields::write(record)?);
-        values.extend([key.to_text().into(), fields::due(record.due), self.link.channel().into(), message.into()]);
+        values.extend([key.to_text().into(), fields::due(record.due), self.nodes.channel().into(), message.into()]);
         let keys = self.keys.whole(key, &OwnerName::of(record));
-        match self.scripts.replace.run::<i64>(&self.link, keys, values).await? {
+        match self.scripts.replace.run::<i64>(&self.nodes, keys::of_session(key), keys, values).await? {
             1 => Ok(Swap::Stored),
             0 => Ok(Swap::Conflict),
             _ => Ok(Swap::Gone),
@@ -175,25 +177,33 @@ impl SessionStore for RedisStore {
             millis(expires),
             Bytes::copy_from_slice(sealed).into(),
         ];
-        self.scripts.put_login.run::<i64>(&self.link, vec![self.keys.browser(key)], values).await?;
+        self.scripts
+            .put_login
+            .run::<i64>(&self.nodes, keys::of(&key.browser), vec![self.keys.browser(key)], values)
+            .await?;
         Ok(())
     }
 
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError> {
         let values = vec![self.now(), base64url(&key.state).into()];
         let keys = vec![self.keys.browser(key)];
-        let sealed: Option<Bytes> = self.scripts.take_login.run(&self.link, keys, values).await?;
+        let sealed: Option<Bytes> =
+            self.scripts.take_login.run(&self.nodes, keys::of(&key.browser), keys, values).await?;
         Ok(sealed.map(|sealed| sealed.to_vec()))
     }
 
     async fn mark(&self, key: &MarkKey, at: Timestamp, expires: Timestamp) -> Result<bool, StoreError> {
         let values = vec![self.now(), millis(at), millis(expires)];
-        Ok(self.scripts.mark.run::<i64>(&self.link, vec![self.keys.mark(key)], values).await? == 1)
+        Ok(self.scripts.mark.run::<i64>(&self.nodes, keys::of(&key.0), vec![self.keys.mark(key)], values).await? == 1)
     }
 
     async fn marked(&self, key: &MarkKey) -> Result<Option<Timestamp>, StoreError> {
-        let key = self.keys.mark(key);
-        let text: Option<String> = self.link.run(|client| async move { client.get(key).await }).await?;
+        let name = self.keys.mark(key);
+        let get = |client: Client, _| {
+            let name = name.clone();
+            async move { client.get(name).await }
+        };
+        let text: Option<String> = self.nodes.run(keys::of(&key.0), get).await?;
         let Some(text) = text else { return Ok(None) };
         let read = || {
             let (at, expires) = text.split_once(' ')?;
@@ -204,7 +214,7 @@ impl SessionStore for RedisStore {
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {
-        self.link.changes()
+        self.nodes.changes()
     }
 
     async fn census(&self) -> Result<BTreeMap<String, u64>, StoreError> {
@@ -215,31 +225,7 @@ impl SessionStore for RedisStore {
         self.probe().await
     }
 
-    /// Of the memory policy (behaviour K5) and the version.
-    ///
-    /// Asks `INFO` rather than `CONFIG`: managed servers forbid that one, and both know the policy.
     async fn warnings(&self) -> Vec<String> {
-        let info: Result<(Option<_>, String), _> = self
-            .link
-            .run(|client| async move { Ok((client.server_version(), client.info(Some(InfoKind::Memory)).await?)) })
-            .await;
-        let (version, text) = match info {
-            Ok(answers) => answers,
-            Err(error) => {
-                return vec![format!("could not learn whether Redis' maxmemory-policy is noeviction: {error}")];
-            }
-        };
-        let mut warnings = Vec::new();
-        if let Some(version) = version.filter(|version| (version.major, version.minor) < OLDEST) {
-            warnings.push(format!("Redis {version} is older than 6.2, the oldest that is supported"));
-        }
-        match text.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).map(str::trim) {
-            Some("noeviction") => {}
-            Some(policy) => warnings.push(format!(
-                "Redis may drop sessions when its memory is full: maxmemory-policy is {policy}, not noeviction"
-            )),
-            None => warnings.push("Redis does not say its maxmemory-policy; it should be noeviction".to_owned()),
-        }
-        warnings
+        self.memory_warnings().await
     }
 }

@@ -57,6 +57,10 @@ pub struct Metrics {
     pub session_lookups_total: IntCounterVec,
     /// Sessions in the local cache.
     pub session_cache_entries: IntGauge,
+    /// Event streams open.
+    pub event_streams_open: IntGauge,
+    /// Streams, tunnels and long answers ended because their session was over. Label: kind.
+    pub streams_ended_total: IntCounterVec,
     /// Token refreshes. Labels: provider, mode, result.
     pub token_refreshes_total: IntCounterVec,
     /// Time of one token refresh. Label: provider.
@@ -141,6 +145,12 @@ impl Metrics {
                 &["source", "result"],
             )?,
             session_cache_entries: make.single_gauge("session_cache_entries", "Sessions in the local cache.")?,
+            event_streams_open: make.single_gauge("event_streams_open", "Event streams open.")?,
+            streams_ended_total: make.counter(
+                "streams_ended_total",
+                "Event streams, tunnels and long answers ended because their session was over.",
+                &["kind"],
+            )?,
             token_refreshes_total: make.counter(
                 "token_refreshes_total",
                 "Token refreshes.",

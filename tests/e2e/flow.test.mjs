@@ -31,7 +31,7 @@ describe('behind Cloakroom', { concurrency: false }, () => {
       return it;
     };
     [keycloak, redis, upstream, elsewhere, browser] = await Promise.all([
-      keep(startKeycloak(site)),
+      keep(startKeycloak(site, tls.certificate)),
       keep(startRedis()),
       keep(startUpstream()),
       keep(startElsewhere(`${site}/from/elsewhere?x=1`)),
@@ -293,13 +293,55 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     assert.equal((await call(copy, '/api/me')).status, 401);
   });
 
-  test('a logout at the provider ends the session here, at the latest with the access token', async () => {
+  /** The API refuses `page` although its access token is good for a while yet. */
+  async function endsAtOnce(page, token) {
+    const answer = await until('the API refuses', async () => {
+      const answer = await call(page, '/api/me');
+      return answer.status !== 200 && answer;
+    }, { seconds: 5, every: 50 });
+    assert.equal(answer.status, 401, answer.text);
+    assert.equal(JSON.parse(answer.text).code, 'session_expired', 'ended, not refused at a refresh');
+    assert.ok(Date.now() < expiryOf(token), 'before the end of the access token');
+  }
+
+  /** The token that is sent upstream just now, fresh from a refresh: it lives for some seconds more. */
+  async function freshToken(page) {
+    await call(page, '/api/me');
+    return tokenChanges(page, '/api/me', tokenOf(last('/api/me').headers));
+  }
+
+  test('a logout at the provider ends the session here at once', async () => {
     const { page } = await loggedIn('alice');
-    assert.equal((await call(page, '/api/me')).status, 200);
-    const token = tokenOf(last('/api/me').headers);
+    const bystander = await loggedIn('bob');
+    const token = await freshToken(page);
     const tab = await page.context().newPage();
     await tab.goto(`${keycloak.issuer}/protocol/openid-connect/logout`);
     await tab.locator('#kc-logout').click();
+    await endsAtOnce(page, token);
+    assert.equal((await call(bystander.page, '/api/me')).status, 200, 'and nobody else’s');
+    await page.goto(`${site}/`);
+    await page.locator('#kc-login').waitFor();
+  });
+
+  test('an administrator of the provider who logs a user out ends all of the user’s sessions here', async () => {
+    const [one, two] = [await loggedIn('bob'), await loggedIn('bob')];
+    const bystander = await loggedIn('alice');
+    const tokens = [await freshToken(one.page), await freshToken(two.page)];
+    const [{ id }] = await keycloak.administer('GET', '/users?username=bob&exact=true');
+    await keycloak.administer('POST', `/users/${id}/logout`);
+    await endsAtOnce(one.page, tokens[1]);
+    await endsAtOnce(two.page, tokens[1]);
+    assert.equal((await call(bystander.page, '/api/me')).status, 200);
+    const metrics = await fetch(`${proxy.admin}/metrics`, { headers: { Authorization: `Bearer ${proxy.adminToken}` } });
+    assert.match(await metrics.text(), /cloakroom_logouts_total\{kind="backchannel",provider="keycloak"\} [2-9]/);
+  });
+
+  test('a logout that is never told ends the session here with the access token', async () => {
+    const { page } = await loggedIn('alice');
+    assert.equal((await call(page, '/api/me')).status, 200);
+    const token = tokenOf(last('/api/me').headers);
+    // Keycloak tells no client of this one.
+    await keycloak.administer('POST', '/logout-all');
     const answer = await until('the API refuses', async () => {
       const answer = await call(page, '/api/me');
       return answer.status !== 200 && answer;
@@ -308,6 +350,39 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     assert.ok(Date.now() < expiryOf(token) + 1000, 'not after the end of the access token');
     await page.goto(`${site}/`);
     await page.locator('#kc-login').waitFor();
+  });
+
+  test('a page hears of new tokens and of the logout, without asking', async () => {
+    const { page, context } = await loggedIn('alice');
+    assert.equal((await call(page, '/api/me')).status, 200);
+    await page.evaluate(() => {
+      window.heard = [];
+      window.events = new EventSource('/auth/events');
+      window.events.onopen = () => window.heard.push(['open']);
+      for (const name of ['expiring', 'refreshed', 'logged_out']) {
+        window.events.addEventListener(name, ({ data }) => window.heard.push([name, JSON.parse(data)]));
+      }
+    });
+    const hears = (what, fits) =>
+      until(what, async () => (await page.evaluate(() => window.heard)).find(fits), { seconds: 40, every: 100 });
+    await hears('the stream is open', ([name]) => name === 'open');
+    const token = await tokenChanges(page, '/api/me', tokenOf(last('/api/me').headers));
+    const [, { token_expires_at: end }] = await hears('the refresh is told', ([name]) => name === 'refreshed');
+    assert.ok(Math.abs(end * 1000 - expiryOf(token)) <= 2000, 'with the end of the new token');
+    const other = await context.newPage();
+    await other.goto(`${site}/`);
+    const xsrf = (await context.cookies(site)).find(({ name }) => name === XSRF).value;
+    const gone = await call(other, '/auth/logout', {
+      method: 'POST', headers: { 'X-XSRF-TOKEN': xsrf, Accept: 'application/json' },
+    });
+    assert.equal(gone.status, 200, gone.text);
+    const [, { reason }] = await hears('the logout is told', ([name]) => name === 'logged_out');
+    assert.equal(reason, 'ended');
+    // The browser asks again by itself, once: without a session there is nothing to hear.
+    await until('the browser gives up', () => page.evaluate(() => window.events.readyState === EventSource.CLOSED), { seconds: 20 });
+    const names = (await page.evaluate(() => window.heard)).map(([name]) => name);
+    assert.equal(names.filter((name) => name === 'logged_out').length, 1);
+    assert.equal(names.at(-1), 'logged_out');
   });
 
   test('a callback is worth nothing in another browser', async () => {

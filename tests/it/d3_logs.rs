@@ -10,7 +10,11 @@ const CANARY: &str = "canary-5e1f";
 /// Lines of ours, and those of Pingora that a server writes by default.
 fn told() -> Vec<String> {
     let of_pingora = |line: &str| line.contains(" pingora") && !line.contains("DEBUG") && !line.contains("TRACE");
-    logs().lines().filter(|line| line.contains(" cloakroom") || of_pingora(line)).map(str::to_owned).collect()
+    logs()
+        .lines()
+        .filter(|line| line.contains(" cloakroom") || line.contains(" audit") || of_pingora(line))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,6 +39,12 @@ async fn d3_neither_query_nor_callback_reach_the_log() {
         let answer = ask(home, request(&target, fields)).await.expect("an answer");
         assert_eq!(answer.status, status, "{target}");
     }
+    // A logout token in the wrong place, and one that is none.
+    let target = format!("/auth/backchannel-logout?logout_token={CANARY}");
+    let form = format!("logout_token={CANARY}.{CANARY}.{CANARY}");
+    let fields = format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n", form.len());
+    let request = format!("POST {target} HTTP/1.1\r\nHost: {home}\r\n{fields}\r\n{form}");
+    assert_eq!(ask(home, request).await.expect("an answer").status, StatusCode::BAD_REQUEST);
     // One that goes away in the middle of its body.
     let mut wire = Wire::connect(home).await;
     wire.send(format!("POST {callback} HTTP/1.1\r\nHost: {home}\r\nContent-Length: 9\r\n\r\n123")).await;

@@ -8,6 +8,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 
+use cloakroom::demo::provider::{LogoutTokenFault, send_logout_token};
 use cloakroom::demo::{CLIENT_SECRET, Fault};
 use reqwest::header::SET_COOKIE;
 use reqwest::{Method, StatusCode};
@@ -20,6 +21,7 @@ use crate::process::{Process, free_address};
 use crate::redis_server::RedisServer;
 use crate::secrets_found::Secrets;
 
+const ADMIN_TOKEN: &str = "the-admin-token-of-the-leak-test";
 const CANARY: &str = "canary-4b1d-that-sings-in-every-token";
 const SEALING_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// A short life, so that the machine's own clock brings refreshes.
@@ -44,7 +46,7 @@ impl Scene {
         let yaml = world
             .yaml
             .replace("@PROXY@", &address.to_string())
-            .replace("@ADMIN@", &admin.to_string())
+            .replace("\"@ADMIN@\"", &format!("\"{admin}\", token: {ADMIN_TOKEN}"))
             .replace("upstreams:\n", &format!("upstreams:\n  - {{ name: broken, endpoints: [\"{broken}\"] }}\n"))
             .replace("    routes:\n", "    routes:\n      - { path: /broken/, upstream: broken, access: required }\n");
         let environment = [("TEST_KEY", SEALING_KEY), ("TEST_SECRET", CLIENT_SECRET), ("RUST_LOG", "trace")];
@@ -58,7 +60,8 @@ impl Scene {
     }
 
     async fn admin_page(&self, path: &str) -> String {
-        match reqwest::get(format!("http://{}{path}", self.admin)).await {
+        let page = reqwest::Client::new().get(format!("http://{}{path}", self.admin)).bearer_auth(ADMIN_TOKEN);
+        match page.send().await {
             Ok(answer) => answer.text().await.unwrap_or_default(),
             Err(_) => String::new(),
         }
@@ -181,6 +184,33 @@ async fn good_day(scene: &mut Scene, redis: &RedisServer) {
     scene.keep("the logout", seen, &["ID token", "canary", "nonce"]);
 }
 
+/// The provider and an administrator end sessions; others would like to.
+async fn ended_from_outside(scene: &mut Scene) {
+    let url = format!("http://{}/auth/backchannel-logout", scene.address);
+    let browser = scene.log_in().await;
+    let sid = newest(&scene.world).sid;
+    for faults in [&[LogoutTokenFault::BadSignature][..], &[LogoutTokenFault::WithNonce], &[], &[]] {
+        let logout = scene.world.demo.provider.logout_token(None, Some(&sid), faults).expect("a token");
+        scene.secrets.add("logout token", &logout);
+        for _ in 0..2 {
+            let answer = send_logout_token(&url, &logout).await.expect("an answer");
+            scene.assert_clean("the answer to a logout token", &answer.body);
+        }
+    }
+    assert_eq!(holder(&browser).fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
+    scene.log_in().await;
+    let sid = newest(&scene.world).sid;
+    for method in [Method::GET, Method::DELETE] {
+        let url = format!("http://{}/sessions?provider_session={sid}", scene.admin);
+        let answer =
+            reqwest::Client::new().request(method, url).bearer_auth(ADMIN_TOKEN).send().await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        let text = answer.text().await.expect("a body");
+        assert!(text.contains(&sid), "{text}");
+        scene.assert_clean("a list of sessions", &text);
+    }
+}
+
 async fn eventually_refreshed(scene: &mut Scene, browser: &mut Browser, calls: usize) {
     let until = std::time::Instant::now() + crate::harness::PATIENCE;
     while token_calls(&scene.world) == calls {
@@ -282,7 +312,9 @@ async fn f37_no_secret_is_where_it_should_not_be() {
     scene.secrets.add("canary", CANARY);
     scene.secrets.add("client secret", CLIENT_SECRET);
     scene.secrets.add("sealing key", SEALING_KEY);
+    scene.secrets.add("admin token", ADMIN_TOKEN);
     good_day(&mut scene, &redis).await;
+    ended_from_outside(&mut scene).await;
     bad_day(&mut scene, &redis).await;
     scene.secrets.add_all_of(&scene.world);
 
@@ -332,5 +364,8 @@ async fn d3_our_own_lines_hold_no_secret_at_the_finest_level() {
     let ours: String =
         all.lines().filter(|line| line.contains(" cloakroom::")).map(|line| format!("{line}\n")).collect();
     assert!(ours.contains("a user logged out"));
+    let audit: String = all.lines().filter(|line| line.contains(" audit")).map(|line| format!("{line}\n")).collect();
+    assert!(audit.contains("login_success"));
+    secrets.assert_none_in("the audit log", &audit, &[]);
     secrets.assert_none_in("our own log", &ours, &[]);
 }

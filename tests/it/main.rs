@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod admin;
+mod admin_sessions;
+mod audit;
 mod backchannel;
 mod backchannel_kit;
 mod backchannel_races;
@@ -10,6 +12,7 @@ mod counters;
 mod csrf;
 mod d3_logs;
 mod damaged_records;
+mod events;
 mod h1_identity;
 mod h2_forwarded;
 mod h4_paths;
@@ -20,6 +23,7 @@ mod harness;
 mod key_ring;
 #[path = "../support/kit.rs"]
 mod kit;
+mod lasting;
 mod leaks;
 mod limits;
 mod login;

@@ -143,3 +143,28 @@ async fn s9_redis_forgets_a_session_by_itself() {
     world.clock.advance(secs(1));
     assert!(!is_alive(&mut browser).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_returning_user_is_recognised_and_not_logged_on() {
+    let redis = RedisServer::start();
+    for wishes in [ticking(), ticking_on(&redis)] {
+        let session = format!("{STEADY_TICKET}\n  returning_timeout: 7d");
+        let world = world(Wishes { session, provider: lasting_tokens(), ..wishes }).await;
+        let mut browser = world.logged_in().await;
+        world.clock.advance(29 * MINUTE);
+        assert!(is_alive(&mut browser).await, "a use puts both ends off");
+        world.clock.advance(31 * MINUTE);
+        let refused = browser.fetch("/api/whoami").await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::UNAUTHORIZED, "session_expired"));
+        assert_eq!(browser.fetch("/userinfo").await.status, StatusCode::UNAUTHORIZED);
+        let seen = browser.fetch("/auth/session").await.json();
+        assert_eq!((&seen["authenticated"], &seen["level"]), (&false.into(), &"returning".into()), "{seen}");
+        assert_eq!(seen["user"]["preferred_username"], "alice");
+        assert!(seen.get("token_expires_at").is_none());
+        // Neither a logged-on session nor a new end comes of it.
+        world.clock.advance(7 * 24 * 60 * MINUTE - 31 * MINUTE - secs(1));
+        assert_eq!(browser.fetch("/auth/session").await.json()["level"], "returning");
+        world.clock.advance(secs(1));
+        assert_eq!(browser.fetch("/auth/session").await.json()["level"], "anonymous");
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -106,21 +106,26 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     stop: Arc<Notify>,
+    drains: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-struct Stop(Arc<Notify>);
+struct Stop(Arc<Notify>, Arc<AtomicBool>);
 
 #[async_trait]
 impl ShutdownSignalWatch for Stop {
     async fn recv(&self) -> ShutdownSignal {
         self.0.notified().await;
-        ShutdownSignal::FastShutdown
+        if self.1.load(Ordering::SeqCst) { ShutdownSignal::GracefulTerminate } else { ShutdownSignal::FastShutdown }
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if self.drains.load(Ordering::SeqCst) {
+            // It takes its time, and nobody waits for it.
+            return;
+        }
         self.stop.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -247,7 +252,8 @@ impl Proxy {
         let loaded =
             config::load_str("test.yaml", &yaml, &env).unwrap_or_else(|mistakes| panic!("{}", mistakes.plain()));
         let (stop, clock) = (Arc::new(Notify::new()), clock.clone());
-        let signal = Stop(stop.clone());
+        let drains = Arc::new(AtomicBool::new(false));
+        let signal = Stop(stop.clone(), drains.clone());
         let (made, failed) = tokio::sync::oneshot::channel();
         let make = move || match shared {
             Some(store) => App::with_store(store, &loaded.settings, &clock),
@@ -263,13 +269,19 @@ impl Proxy {
         if let Ok(error) = failed.await {
             panic!("the proxy does not start: {error}");
         }
-        let proxy = Self { address, admin, stop, thread: Some(thread) };
+        let proxy = Self { address, admin, stop, drains, thread: Some(thread) };
         eventually("the proxy listens", || async { proxy.try_admin_page("/livez").await.is_some() }).await;
         eventually("the provider is discovered", || async {
             proxy.admin_page("/readyz?verbose").await.1.contains("listeners: ready")
         })
         .await;
         proxy
+    }
+
+    /// Begins to stop as it does on SIGTERM: what is under way goes on for a while.
+    pub(crate) fn drain(&self) {
+        self.drains.store(true, Ordering::SeqCst);
+        self.stop.notify_one();
     }
 
     /// Waits until the provider's metadata is there.

@@ -46,6 +46,11 @@ impl RedisServer {
         format!("redis://{}", self.address())
     }
 
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
@@ -78,6 +83,11 @@ impl RedisServer {
     /// Lets a frozen process go on (SIGCONT).
     pub(crate) fn thaw(&self) {
         self.signal("-CONT");
+    }
+
+    /// Sends commands, one a line, and returns the answers as text.
+    pub(crate) fn ask(&self, commands: &str) -> String {
+        String::from_utf8_lossy(&self.raw(commands)).into_owned()
     }
 
     /// Sends commands, one a line, and returns all bytes of the answers.
@@ -123,8 +133,13 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
+/// The server's program: `redis-server`, or another that does the same (`REDIS_SERVER=/usr/bin/valkey-server`).
+pub(crate) fn program() -> std::ffi::OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 fn spawn(port: u16, options: &[String], directory: &std::path::Path) -> Child {
-    Command::new("redis-server")
+    Command::new(program())
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
         .args(["--maxmemory-policy", "noeviction", "--daemonize", "no", "--dir"])
         .arg(directory)

@@ -68,6 +68,7 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
         );
     }
     let any = |r: &mut Reader<'_>, n: &Node| values::duration(r, n, Duration::ZERO, LONGEST_SESSION);
+    let returning_timeout = fields.optional(reader, "returning_timeout", returning_timeout, any);
     let rotate_every = fields.optional(reader, "rotate_every", rotate_every, any);
     let rotation_grace = fields.optional(reader, "rotation_grace", rotation_grace, any);
     if let (Some(every), Some(grace)) = (rotate_every, rotation_grace)
@@ -89,7 +90,7 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
     Some(Session {
         idle_timeout: idle_timeout?,
         absolute_timeout: absolute_timeout?,
-        returning_timeout,
+        returning_timeout: returning_timeout?,
         rotate_every: rotate_every?,
         rotation_grace: rotation_grace?,
         cookie: cookie?,

@@ -26,11 +26,12 @@ const KINDS: [(&str, Kind); 4] =
     [("memory", Kind::Memory), ("file", Kind::File), ("redis", Kind::Redis), ("postgres", Kind::Postgres)];
 
 /// Which kinds a setting is for.
-const BELONGS: [(&str, &[Kind]); 6] = [
+const BELONGS: [(&str, &[Kind]); 7] = [
     ("url", &[Kind::Redis, Kind::Postgres]),
     ("prefix", &[Kind::Redis]),
     ("schema", &[Kind::Postgres]),
     ("command_timeout", &[Kind::Redis, Kind::Postgres]),
+    ("ca", &[Kind::Redis]),
     ("connections", &[Kind::Postgres]),
     ("path", &[Kind::File]),
 ];

@@ -34,7 +34,7 @@ fn certificate(reader: &mut Reader<'_>, node: &Node) -> Option<Certificate> {
     Some(Certificate { certificate, key })
 }
 
-fn chain(reader: &mut Reader<'_>, node: &Node) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
+pub(super) fn chain(reader: &mut Reader<'_>, node: &Node) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
     let path = PathBuf::from(reader.word(node)?);
     let text = read_file(reader, node, &path, false)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();

@@ -1,14 +1,15 @@
 // The page talks to two parties, both behind the proxy: the proxy's own endpoints below /auth, and the API
 // below /api. It never sees a token. Everything it shows is set as text, never as HTML.
 
-const POLL_SECONDS = 5;
+const REPEAT_SECONDS = 5;
+const AGAIN_MILLIS = 3000;
 const LOG_LINES = 200;
 const UNSEEN = "–";
 
 const $ = (id) => document.getElementById(id);
 
 /** What the page knows. */
-const known = { session: null, claims: null, span: 0, fingerprint: null, refreshes: 0 };
+const known = { session: null, claims: null, span: 0, fingerprint: null, refreshes: 0, expiring: null };
 
 // ---------------------------------------------------------------- calls
 
@@ -50,13 +51,89 @@ async function loadSession() {
   if (!known.session) {
     known.claims = null;
     known.span = 0;
+    known.expiring = null;
     if (before) logEvent("The session ended.");
   } else {
+    if (known.expiring && endOf(known.expiring.limit) > known.expiring.at) known.expiring = null;
     noticeRefresh(before, known.session);
     if (!before || before.user?.sub !== body.user?.sub) await loadClaims();
     $("notice").hidden = true;
   }
+  listen();
   show();
+}
+
+// ---------------------------------------------------------------- the event stream
+
+let events = null;
+
+/** Keeps one event stream open as long as there is a session and somebody looks at this tab. */
+function listen() {
+  const wanted = Boolean(known.session) && !document.hidden;
+  if (!wanted) {
+    events?.close();
+    events = null;
+  } else if (!events) {
+    events = new EventSource("/auth/events");
+    // Whatever happened before it was open, /auth/session knows.
+    events.addEventListener("open", () => loadSession());
+    events.addEventListener("refreshed", ({ data }) => refreshed(JSON.parse(data)));
+    events.addEventListener("expiring", ({ data }) => expiring(JSON.parse(data)));
+    events.addEventListener("logged_out", ({ data }) => loggedOut(JSON.parse(data)));
+    events.addEventListener("error", lost);
+  }
+  showLive();
+}
+
+function refreshed({ token_expires_at }) {
+  const before = known.session;
+  if (!before) return;
+  known.session = { ...before, token_expires_at };
+  noticeRefresh(before, known.session);
+  show();
+}
+
+function expiring({ limit, at }) {
+  known.expiring = { limit, at };
+  logEvent(limit === "absolute" ? "The session ends soon." : "The session ends soon unless it is used.");
+  tick();
+}
+
+function loggedOut({ reason }) {
+  stopListening();
+  const why = {
+    ended: "somebody logged out",
+    idle: "nobody used it",
+    provider: "so did the login at the provider",
+    absolute: "its time was over",
+  };
+  logEvent(`The session ended: ${why[reason] ?? reason}.`);
+  known.session = null;
+  loadSession();
+}
+
+/** A browser tries again by itself after a broken connection, but not after an answer other than 200. */
+function lost() {
+  showLive();
+  if (events?.readyState !== EventSource.CLOSED) return;
+  stopListening();
+  setTimeout(loadSession, AGAIN_MILLIS);
+}
+
+function stopListening() {
+  events?.close();
+  events = null;
+  showLive();
+}
+
+function showLive() {
+  const open = events?.readyState === EventSource.OPEN;
+  $("live").classList.toggle("in", open);
+  $("live").textContent = open ? "Event stream open: the proxy tells this page of each change." : "No event stream.";
+}
+
+function endOf(limit) {
+  return (limit === "idle" ? known.session?.idle_expires_at : known.session?.expires_at) ?? 0;
 }
 
 async function loadClaims() {
@@ -201,14 +278,26 @@ function showHeaders(headers) {
   );
 }
 
-/** Once a second: the countdown. */
+/** Once a second: the countdowns. */
 function tick() {
+  showExpiring();
   const end = known.session?.token_expires_at;
   const left = end ? Math.max(0, Math.ceil(end - Date.now() / 1000)) : null;
   $("left").textContent = left ?? UNSEEN;
   $("left-unit").textContent = lifeLeft(left);
   $("bar").max = Math.max(1, known.span);
   $("bar").value = left ?? 0;
+}
+
+function showExpiring() {
+  const { expiring } = known;
+  $("expiring").hidden = !expiring;
+  if (!expiring) return;
+  const left = Math.max(0, Math.ceil(expiring.at - Date.now() / 1000));
+  $("expiring-left").textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+  const final = expiring.limit === "absolute";
+  $("expiring-why").textContent = final ? "however much it is used." : "unless it is used.";
+  $("stay").hidden = final;
 }
 
 function lifeLeft(seconds) {
@@ -289,17 +378,18 @@ onClick("post-with", () => post(true));
 onClick("post-without", () => post(false));
 onClick("logout", logOut);
 onClick("clear", async () => clearLog());
+onClick("stay", callApi);
 
 let seconds = 0;
 setInterval(() => {
   tick();
   seconds += 1;
-  if (seconds % POLL_SECONDS !== 0 || document.hidden) return;
-  if ($("repeat").checked) callApi();
-  else loadSession();
+  if (seconds % REPEAT_SECONDS === 0 && !document.hidden && $("repeat").checked) callApi();
 }, 1000);
+// Over HTTP/1.1 a browser opens six connections to a host; tabs that nobody looks at leave theirs to the others.
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) loadSession();
+  if (document.hidden) listen();
+  else loadSession();
 });
 
 clearLog();

@@ -4,6 +4,7 @@ mod discovery;
 mod http;
 mod id_token;
 mod keys;
+mod logout_token;
 mod refresh;
 mod signer;
 

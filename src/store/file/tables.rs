@@ -94,8 +94,11 @@ impl<'t> Tables<'t> {
         Ok(self.entry(key)?.filter(|entry| entry.record.end() > now))
     }
 
+    /// For whoever is about to write, a session that cannot be read is none: it must keep no other from being written,
+    /// and is taken out when its time has come. [`super::living`] tells of it.
     fn entry(&self, key: &SessionKey) -> Result<Option<Entry>, Fault> {
-        self.sessions.get(key.as_bytes())?.map(|bytes| Entry::from_bytes(bytes.value())).transpose()
+        let note = |fault: &Fault| tracing::warn!(reason = fault.text(), "a session cannot be read");
+        Ok(self.sessions.get(key.as_bytes())?.and_then(|bytes| Entry::from_bytes(bytes.value()).inspect_err(note).ok()))
     }
 
     /// Stores a session in place of the one that was there.
@@ -113,8 +116,9 @@ impl<'t> Tables<'t> {
     }
 
     pub(super) fn remove(&mut self, key: &SessionKey) -> Result<Option<Entry>, Fault> {
-        let Some(entry) = self.entry(key)? else { return Ok(None) };
+        let entry = self.entry(key)?;
         self.sessions.remove(key.as_bytes())?;
+        let Some(entry) = entry else { return Ok(None) };
         self.ends.remove(moment(entry.record.end(), key.as_bytes()))?;
         if let Some(due) = entry.due {
             self.dues.remove(moment(due, key.as_bytes()))?;
@@ -149,10 +153,14 @@ impl<'t> Tables<'t> {
         self.update(key, &old, &Entry { due, ..old.clone() })
     }
 
-    /// The earliest on the list of the due up to this moment.
-    pub(super) fn due(&self, until: Timestamp, most: usize) -> Result<Vec<SessionKey>, Fault> {
+    /// Takes the earliest off the list of the due, up to this moment; [`Tables::set_due`] says what becomes of each.
+    pub(super) fn take_due(&mut self, until: Timestamp, most: usize) -> Result<Vec<SessionKey>, Fault> {
         let range = self.dues.range(..=moment(until, &[0xff; 32]))?;
-        range.take(most).map(|place| Ok(SessionKey::from_bytes(key_of(&place?.0.value())))).collect()
+        let places: Vec<Moment> = range.take(most).map(|place| Ok(place?.0.value())).collect::<Result<_, Fault>>()?;
+        for place in &places {
+            self.dues.remove(place)?;
+        }
+        Ok(places.iter().map(|place| SessionKey::from_bytes(key_of(place))).collect())
     }
 
     /// All sessions of an owner, dead ones too.
@@ -245,8 +253,9 @@ impl<'t> Tables<'t> {
 
     /// Takes out a few of those that have ended.
     pub(super) fn sweep(&mut self, now: Timestamp) -> Result<(), Fault> {
-        for key in first_ended(&self.ends, now)? {
-            self.remove(&SessionKey::from_bytes(key_of(&key)))?;
+        for place in first_ended(&self.ends, now)? {
+            self.remove(&SessionKey::from_bytes(key_of(&place)))?;
+            self.ends.remove(place)?;
         }
         for _ in 0..SWEEP {
             if !self.drop_first_login(now)? {
@@ -257,6 +266,12 @@ impl<'t> Tables<'t> {
             self.mark_ends.remove(place)?;
             self.marks.remove(key_of(&place))?;
         }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn spoil(&mut self, key: &SessionKey) -> Result<(), Fault> {
+        self.sessions.insert(key.as_bytes(), &b"what is this"[..])?;
         Ok(())
     }
 

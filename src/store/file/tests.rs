@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::*;
 use crate::store::conformance::{self, fresh_key, record};
 
+const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 const START: Timestamp = Timestamp::from_secs(1_000_000);
 
 conformance::suite!(async {
@@ -67,6 +68,28 @@ async fn what_has_ended_is_swept_by_later_writes_and_the_indexes_keep_step() {
         store.create(&fresh_key(), &record(clock.now())).await.unwrap();
     }
     assert_eq!(counts(&store).await, [3, 3, 0, 6, 0, 0, 0, 0]);
+}
+
+/// One record that a later version wrote, or a fault of ours: nobody else may suffer for it.
+#[tokio::test]
+async fn a_session_that_cannot_be_read_is_in_nobodys_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(START);
+    let store = open(&folder.path().join("sessions"), &clock).unwrap();
+    let (bad, good) = (fresh_key(), fresh_key());
+    for key in [&bad, &good] {
+        store.create(key, &Record { due: Some(START), ..record(START) }).await.unwrap();
+    }
+    store.engine.write(move |tables| tables.spoil(&bad)).await.unwrap();
+    assert!(matches!(store.load(&bad).await, Err(StoreError::Damaged(_))));
+    let claim = Claim { due: START, active_since: START, lease: START.plus(SECOND * 9), limit: 10 };
+    assert_eq!(store.claim_due(&claim).await.unwrap(), [good]);
+    let owner = Owner::Subject { provider: "keycloak", subject: "alice" };
+    assert_eq!(store.find(&owner).await.unwrap().len(), 1);
+    assert_eq!(store.delete_of(&owner).await.unwrap().len(), 1);
+    clock.advance(SECOND * 24 * 3600);
+    store.create(&good, &record(clock.now())).await.unwrap();
+    assert_eq!(counts(&store).await[..3], [1, 1, 0], "and it goes when it has ended");
 }
 
 /// Group commit: as many writers as there may be wait for the disk a few times, not each for itself.

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use fred::clients::Client;
 use fred::interfaces::KeysInterface as _;
 use fred::types::scan::ScanType;
 
 use super::super::StoreError;
 use super::super::record::SessionKey;
+use super::link::Link;
 use super::{AT_A_TIME, RedisStore, fields};
 
 /// Keys that one `SCAN` looks at; Redis does nothing else meanwhile. While its table grows a key may be named twice, and
@@ -17,19 +19,24 @@ const STEP: u32 = 512;
 impl RedisStore {
     pub(super) async fn count_by_key(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         let mut counts = BTreeMap::new();
+        for (_, link) in self.nodes.each().await? {
+            self.count_on(&link, &mut counts).await?;
+        }
+        Ok(counts)
+    }
+
+    async fn count_on(&self, link: &Link, counts: &mut BTreeMap<String, u64>) -> Result<(), StoreError> {
         let mut cursor = String::from("0");
         loop {
-            let (next, names): (String, Vec<Bytes>) = self
-                .link
-                .run(|client| {
-                    let pattern = self.keys.sessions();
-                    async move { client.scan_page(cursor, pattern, Some(STEP), Some(ScanType::Hash)).await }
-                })
-                .await?;
+            let pattern = self.keys.sessions();
+            let page = |client: Client| async move {
+                client.scan_page(cursor, pattern, Some(STEP), Some(ScanType::Hash)).await
+            };
+            let (next, names): (String, Vec<Bytes>) = self.nodes.run_on(link, page).await?;
             let keys: Vec<_> = names.iter().filter_map(|name| self.keys.session_of(name)).collect();
-            self.count(&keys, &mut counts).await?;
+            self.count(&keys, counts).await?;
             if next == "0" {
-                return Ok(counts);
+                return Ok(());
             }
             cursor = next;
         }

@@ -6,12 +6,15 @@ use std::time::Duration;
 use fred::error::Error;
 use fred::interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _};
 use fred::types::Value;
+use futures::future::select_all;
 use tokio::sync::{broadcast, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::record::SessionKey;
 use super::super::{CHANGES_WAITING, Change};
-use super::link::{self, Connection, Shared};
+use super::causes;
+use super::link::{Connection, Link, Shared};
+use super::nodes::Known;
 
 /// How often the connection is asked for a sign of life, and how long it may take for one.
 const PULSE: Duration = Duration::from_secs(1);
@@ -74,18 +77,18 @@ fn parse(message: &[u8]) -> Change {
     read().unwrap_or(Change::Missed)
 }
 
-/// Keeps a subscription up beside the connection for commands, from the first time that somebody wants it; never returns.
-/// It ends with that connection, for both are to be of the same server.
-pub(super) async fn listen(shared: &Shared) {
-    let mut wanted = shared.hub.wanted.subscribe();
+/// Keeps a subscription up beside a connection for commands, from the first time that somebody wants it; never returns.
+/// It ends with that connection, for both are to be of the same server. In a cluster any node will do: all tell all.
+pub(super) async fn listen(known: &Known) {
+    let mut wanted = known.hub.wanted.subscribe();
     let mut told = false;
     loop {
-        // The sender lives as long as `shared`.
+        // The sender lives as long as `known`.
         let _ = wanted.wait_for(|wanted| *wanted).await;
-        let connection = shared.connected().await;
-        let reason = match subscribed(shared, &connection, &mut told).await {
+        let Some((link, connection)) = a_connection(known).await else { continue };
+        let reason = match subscribed(known, link.shared(), &connection, &mut told).await {
             Ok(reason) => reason.to_owned(),
-            Err(error) => link::cause(&error),
+            Err(error) => causes::cause(&error),
         };
         // Once an outage; the loss of the connection itself has its own line.
         if !connection.is_over() && !std::mem::replace(&mut told, true) {
@@ -95,12 +98,38 @@ pub(super) async fn listen(shared: &Shared) {
     }
 }
 
+/// The first connection that is there, if it comes in time.
+async fn a_connection(known: &Known) -> Option<(Arc<Link>, Arc<Connection>)> {
+    let deadline = Instant::now() + PULSE;
+    // For a cluster whose layout is not known yet.
+    if known.node_of(0, deadline).await.is_err() {
+        sleep(PAUSE).await;
+    }
+    let connecting = known.links().into_iter().map(|link| {
+        Box::pin(async move {
+            link.wake_keeper(deadline);
+            let connection = link.shared().connected().await;
+            (link, connection)
+        })
+    });
+    let connecting: Vec<_> = connecting.collect();
+    if connecting.is_empty() {
+        return None;
+    }
+    timeout(PULSE, select_all(connecting)).await.ok().map(|(first, ..)| first)
+}
+
 /// Subscribes and passes changes on until the subscription ends; then says why.
-async fn subscribed(shared: &Shared, beside: &Arc<Connection>, told: &mut bool) -> Result<&'static str, Error> {
-    let hub = &shared.hub;
+async fn subscribed(
+    known: &Known,
+    shared: &Shared,
+    beside: &Arc<Connection>,
+    told: &mut bool,
+) -> Result<&'static str, Error> {
+    let hub = &known.hub;
     let mut over = beside.over();
     let (client, mut router) = tokio::select! {
-        opened = link::open(shared, CHANGES_WAITING) => opened?,
+        opened = shared.way.open(CHANGES_WAITING) => opened?,
         _ = over.wait_for(|over| *over) => return Ok("the connection was lost"),
     };
     let mut messages = client.message_rx();
@@ -125,7 +154,11 @@ async fn subscribed(shared: &Shared, beside: &Arc<Connection>, told: &mut bool) 
         tokio::select! {
             biased;
             message = messages.recv() => match message {
-                Ok(message) => hub.tell(message.value.as_bytes().map_or(Change::Missed, parse)),
+                Ok(message) => match message.value.as_bytes() {
+                    // A probe, to see whether it may be sent.
+                    Some([]) => {}
+                    text => hub.tell(text.map_or(Change::Missed, parse)),
+                },
                 Err(broadcast::error::RecvError::Lagged(_)) => hub.tell(Change::Missed),
                 Err(broadcast::error::RecvError::Closed) => return Ok("the connection was closed"),
             },

@@ -39,11 +39,13 @@ impl RedisStore {
 
     /// The earliest of those that are due, not all if they are spread unevenly.
     async fn peek(&self, due: Timestamp, most: usize) -> Result<Vec<SessionKey>, StoreError> {
-        let lists: Vec<_> = (0..PARTITIONS).map(|partition| self.keys.due(partition)).collect();
+        let partitions: Vec<u8> = (0..PARTITIONS).collect();
         let each = (most * 2 / usize::from(PARTITIONS)).max(FEWEST).min(most).to_string();
-        let calls = lists.chunks(self.link.partitions_at_a_time()).map(|keys| {
+        let calls = partitions.chunks(self.nodes.partitions_at_a_time()).map(|some| {
+            let lists = some.iter().map(|partition| self.keys.due(*partition)).collect();
+            let first = some.first().copied().unwrap_or_default();
             let values = vec![millis(due), each.as_str().into()];
-            self.scripts.peek.run::<Vec<Bytes>>(&self.link, keys.to_vec(), values)
+            self.scripts.peek.run::<Vec<Bytes>>(&self.nodes, first, lists, values)
         });
         let answers = futures::future::try_join_all(calls).await?.concat();
         let mut due: Vec<_> = answers
@@ -69,7 +71,7 @@ impl RedisStore {
             keys.extend(some.iter().map(|key| self.keys.session(key)));
             let mut values = vec![self.now(), millis(claim.due), millis(claim.active_since), millis(claim.lease)];
             values.extend(some.iter().map(|key| Value::from(key.to_text())));
-            self.scripts.claim.run::<Vec<Bytes>>(&self.link, keys, values)
+            self.scripts.claim.run::<Vec<Bytes>>(&self.nodes, partition, keys, values)
         });
         // A claim whose answer was lost is not handed out before its lease ends; the others are not lost with it.
         let mut claimed = Vec::new();
@@ -94,7 +96,7 @@ impl RedisStore {
             keys.extend(some.iter().map(|(key, _)| self.keys.session(key)));
             let mut values = vec![self.now()];
             values.extend(some.iter().flat_map(|(key, due)| [key.to_text().into(), millis(*due)]));
-            self.scripts.reschedule.run::<i64>(&self.link, keys, values)
+            self.scripts.reschedule.run::<i64>(&self.nodes, partition, keys, values)
         });
         futures::future::try_join_all(calls).await?;
         Ok(())

@@ -117,7 +117,8 @@ pub(super) fn of_session(key: &SessionKey) -> u8 {
     of(key.as_bytes())
 }
 
-fn of(hash: &[u8; 32]) -> u8 {
+/// The partition of any other hash.
+pub(super) fn of(hash: &[u8; 32]) -> u8 {
     let [first, ..] = hash;
     first % PARTITIONS
 }

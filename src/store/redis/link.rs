@@ -11,24 +11,19 @@ use std::time::Duration;
 
 use fred::clients::Client;
 use fred::error::{Error, ErrorKind};
-use fred::interfaces::ClientLike as _;
-use fred::types::ConnectHandle;
-use fred::types::config::{Config, ConnectionConfig, PerformanceConfig};
-use tokio::sync::{broadcast, watch};
+use fred::types::config::Server;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::super::{Change, StoreError};
-use super::changes::{self, Hub};
-use super::keys::PARTITIONS;
+use super::super::StoreError;
+use super::causes;
+use super::connect::{Router, Way};
 use crate::primitives::random;
 
 /// How long a request waits for a lost connection to come back before it is told so; an attempt that fails tells it
 /// at once. Behaviour D1 allows 250 ms.
 const PATIENCE: Duration = Duration::from_millis(150);
-
-/// Longest wait for a TCP connection with its TLS handshake, and again for the greeting.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Delay of the second attempt to connect; the first is made at once, each further one waits twice as long.
 const FIRST_DELAY: Duration = Duration::from_millis(25);
@@ -39,11 +34,56 @@ const LONGEST_DELAY: Duration = Duration::from_millis(400);
 /// A connection that held this long was a good one: after it the delays begin anew.
 const GOOD_LIFE: Duration = Duration::from_secs(5);
 
-/// Most commands waiting for the connection; more than these fail at once.
-const COMMAND_BUFFER: usize = 5_000;
+/// fred passes errors of the connection on through a channel of this size.
+const EVENTS_WAITING: usize = 32;
 
-/// Answers after which this connection is of no use: the server's role or our rights have changed, or it is starting.
-const WRONG_SERVER: [&str; 5] = ["READONLY", "MASTERDOWN", "LOADING", "NOAUTH", "CLUSTERDOWN"];
+/// What a command is told that had none.
+const NO_ANSWER: &str = "no answer in time";
+
+/// What came of a command that failed.
+pub(super) enum Fault {
+    /// It was not done: the slot is on that node.
+    Moved(Server),
+    /// It was not done: ask that node, this once, with `ASKING` before it.
+    Ask(Server),
+    /// It was not done: some of its keys have moved already.
+    TryAgain,
+    Other(StoreError),
+}
+
+impl Fault {
+    fn new(reason: &str) -> Self {
+        Self::Other(StoreError::Unavailable(reason.to_owned()))
+    }
+
+    fn of(error: &Error) -> Self {
+        let mut words = error.details().split(' ');
+        match (words.next(), words.nth(1).and_then(server)) {
+            (Some("MOVED"), Some(server)) => Self::Moved(server),
+            (Some("ASK"), Some(server)) => Self::Ask(server),
+            (Some("TRYAGAIN"), _) => Self::TryAgain,
+            _ => Self::Other(causes::unavailable(error)),
+        }
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Other(error) => error,
+            Fault::Moved(_) | Fault::Ask(_) => Self::Unavailable(
+                "this Redis is one node of a cluster: write `redis-cluster://` in `store.url`".to_owned(),
+            ),
+            Fault::TryAgain => Self::Unavailable("a part of the Redis cluster is being moved: wait".to_owned()),
+        }
+    }
+}
+
+/// `host:port` of a redirection; a node that knows no host of the other leaves it empty.
+fn server(text: &str) -> Option<Server> {
+    let (host, port) = text.rsplit_once(':')?;
+    Some(Server::new(host.trim_matches(['[', ']']), port.parse().ok()?))
+}
 
 /// Where commands go.
 pub(super) struct Link {
@@ -53,10 +93,8 @@ pub(super) struct Link {
 
 /// What the tasks of a link know.
 pub(super) struct Shared {
-    config: Config,
-    command_timeout: Duration,
+    pub(super) way: Way,
     state: watch::Sender<State>,
-    pub(super) hub: Hub,
 }
 
 enum State {
@@ -82,54 +120,37 @@ pub(super) struct Connection {
 }
 
 impl Link {
-    pub(super) fn new(config: Config, command_timeout: Duration, channel: String) -> Self {
+    pub(super) fn new(way: Way) -> Self {
         let state = watch::Sender::new(State::Asleep);
-        let shared = Shared { config, command_timeout, state, hub: Hub::new(channel) };
-        Self { shared: Arc::new(shared), keeper: Mutex::new(None) }
+        Self { shared: Arc::new(Shared { way, state }), keeper: Mutex::new(None) }
     }
 
-    pub(super) fn channel(&self) -> &str {
-        self.shared.hub.channel()
+    /// What others may wait for.
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
-    /// Changes from now on, and as soon as there is a connection; where no runtime is to make one, the next command does.
-    pub(super) fn changes(&self) -> broadcast::Receiver<Change> {
-        let receiver = self.shared.hub.subscribe();
-        if tokio::runtime::Handle::try_current().is_ok() {
-            self.wake_keeper(Instant::now() + self.shared.command_timeout);
-        }
-        receiver
+    pub(super) fn is_up(&self) -> bool {
+        matches!(&*self.shared.state.borrow(), State::Up(_))
     }
 
-    /// How many partitions one script may touch: all of them where there is but one node.
-    pub(super) fn partitions_at_a_time(&self) -> usize {
-        if self.shared.config.server.is_clustered() { 1 } else { usize::from(PARTITIONS) }
-    }
-
-    pub(super) fn a_partition_of_each_node(&self) -> Vec<u8> {
-        if self.shared.config.server.is_clustered() { (0..PARTITIONS).collect() } else { vec![0] }
-    }
-
-    /// Sends a command and waits for the answer, both together no longer than the command timeout.
+    /// Sends a command and waits for the answer, both together no longer than until the deadline.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if there is no connection, no answer in time, or an error for an answer. Whether
-    /// Redis did the command is unknown, then.
-    pub(super) async fn run<T, F, A>(&self, command: F) -> Result<T, StoreError>
+    /// [`Fault`]: there is no connection, no answer in time, or an error for an answer. Whether Redis did the command is
+    /// unknown, unless it sent us elsewhere.
+    pub(super) async fn run<T, F, A>(&self, deadline: Instant, command: F) -> Result<T, Fault>
     where
         F: FnOnce(Client) -> A,
         A: Future<Output = Result<T, Error>>,
     {
-        let deadline = Instant::now() + self.shared.command_timeout;
         let connection = self.connection(deadline).await?;
         let mut over = connection.over.subscribe();
         let sent = Instant::now();
         let outcome = tokio::select! {
             biased;
             outcome = timeout_at(deadline, command(connection.client.clone())) => outcome,
-            _ = over.wait_for(|over| *over) => {
-                return Err(StoreError::Unavailable("the connection was lost".to_owned()));
-            }
+            _ = over.wait_for(|over| *over) => return Err(Fault::new("the connection was lost")),
         };
         match outcome {
             Ok(Ok(answer)) => {
@@ -137,22 +158,22 @@ impl Link {
                 Ok(answer)
             }
             Ok(Err(error)) if *error.kind() != ErrorKind::Timeout => {
-                if is_wrong_server(&error) {
-                    self.shared.give_up(&connection);
+                if causes::is_wrong_server(&error) {
+                    self.shared.give_up(&connection, None);
                 }
-                Err(unavailable(&error))
+                Err(Fault::of(&error))
             }
             Ok(Err(_)) | Err(_) => {
-                // The commands behind this one need not find out one by one.
-                if sent.elapsed() * 2 >= self.shared.command_timeout && connection.silent_since(sent) {
-                    self.shared.give_up(&connection);
+                // The commands behind this one need not find out one by one, nor wait for a server that is stuck.
+                if sent.elapsed() * 2 >= self.shared.way.command_timeout && connection.silent_since(sent) {
+                    self.shared.give_up(&connection, Some(NO_ANSWER));
                 }
-                Err(StoreError::Unavailable("no answer in time".to_owned()))
+                Err(Fault::new(NO_ANSWER))
             }
         }
     }
 
-    async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>, StoreError> {
+    async fn connection(&self, deadline: Instant) -> Result<Arc<Connection>, Fault> {
         if let State::Up(connection) = &*self.shared.state.borrow() {
             return Ok(Arc::clone(connection));
         }
@@ -161,18 +182,18 @@ impl Link {
             self.wake_keeper(deadline);
             let until = match &*state.borrow_and_update() {
                 State::Up(connection) => return Ok(Arc::clone(connection)),
-                State::Down(reason) => return Err(StoreError::Unavailable(reason.to_string())),
+                State::Down(reason) => return Err(Fault::new(reason)),
                 State::Connecting(until) => deadline.min(*until),
                 State::Asleep => deadline,
             };
             if !matches!(timeout_at(until, state.changed()).await, Ok(Ok(()))) {
-                return Err(StoreError::Unavailable("not connected yet".to_owned()));
+                return Err(Fault::new("not connected yet"));
             }
         }
     }
 
     /// Starts the keeper on the caller's runtime if there is none.
-    fn wake_keeper(&self, deadline: Instant) {
+    pub(super) fn wake_keeper(&self, deadline: Instant) {
         let asleep = self.shared.state.send_if_modified(|state| {
             let asleep = matches!(state, State::Asleep);
             if asleep {
@@ -183,8 +204,7 @@ impl Link {
         if asleep {
             // Moved in before the task first runs, so that the state is right even if it never does.
             let sleeper = SleepOnDrop(Arc::clone(&self.shared));
-            let keeper = tokio::spawn(async move { tokio::join!(keep(&sleeper.0), changes::listen(&sleeper.0)) });
-            let keeper = keeper.abort_handle();
+            let keeper = tokio::spawn(async move { keep(&sleeper.0).await }).abort_handle();
             *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         }
     }
@@ -199,12 +219,15 @@ impl Drop for Link {
 }
 
 impl Shared {
-    /// Lets nobody use this connection any more.
-    fn give_up(&self, connection: &Arc<Connection>) {
+    /// Lets nobody use this connection any more, nor wait for the next one if there is a reason not to.
+    fn give_up(&self, connection: &Arc<Connection>, reason: Option<&str>) {
         self.state.send_if_modified(|state| {
             let current = matches!(state, State::Up(current) if Arc::ptr_eq(current, connection));
             if current {
-                *state = State::Connecting(Instant::now() + PATIENCE);
+                *state = match reason {
+                    Some(reason) => State::Down(reason.into()),
+                    None => State::Connecting(Instant::now() + PATIENCE),
+                };
             }
             current
         });
@@ -246,11 +269,6 @@ impl Connection {
     }
 }
 
-/// In a script's error the code may stand behind some words of Redis' own.
-fn is_wrong_server(error: &Error) -> bool {
-    WRONG_SERVER.iter().any(|code| error.details().contains(code))
-}
-
 /// The keeper ends only from outside; then nobody may think that it still runs.
 struct SleepOnDrop(Arc<Shared>);
 
@@ -260,28 +278,9 @@ impl Drop for SleepOnDrop {
     }
 }
 
-/// fred's task of one connection; the connection ends with it.
-pub(super) struct Router(ConnectHandle);
-
-impl Router {
-    /// Waits for its end and says why.
-    pub(super) async fn ended(&mut self) -> String {
-        match (&mut self.0).await {
-            Ok(Err(error)) => cause(&error),
-            _ => "connection closed".to_owned(),
-        }
-    }
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 /// Connects, waits for the end of the connection, and connects again; never returns.
 async fn keep(shared: &Shared) {
-    let server = shared.config.server.hosts().first().map(ToString::to_string).unwrap_or_default();
+    let server = shared.way.name();
     let mut delay = Duration::ZERO;
     let mut told = false;
     loop {
@@ -295,7 +294,7 @@ async fn keep(shared: &Shared) {
                     reason = router.ended() => reason,
                     _ = over.wait_for(|over| *over) => "it does not answer, or is not the server it was".to_owned(),
                 };
-                shared.give_up(&connection);
+                shared.give_up(&connection, None);
                 drop(router);
                 tracing::warn!(server, reason, "lost the connection to Redis");
                 if connection.since.elapsed() >= GOOD_LIFE {
@@ -303,7 +302,7 @@ async fn keep(shared: &Shared) {
                 }
             }
             Err(error) => {
-                let reason = error.to_string();
+                let reason = causes::cause(&error);
                 // Once an outage: an attempt is made several times a second.
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(server, reason, "cannot connect to Redis; trying on");
@@ -317,43 +316,10 @@ async fn keep(shared: &Shared) {
 }
 
 async fn connect(shared: &Shared) -> Result<(Arc<Connection>, Router), Error> {
-    let (client, router) = open(shared, 32).await?;
+    let (client, router) = shared.way.open(EVENTS_WAITING).await?;
     let connection =
         Connection { client, since: Instant::now(), answered: AtomicU64::new(0), over: watch::Sender::new(false) };
     Ok((Arc::new(connection), router))
-}
-
-/// A client with one connection, that ends with it.
-pub(super) async fn open(shared: &Shared, events_waiting: usize) -> Result<(Client, Router), Error> {
-    let performance = PerformanceConfig {
-        broadcast_channel_capacity: events_waiting,
-        // A little before ours, so that fred learns of it and drops what it has not sent yet.
-        default_command_timeout: (shared.command_timeout * 15 / 16).max(Duration::from_millis(1)),
-        ..PerformanceConfig::default()
-    };
-    let mut connection = ConnectionConfig {
-        connection_timeout: CONNECT_TIMEOUT,
-        internal_command_timeout: CONNECT_TIMEOUT,
-        // A command that may have arrived is not sent twice.
-        max_command_attempts: 1,
-        max_command_buffer_len: COMMAND_BUFFER,
-        ..ConnectionConfig::default()
-    };
-    connection.tcp.nodelay = Some(true);
-    // No reconnection policy: the client ends with its connection.
-    let client = Client::new(shared.config.clone(), Some(performance), Some(connection), None);
-
-    // Listening must begin before the task does, and the task's handle must be ours from its first moment.
-    let mut connected = std::pin::pin!(client.wait_for_connect());
-    let early = futures::future::poll_immediate(connected.as_mut()).await;
-    let router = Router(client.connect());
-    match early {
-        Some(result) => result?,
-        None => connected.await?,
-    }
-    // fred takes a peer that accepts and closes for a connection.
-    client.ping::<String>(None).await?;
-    Ok((client.clone(), router))
 }
 
 /// Up to a quarter less, so that many proxies do not return in step.
@@ -362,30 +328,9 @@ fn jittered(delay: Duration) -> Duration {
     delay - delay / 4 * u32::from(random) / 256
 }
 
-/// What an operator needs of fred's error. It names no URL and no password; of a command that Redis does not know, Redis
-/// quotes the arguments, and those stay out.
-pub(super) fn cause(error: &Error) -> String {
-    let text = error.to_string();
-    text.split_once(", with args").map_or(text.as_str(), |(text, _)| text).to_owned()
-}
-
-fn unavailable(error: &Error) -> StoreError {
-    match error.kind() {
-        ErrorKind::Parse | ErrorKind::NotFound | ErrorKind::InvalidArgument => StoreError::Damaged(cause(error)),
-        _ => StoreError::Unavailable(cause(error)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errors_quote_no_arguments() {
-        let details = "ERR unknown command 'EVALSHA', with args beginning with: 'x' '1' 'cloakroom:s:key'";
-        let error = unavailable(&Error::new(ErrorKind::Unknown, details));
-        assert_eq!(error.to_string(), "the session store is unavailable: Unknown Error: ERR unknown command 'EVALSHA'");
-    }
 
     #[test]
     fn jitter_takes_at_most_a_quarter() {

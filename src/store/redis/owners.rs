@@ -2,6 +2,7 @@
 //! records have the last word, and whoever looks strikes the dead ones off.
 
 use bytes::Bytes;
+use fred::clients::Client;
 use fred::interfaces::{HashesInterface as _, SetsInterface as _};
 use fred::types::Value;
 
@@ -20,10 +21,12 @@ const SAMPLE: usize = 16;
 impl RedisStore {
     pub(super) async fn find_sessions(&self, owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
         let name = OwnerName::new(owner);
-        let sets: Vec<_> = (0..PARTITIONS).map(|partition| self.keys.owner(partition, &name)).collect();
-        let calls = sets
-            .chunks(self.link.partitions_at_a_time())
-            .map(|keys| self.scripts.members.run::<Vec<Bytes>>(&self.link, keys.to_vec(), vec![]));
+        let partitions: Vec<u8> = (0..PARTITIONS).collect();
+        let calls = partitions.chunks(self.nodes.partitions_at_a_time()).map(|some| {
+            let sets = some.iter().map(|partition| self.keys.owner(*partition, &name)).collect();
+            let first = some.first().copied().unwrap_or_default();
+            self.scripts.members.run::<Vec<Bytes>>(&self.nodes, first, sets, vec![])
+        });
         let members = futures::future::try_join_all(calls).await?.concat();
         let keys: Vec<_> = members.iter().filter_map(|member| SessionKey::from_text(member)).collect();
         let mut found = Vec::new();
@@ -52,9 +55,12 @@ impl RedisStore {
             return Ok(());
         }
         for name in owners {
-            let set = self.keys.owner(keys::of_session(key), name);
-            let members: Vec<Bytes> =
-                self.link.run(|client| async move { client.srandmember(set, Some(SAMPLE)).await }).await?;
+            let partition = keys::of_session(key);
+            let sample = |client: Client, _| {
+                let set = self.keys.owner(partition, name);
+                async move { client.srandmember(set, Some(SAMPLE)).await }
+            };
+            let members: Vec<Bytes> = self.nodes.run(partition, sample).await?;
             let keys: Vec<_> = members.iter().filter_map(|member| SessionKey::from_text(member)).collect();
             let metas = self.fetch(&keys, &["meta"]).await?;
             let dead = keys.into_iter().zip(metas).filter(|(_, meta)| meta.iter().all(Option::is_none));
@@ -69,11 +75,20 @@ impl RedisStore {
         keys: &[SessionKey],
         names: &'static [&'static str],
     ) -> Result<Vec<Vec<Option<Bytes>>>, StoreError> {
-        let calls = keys.iter().map(|key| {
-            let key = self.keys.session(key);
-            self.link.run(|client| async move { client.hmget(key, names.to_vec()).await })
-        });
-        futures::future::try_join_all(calls).await
+        futures::future::try_join_all(keys.iter().map(|key| self.fetch_one(key, names))).await
+    }
+
+    /// Some fields of a session.
+    pub(super) async fn fetch_one(
+        &self,
+        key: &SessionKey,
+        names: &'static [&'static str],
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let get = |client: Client, _| {
+            let name = self.keys.session(key);
+            async move { client.hmget(name, names.to_vec()).await }
+        };
+        self.nodes.run(keys::of_session(key), get).await
     }
 
     /// Strikes sessions off an owner's sets, unless they are not what they were found to be: `None` = gone.
@@ -85,7 +100,7 @@ impl RedisStore {
                 keys.push(self.keys.session(key));
                 values.extend([key.to_text().into(), meta.clone().unwrap_or_default().into()]);
             }
-            self.scripts.prune.run::<i64>(&self.link, keys, values)
+            self.scripts.prune.run::<i64>(&self.nodes, partition, keys, values)
         });
         futures::future::try_join_all(calls).await?;
         Ok(())

@@ -3,12 +3,14 @@
 use std::fmt::Write as _;
 
 use fred::bytes_utils::Str;
+use fred::clients::Client;
+use fred::error::Error;
 use fred::interfaces::LuaInterface as _;
 use fred::types::{FromValue, Value};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use super::super::StoreError;
-use super::link::Link;
+use super::nodes::{Manner, Nodes};
 
 /// All scripts of the store, each on keys of one partition. All their keys are declared.
 pub(super) struct Scripts {
@@ -73,20 +75,33 @@ impl Script {
         Self { source, hash: hash.into() }
     }
 
-    /// Runs the script on some keys.
-    pub(super) async fn run<T>(&self, link: &Link, keys: Vec<String>, values: Vec<Value>) -> Result<T, StoreError>
+    /// Runs the script on some keys of a partition, or of several where one server has them all.
+    pub(super) async fn run<T>(
+        &self,
+        nodes: &Nodes,
+        partition: u8,
+        keys: Vec<String>,
+        values: Vec<Value>,
+    ) -> Result<T, StoreError>
     where
         T: FromValue + Send,
     {
-        link.run(|client| async move {
-            // `EVAL` leaves the script with Redis, so the next call finds it. It was not run when the answer is
-            // NOSCRIPT, so this is no second attempt.
+        nodes.run(partition, |client, manner| self.send(client, manner, keys.clone(), values.clone())).await
+    }
+
+    /// `EVAL` leaves the script with Redis, so the next call finds it. It was not run when the answer is NOSCRIPT, so this
+    /// is no second attempt.
+    async fn send<T>(&self, client: Client, manner: Manner, keys: Vec<String>, values: Vec<Value>) -> Result<T, Error>
+    where
+        T: FromValue + Send,
+    {
+        if manner == Manner::Plain {
             match client.evalsha(self.hash.clone(), keys.clone(), values.clone()).await {
-                Err(error) if error.details().starts_with("NOSCRIPT") => client.eval(self.source, keys, values).await,
-                answer => answer,
+                Err(error) if error.details().starts_with("NOSCRIPT") => {}
+                answer => return answer,
             }
-        })
-        .await
+        }
+        client.eval(self.source, keys, values).await
     }
 }
 

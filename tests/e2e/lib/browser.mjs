@@ -60,7 +60,9 @@ export async function newUser(browser, site) {
       devtools.on('Fetch.requestPaused', async ({ requestId, request, responseStatusCode = 0, responseHeaders }) => {
         try {
           const redirect = responseStatusCode >= 300 && responseStatusCode < 400;
-          if (responseStatusCode && !redirect) {
+          // The body of an event stream has no end to wait for.
+          const endless = (responseHeaders ?? []).some(({ value }) => value === 'text/event-stream');
+          if (responseStatusCode && !redirect && !endless) {
             const { body, base64Encoded } = await devtools.send('Fetch.getResponseBody', { requestId });
             record.push({ url: request.url, text: base64Encoded ? Buffer.from(body, 'base64').toString('utf8') : body });
           }

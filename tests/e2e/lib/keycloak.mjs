@@ -41,8 +41,30 @@ export function fetchKeycloak() {
   rmSync(fresh, { recursive: true, force: true });
 }
 
-/** Starts Keycloak with the realm of `realm.json`, its URLs moved to `site`, the origin under test. */
-export async function startKeycloak(site) {
+/** The administrator of a Keycloak that lives as long as a test. */
+const admin = { name: 'admin', password: 'admin' };
+
+/** A call of Keycloak's administration, below the realm: what its console does. */
+async function administer(origin, method, path) {
+  const form = { grant_type: 'password', client_id: 'admin-cli', username: admin.name, password: admin.password };
+  const signal = () => AbortSignal.timeout(10_000);
+  const login = await fetch(`${origin}/realms/master/protocol/openid-connect/token`, {
+    method: 'POST', body: new URLSearchParams(form), signal: signal(),
+  });
+  const { access_token: token } = await login.json();
+  const answer = await fetch(`${origin}/admin/realms/cloakroom${path}`, {
+    method, headers: { Authorization: `Bearer ${token}` }, signal: signal(),
+  });
+  if (!answer.ok) throw new Error(`${method} ${path}: ${answer.status} ${await answer.text()}`);
+  const text = await answer.text();
+  return text && JSON.parse(text);
+}
+
+/**
+ * Starts Keycloak with the realm of `realm.json`, its URLs moved to `site`, the origin under test. It trusts
+ * `certificate`, or it could not tell the site of logouts.
+ */
+export async function startKeycloak(site, certificate) {
   fetchKeycloak();
   const port = await freePort();
   const origin = `http://127.0.0.1:${port}`;
@@ -53,19 +75,25 @@ export async function startKeycloak(site) {
   const begun = Date.now();
   const args = [
     'start-dev', '--import-realm', '--db=dev-mem', '--http-host=127.0.0.1', `--http-port=${port}`,
-    `--hostname=${origin}`,
+    `--hostname=${origin}`, ...(certificate ? [`--truststore-paths=${certificate}`] : []),
   ];
   const server = start('Keycloak', join(home, 'bin', 'kc.sh'), args, {
     log: join(logs, 'keycloak.log'),
     // The first compiler only: it starts sooner, and nobody measures this Keycloak's speed.
-    env: { JAVA_OPTS_KC_HEAP: '-Xms64m -Xmx768m', JAVA_OPTS_APPEND: '-XX:TieredStopAtLevel=1' },
+    env: {
+      JAVA_OPTS_KC_HEAP: '-Xms64m -Xmx768m', JAVA_OPTS_APPEND: '-XX:TieredStopAtLevel=1',
+      KC_BOOTSTRAP_ADMIN_USERNAME: admin.name, KC_BOOTSTRAP_ADMIN_PASSWORD: admin.password,
+    },
   });
   const issuer = `${origin}/realms/cloakroom`;
   await server.ready(async () => {
     const answer = await fetch(`${issuer}/.well-known/openid-configuration`, { signal: AbortSignal.timeout(5000) });
     return answer.ok && (await answer.json()).issuer === issuer;
   }, 240);
-  return { origin, issuer, seconds: (Date.now() - begun) / 1000, log: server.log, stop: () => server.stop() };
+  return {
+    origin, issuer, seconds: (Date.now() - begun) / 1000, log: server.log, stop: () => server.stop(),
+    administer: (method, path) => administer(origin, method, path),
+  };
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {

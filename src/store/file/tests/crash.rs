@@ -4,7 +4,7 @@
 //! output, which outlives it.
 
 use std::collections::HashMap;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -84,17 +84,20 @@ async fn f1_what_was_acknowledged_survives_kill_9() {
     let mut told: HashMap<(u32, u8, u32), u64> = HashMap::new();
     for round in 0..ROUNDS {
         let mut child = writer(&path, round);
-        let mut output = child.stdout.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (begun, first) = std::sync::mpsc::channel();
         let reader = std::thread::spawn(move || {
-            let mut text = Vec::new();
-            output.read_to_end(&mut text).unwrap();
-            String::from_utf8_lossy(&text).into_owned()
+            let note = |line: &String| {
+                let _ = line.starts_with("ACK").then(|| begun.send(()));
+            };
+            output.lines().map_while(Result::ok).inspect(note).collect::<Vec<_>>()
         });
         // At another point of its work each time.
-        std::thread::sleep(Duration::from_millis(150 + u64::from(round) * 37));
+        first.recv_timeout(Duration::from_secs(60)).expect("it writes");
+        std::thread::sleep(Duration::from_millis(20 + u64::from(round) * 17));
         child.kill().unwrap();
         child.wait().unwrap();
-        for line in reader.join().unwrap().lines() {
+        for line in reader.join().unwrap() {
             let words: Vec<_> = line.split(' ').collect();
             if let ["ACK", round, writer, n, version, "."] = words[..] {
                 let key = (round.parse().unwrap(), writer.parse().unwrap(), n.parse().unwrap());

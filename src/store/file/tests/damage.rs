@@ -124,8 +124,8 @@ async fn f4_a_full_disk_is_told_by_name_and_costs_no_session() {
     assert!(matches!(&error, StoreError::Unavailable(text) if text.contains("the disk is full")), "{error}");
     for _ in 0..5 {
         // What a failed one had asked for may do for a last one.
-        let key = fresh_key();
-        kept.extend(store.create(&key, &big()).await.is_ok().then_some(key));
+        let last = fresh_key();
+        kept.extend(store.create(&last, &big()).await.is_ok().then_some(last));
         assert_eq!(store.load(&key).await.unwrap().unwrap(), record(START), "reading goes on");
     }
     assert!(store.create(&fresh_key(), &big()).await.is_err());

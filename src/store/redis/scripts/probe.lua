@@ -1,5 +1,5 @@
 -- Does what the other scripts do, so that a server that is full, read-only or forbids a command says so. Leaves nothing.
--- KEYS: four keys of one partition.  ARGV: a moment soon.
+-- KEYS: four keys of one partition.  ARGV: a moment soon, channel.
 redis.call('HSET', KEYS[1], 't', ARGV[1])
 redis.call('HINCRBY', KEYS[1], '#', 1)
 redis.call('HMGET', KEYS[1], 't')
@@ -20,4 +20,6 @@ redis.call('SET', KEYS[4], '')
 redis.call('GET', KEYS[4])
 keep(KEYS[4], ARGV[1])
 redis.call('DEL', KEYS[1], KEYS[4])
+-- Heard, and heeded by nobody.
+redis.call('PUBLISH', ARGV[2], '')
 return 1

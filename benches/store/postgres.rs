@@ -1,0 +1,200 @@
+//! PostgreSQL, beside tokio-postgres' own calls of the same statements, prepared, on as many connections.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use cloakroom::config::settings;
+use cloakroom::primitives::clock::Clock;
+use cloakroom::primitives::secret::SecretText;
+use cloakroom::store::postgres::PostgresStore;
+use cloakroom::store::{Announce, SessionStore as _};
+use criterion::Criterion;
+use tokio_postgres::{Client, NoTls, Statement};
+
+use super::common::{crowd, key, record, runtime};
+
+#[path = "../../tests/support/postgres_server.rs"]
+mod postgres_server;
+use postgres_server::PostgresServer;
+
+const SESSIONS: u64 = 1_000;
+const CONNECTIONS: usize = 8;
+
+const LOAD: &str =
+    "SELECT key, version, last_seen, idle_end, absolute_end, returning_end, meta, sealed FROM bench.sessions
+    WHERE key = $1::bytea AND ends > $2::bigint";
+const CREATE: &str = "INSERT INTO bench.sessions (key, version, last_seen, idle_end, absolute_end, returning_end, due,
+    sealing_key, meta, sealed, subject, provider_session)
+    VALUES ($1::bytea, 1, $2::bigint, $2::bigint, $2::bigint, 0, $2::bigint, 'k', $3::bytea, $4::bytea, $1::bytea, $1::bytea)
+    ON CONFLICT (key) DO UPDATE SET version = 1";
+const REPLACE: &str =
+    "WITH done AS (UPDATE bench.sessions SET version = version + 1, meta = $3::bytea, sealed = $4::bytea
+    WHERE key = $1::bytea AND ends > $2::bigint RETURNING key)
+    SELECT (SELECT count(*) FROM done), (SELECT version FROM bench.sessions WHERE key = $1::bytea)";
+
+struct Raw {
+    clients: Vec<(Client, [Statement; 3])>,
+}
+
+impl Raw {
+    async fn connect(server: &PostgresServer) -> Self {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.expect("a connection");
+            tokio::spawn(connection);
+            let set_up = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off";
+            client.batch_execute(set_up).await.expect("settings");
+            let mut statements = Vec::new();
+            for text in [LOAD, CREATE, REPLACE] {
+                statements.push(client.prepare(text).await.expect("a statement"));
+            }
+            clients.push((client, statements.try_into().expect("three")));
+        }
+        Self { clients }
+    }
+
+    async fn load(&self, n: u64) {
+        let (client, [load, ..]) = self.client(n);
+        let key = key(n % SESSIONS);
+        let row = client.query_one(load, &[&&key.as_bytes()[..], &0_i64]).await.expect("a row");
+        let sealed: &[u8] = row.get(7);
+        assert_eq!(sealed.len(), 2048);
+    }
+
+    async fn write(&self, statement: usize, n: u64) {
+        let (client, statements) = self.client(n);
+        let (key, end) = (key(n), i64::MAX);
+        let (meta, sealed) = (&[b'm'; 300][..], &[0x5a; 2048][..]);
+        let now = if statement == 2 { 0 } else { end };
+        client.query(&statements[statement], &[&&key.as_bytes()[..], &now, &meta, &sealed]).await.expect("a write");
+    }
+
+    fn client(&self, n: u64) -> &(Client, [Statement; 3]) {
+        &self.clients[usize::try_from(n).expect("small") % CONNECTIONS]
+    }
+}
+
+pub(crate) fn bench(criterion: &mut Criterion) {
+    let (server, runtime) = (PostgresServer::start(), runtime());
+    let settings = settings::PostgresStore {
+        url: SecretText::new(server.url()),
+        schema: "bench".to_owned(),
+        command_timeout: Duration::from_secs(10),
+        connections: CONNECTIONS,
+    };
+    let store = Arc::new(PostgresStore::new(&settings, Clock::system()).expect("a store"));
+    runtime.block_on(async {
+        for n in 0..SESSIONS {
+            store.create(&key(n), &record(n, 1)).await.expect("a session");
+        }
+    });
+    let raw = Arc::new(runtime.block_on(Raw::connect(&server)));
+    let versions: Arc<Vec<AtomicU64>> = Arc::new((0..SESSIONS).map(|_| AtomicU64::new(1)).collect());
+    let next = Arc::new(AtomicU64::new(1 << 40));
+
+    let mut group = criterion.benchmark_group("postgres");
+    for (name, many) in [("one caller", false), ("64 callers", true)] {
+        let run = |calls: u64, call: Box<dyn Fn(u64) -> futures::future::BoxFuture<'static, ()> + Send + Sync>| {
+            if many {
+                return crowd(&runtime, calls, move |n| call(n));
+            }
+            runtime.block_on(async {
+                tokio::spawn(async move {
+                    let begun = Instant::now();
+                    for n in 0..calls {
+                        call(n).await;
+                    }
+                    begun.elapsed()
+                })
+                .await
+                .expect("a task")
+            })
+        };
+        group.bench_function(format!("load, {name}, raw"), |bencher| {
+            bencher.iter_custom(|calls| {
+                let raw = raw.clone();
+                run(
+                    calls,
+                    Box::new(move |n| {
+                        let raw = raw.clone();
+                        Box::pin(async move { raw.load(n).await })
+                    }),
+                )
+            });
+        });
+        group.bench_function(format!("load, {name}, store"), |bencher| {
+            bencher.iter_custom(|calls| {
+                let store = store.clone();
+                run(
+                    calls,
+                    Box::new(move |n| {
+                        let store = store.clone();
+                        Box::pin(
+                            async move { assert!(store.load(&key(n % SESSIONS)).await.expect("an answer").is_some()) },
+                        )
+                    }),
+                )
+            });
+        });
+        group.bench_function(format!("create, {name}, raw"), |bencher| {
+            bencher.iter_custom(|calls| {
+                let (raw, next) = (raw.clone(), next.clone());
+                run(
+                    calls,
+                    Box::new(move |_| {
+                        let (raw, n) = (raw.clone(), next.fetch_add(1, Ordering::Relaxed));
+                        Box::pin(async move { raw.write(1, n).await })
+                    }),
+                )
+            });
+        });
+        group.bench_function(format!("create, {name}, store"), |bencher| {
+            bencher.iter_custom(|calls| {
+                let (store, next) = (store.clone(), next.clone());
+                run(
+                    calls,
+                    Box::new(move |_| {
+                        let (store, n) = (store.clone(), next.fetch_add(1, Ordering::Relaxed));
+                        Box::pin(async move { store.create(&key(n), &record(n, 1)).await.expect("written") })
+                    }),
+                )
+            });
+        });
+        group.bench_function(format!("replace, {name}, store"), |bencher| {
+            bencher.iter_custom(|calls| {
+                let (store, versions) = (store.clone(), versions.clone());
+                run(
+                    calls,
+                    Box::new(move |n| {
+                        let (store, versions) = (store.clone(), versions.clone());
+                        Box::pin(async move {
+                            let n = n % SESSIONS;
+                            let old = versions[usize::try_from(n).expect("small")].fetch_add(1, Ordering::Relaxed);
+                            // In a crowd two may meet: the loser's answer costs the same.
+                            store
+                                .replace(&key(n), old, &record(n, old + 1), Announce::Nobody)
+                                .await
+                                .expect("an answer");
+                        })
+                    }),
+                )
+            });
+        });
+        group.bench_function(format!("replace, {name}, raw"), |bencher| {
+            bencher.iter_custom(|calls| {
+                let raw = raw.clone();
+                run(
+                    calls,
+                    Box::new(move |n| {
+                        let raw = raw.clone();
+                        Box::pin(async move { raw.write(2, n % SESSIONS).await })
+                    }),
+                )
+            });
+        });
+    }
+    group.finish();
+    drop((store, raw));
+    drop(runtime);
+}
