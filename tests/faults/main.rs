@@ -25,6 +25,8 @@ mod postgres_server;
 mod process;
 mod provider_down;
 mod quick;
+#[path = "../support/redis_group.rs"]
+mod redis_group;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod report;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::harness::Wishes;
 use crate::kit::*;
 use crate::postgres_server::PostgresServer;
+use crate::redis_group::{Watched, until};
 use crate::redis_server::RedisServer;
 use crate::report::Row;
 use crate::yard::{Fleet, Got, Scale, Tally, client, dice, get, percentile, postgres_at, progress};
@@ -34,6 +35,20 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
         rows.push(case(&fleet, what, times, (1, 8), &kill, &restart).await);
         let (freeze, thaw) = (|| redis.lock().unwrap().freeze(), || redis.lock().unwrap().thaw());
         rows.push(case(&fleet, "Redis stopped for 5 s (SIGSTOP)", times / 2, (5, 5), &freeze, &thaw).await);
+    }
+    {
+        let watched = Watched::start();
+        let fleet = fleet(format!("{{ kind: redis, url: \"{}\" }}", watched.url())).await;
+        let (watched, primary) = (Mutex::new(watched), AtomicUsize::new(0));
+        let kill = || watched.lock().unwrap().servers[primary.load(Ordering::SeqCst)].kill();
+        let elect = || {
+            let old = primary.fetch_xor(1, Ordering::SeqCst);
+            let mut watched = watched.lock().unwrap();
+            until("another is the primary", || watched.servers[1 - old].ask("INFO replication").contains("role:master"));
+            watched.servers[old].restart();
+        };
+        let what = "the primary of a Redis under three Sentinels killed with -9; the old one returns as replica";
+        rows.push(case(&fleet, what, times / 4, (0, 0), &kill, &elect).await);
     }
     let postgres = PostgresServer::start();
     let fleet = fleet(postgres_at(&postgres)).await;
@@ -123,7 +138,7 @@ async fn case(
     let (mut slowest, mut without_time, mut cookies) = (Duration::ZERO, 0, 0);
     for turn in 0..times {
         let load = Load::start(fleet.addresses(), &tickets);
-        tokio::time::sleep(secs(3)).await;
+        tokio::time::sleep(secs(4)).await;
         let began = Instant::now();
         tokio::task::block_in_place(down);
         let hold = shortest + (longest - shortest) * turn as u64 / (times as u64 - 1).max(1);
