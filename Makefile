@@ -7,7 +7,7 @@ CARGO ?= cargo
 BUILD := cargo cc cmake
 E2E := redis-server chromium node npm java mvn openssl
 
-.PHONY: help setup demo test lint e2e bench loadtest
+.PHONY: help setup demo test faults lint e2e bench loadtest
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test: ## Run all Rust tests
 	@scripts/need.sh $(BUILD) redis-server postgresql
 	$(CARGO) test --locked --all-targets
 	$(CARGO) test --locked --doc
+
+faults: ## Try to lose sessions: kills, outages, races (RUN="crash logout", SCALE=20 for a twentieth, WRITE=1)
+	@scripts/need.sh $(BUILD) redis-server postgresql
+	SCALE=$(SCALE) WRITE=$(WRITE) $(CARGO) test --locked --profile demo --features failpoints --test faults -- $(RUN)
 
 lint: ## Check format, clippy, licences and bans of dependencies, shell scripts
 	@scripts/need.sh $(BUILD) rustfmt clippy

@@ -10,6 +10,7 @@ cargo fmt --all --check
 
 step 'clippy'
 cargo clippy --locked --all-targets -- -D warnings
+cargo clippy --locked --features failpoints --test faults -- -D warnings
 
 step 'dependencies: bans, licences, sources'
 scripts/cargo-deny.sh

@@ -33,6 +33,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     print_diagnostics(&loaded.warnings);
     log_to_stdout();
+    #[cfg(feature = "failpoints")]
+    crate::primitives::failpoint::obey_environment();
     match App::new(&loaded.settings, &Clock::system()) {
         Ok(app) => {
             let signals = Signals::new(app.readiness().clone(), app.activity());

@@ -1,6 +1,7 @@
 //! Small checked types that every other room uses; nothing here knows of any room.
 
 pub mod clock;
+pub mod failpoint;
 pub mod path;
 pub mod random;
 pub mod secret;

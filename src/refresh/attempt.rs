@@ -16,6 +16,7 @@ use super::lease::{self, Lease, MayShow, SIGN_OF_LIFE, Taken};
 use super::pace::{Entry, Leave};
 use crate::oidc::{self, Previous, Provider, RefreshError};
 use crate::primitives::clock::Timestamp;
+use crate::primitives::failpoint::fail_point;
 use crate::primitives::secret::SecretText;
 use crate::session::manager::entry_of;
 use crate::session::model::Secrets;
@@ -172,8 +173,12 @@ impl Attempt {
                 Entry::NotFor(pause) => return failed(Failure::Provider(pause)),
             }
         }
+        fail_point!("refresh::before_intent");
         match Lease::take(&self.engine.sessions, self.key, &record, begun).await {
-            Taken::Ours(lease) => Step::Present(lease, Box::new(secrets), provider),
+            Taken::Ours(lease) => {
+                fail_point!("refresh::after_intent");
+                Step::Present(lease, Box::new(secrets), provider)
+            }
             Taken::Changed => Step::LookAgain,
             Taken::Gone => Step::Done(Outcome::Ended),
             Taken::Unknown(error) => {
@@ -244,7 +249,9 @@ impl Attempt {
             let timer = durations.start_timer();
             let previous = Previous { subject: &subject, auth_time: auth_time(&secrets), nonce: None };
             self.note_lag(&lease.record, provider);
+            fail_point!("refresh::before_show");
             let answer = lease.hold(provider.refresh(&token, previous)).await;
+            fail_point!("refresh::after_answer");
             timer.observe_duration();
             // The store may take its time; the provider has done its part.
             self.leave = None;
@@ -274,7 +281,10 @@ impl Attempt {
         let mut pause = Duration::from_millis(50);
         loop {
             match sessions.write(&self.key, &record, &secrets).await {
-                Ok((Swap::Stored, stored)) => return self.renewed(&stored, &secrets),
+                Ok((Swap::Stored, stored)) => {
+                    fail_point!("refresh::after_store");
+                    return self.renewed(&stored, &secrets);
+                }
                 Ok((Swap::Gone, _)) => return Self::too_late(provider, &secrets),
                 Ok((Swap::Conflict, _)) => match sessions.read(&self.key).await {
                     Ok(None) => return Self::too_late(provider, &secrets),

@@ -11,6 +11,8 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use tokio::sync::oneshot;
 
+use crate::primitives::failpoint::fail_point;
+
 /// The work of one key, awaited by many.
 type Work<T> = Shared<BoxFuture<'static, Option<T>>>;
 
@@ -62,6 +64,7 @@ where
                 let done = work.await;
                 // First, so that whoever asks after the others have their answer does not get it too: it may be old.
                 drop(landing);
+                fail_point!("refresh::before_waiters");
                 // Nobody may be waiting any more; the work was done all the same.
                 let _ = result.send(done);
             });

@@ -18,8 +18,10 @@ mod h2_forwarded;
 mod h4_paths;
 mod h6_hosts;
 mod h9_framing;
+#[path = "../support/harness.rs"]
 mod harness;
 mod key_ring;
+#[path = "../support/kit.rs"]
 mod kit;
 mod lasting;
 mod leaks;
@@ -50,6 +52,7 @@ mod replicas;
 mod rotation;
 mod secrets_found;
 mod session_times;
+#[path = "../support/shared_store.rs"]
 mod shared_store;
 mod signals;
 mod store_file;

@@ -1,4 +1,5 @@
 //! `cloakroom run` as a process of its own, with everything it writes kept in a file.
+#![allow(dead_code)] // Not every includer uses all of it.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -29,6 +30,16 @@ impl Process {
             .spawn()
             .expect("the program");
         Self { child, output, _directory: directory }
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child to wait for").is_some()
     }
 
     /// All it has written so far.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{NewSession, SessionError, Sessions, entry_of};
 use crate::primitives::clock::Timestamp;
+use crate::primitives::failpoint::fail_point;
 use crate::session::model::Secrets;
 use crate::session::open::{Open, Profile};
 use crate::session::seal::{Context, Purpose, SealError};
@@ -93,6 +94,7 @@ impl Sessions {
         record.due = self.plan.due(secrets);
         self.ring.newest_id().clone_into(&mut record.sealing_key);
         record.sealed = self.seal(key, &record, secrets)?;
+        fail_point!("refresh::before_store");
         let swap = self.store.replace(key, read.version, &record, Announce::Everyone).await?;
         Ok((swap, record))
     }

@@ -242,7 +242,8 @@ sites:
 }
 
 impl Proxy {
-    async fn start(yaml: &str, clock: &Clock, shared: Option<SharedStore>) -> Self {
+    /// Starts one with these settings, in which `@PROXY@` and `@ADMIN@` stand for its addresses.
+    pub(crate) async fn start(yaml: &str, clock: &Clock, shared: Option<SharedStore>) -> Self {
         capture_logs();
         let (address, admin) = (free_address(), free_address());
         let yaml = yaml.replace("@PROXY@", &address.to_string()).replace("@ADMIN@", &admin.to_string());
