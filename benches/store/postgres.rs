@@ -97,7 +97,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     for (name, many) in [("one caller", false), ("64 callers", true)] {
         let run = |calls: u64, call: Box<dyn Fn(u64) -> futures::future::BoxFuture<'static, ()> + Send + Sync>| {
             if many {
-                return crowd(&runtime, calls, move |n| call(n));
+                return crowd(&runtime, calls, call);
             }
             runtime.block_on(async {
                 tokio::spawn(async move {

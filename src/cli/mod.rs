@@ -38,7 +38,7 @@ enum Command {
     /// Print a fresh key for `keys`
     Keygen,
     /// Show or end sessions of a running server
-    Sessions(sessions::Args),
+    Sessions(Box<sessions::Args>),
 }
 
 /// Runs the command of this process's command line.

@@ -30,13 +30,16 @@ pub(super) type Place<'c> = PlaceholderGuard<
     DefaultLifecycle<Handle, Arc<Open>>,
 >;
 
+/// One part of the way from a session's key to the copy there is of it.
+type Index = HashMap<SessionKey, Weak<Open>>;
+
 /// Opened sessions by handle.
 ///
 /// A change names a session by its key, and a request by its handle: the index leads from the one to the other, also to
 /// copies that have left the cache and are still in a request's hands.
 pub(super) struct LocalCache {
     entries: Cache<Handle, Arc<Open>, Weight>,
-    index: Box<[Mutex<HashMap<SessionKey, Weak<Open>>>]>,
+    index: Box<[Mutex<Index>]>,
     /// The version that a session had when a change was last told: what was read before must not pass for current.
     recent: Cache<SessionKey, u64>,
     /// When changes were last missed, in milliseconds since the epoch.
@@ -168,7 +171,7 @@ impl LocalCache {
         shard.insert(*open.key(), Arc::downgrade(open));
     }
 
-    fn shard(&self, key: &SessionKey) -> Option<MutexGuard<'_, HashMap<SessionKey, Weak<Open>>>> {
+    fn shard(&self, key: &SessionKey) -> Option<MutexGuard<'_, Index>> {
         let [first, ..] = key.as_bytes();
         let shard = self.index.get(usize::from(*first) % SHARDS)?;
         Some(shard.lock().unwrap_or_else(PoisonError::into_inner))
