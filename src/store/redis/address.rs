@@ -40,7 +40,7 @@ pub(super) enum Place {
 /// How a server is found.
 pub(super) enum Target {
     Server(Server),
-    Sentinels(Sentinels),
+    Sentinels(Box<Sentinels>),
 }
 
 pub(super) struct Sentinels {
@@ -62,7 +62,7 @@ pub(super) fn parse(text: &str, ca: Option<&Path>) -> Result<Address, AddressErr
         RedisKind::Cluster => Place::Cluster(hosts),
         RedisKind::Sentinel { service, username, password } => {
             let client = Config { username, password, tls, ..Config::default() };
-            Place::One(Target::Sentinels(Sentinels { hosts, service, client }))
+            Place::One(Target::Sentinels(Box::new(Sentinels { hosts, service, client })))
         }
     };
     Ok(Address { client, place })
