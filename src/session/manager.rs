@@ -171,7 +171,7 @@ impl Sessions {
         // One caller reads the store, all others of this id wait for its answer.
         let open = match self.cache.get_value_or_guard_async(id).await {
             Ok(open) => self.still_there(open),
-            Err(guard) => Box::pin(self.load_into(guard, id, profile, stale)).await?,
+            Err(guard) => self.load_into(guard, id, profile, stale).await?,
         };
         Ok(open.and_then(|open| Self::of_site(open, now, profile)))
     }
