@@ -235,22 +235,22 @@ impl Gate {
                 Ticket::Absent => Code::SessionMissing,
                 _ => Code::SessionExpired,
             };
-            return Box::pin(self.without_session(case, code)).await;
+            return self.without_session(case, code).await;
         };
         self.check_csrf(case, &open)?;
         let time = self.sessions.note_use(&open);
-        let open = if time.rotate { Box::pin(self.sessions.rotate(open)).await } else { open };
+        let open = if time.rotate { self.sessions.rotate(open).await } else { open };
         if time.refresh {
             self.refresher.hurry(&open);
         }
         if case.route.token == Token::None || self.refresher.is_fresh(&open) {
             return Ok(Some(open));
         }
-        match Box::pin(self.refresher.freshen(open)).await {
+        match self.refresher.freshen(open).await {
             Refreshed::Renewed(open) => Ok(Some(open)),
-            Refreshed::Ended => Box::pin(self.without_session(case, Code::RefreshRejected)).await,
+            Refreshed::Ended => self.without_session(case, Code::RefreshRejected).await,
             Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {
-                Box::pin(self.without_session(case, Code::SessionExpired)).await
+                self.without_session(case, Code::SessionExpired).await
             }
             Refreshed::Failed(Failure::Provider(pause)) => {
                 Err(self.unavailable(case, Code::ProviderUnavailable, Some(pause.as_secs().max(1))))
@@ -293,8 +293,7 @@ impl Gate {
             return Err(Box::new(continue_to(&asked)));
         }
         let return_to = ReturnTo::parse(&asked, case.auth);
-        // A box of its own, here and below: what is rarely awaited must not make every request's future larger.
-        Err(Box::new(Box::pin(self.logins.start(&visit, return_to, Wishes::default())).await))
+        Err(Box::new(self.logins.start(&visit, return_to, Wishes::default()).await))
     }
 
     /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice. A

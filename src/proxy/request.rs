@@ -99,8 +99,7 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
             };
             let request = view(session.req_header(), session, ctx);
             let answer = match body {
-                // A box of its own: what is rarely awaited must not make every request's future larger.
-                Ok(body) => Box::pin(gate.endpoint(request, &call, &body)).await,
+                Ok(body) => gate.endpoint(request, &call, &body).await,
                 Err(code) => Answer::problem(code, None, None).into(),
             };
             match answer {

@@ -37,8 +37,7 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answ
     }
     if drains {
         session.as_mut().finish_body().await?;
-        // A box of its own: what is rarely awaited must not make every request's future larger.
-        let _ = tokio::time::timeout(DRAIN_TIME, Box::pin(drain(session))).await;
+        let _ = tokio::time::timeout(DRAIN_TIME, drain(session)).await;
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ impl Sessions {
         }
         let open = match self.cache.place(id.handle()).await {
             Ok(open) => self.cache.still_true(open),
-            Err(place) => Box::pin(self.load_into(place, &id.key(), profile, stale)).await?,
+            Err(place) => self.load_into(place, &id.key(), profile, stale).await?,
         };
         Ok(open.filter(|open| open.takes(id, now)).and_then(|open| Self::of_site(open, profile)))
     }
