@@ -350,7 +350,13 @@ impl Housekeeping {
 
     async fn sample(&self) {
         loop {
-            self.metrics.session_cache_entries.set(i64::try_from(self.sessions.cached().0).unwrap_or(i64::MAX));
+            let (entries, bytes) = self.sessions.cached();
+            self.metrics.session_cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+            self.metrics.session_cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            for provider in &self.providers {
+                let open = i64::from(provider.breaker().is_open());
+                self.metrics.idp_breaker_open.with_label_values(&[&**provider.name()]).set(open);
+            }
             tokio::time::sleep(SAMPLE_EVERY).await;
         }
     }

@@ -36,7 +36,7 @@ impl Background {
         Self { engine, active_within }
     }
 
-    /// Runs until `stop` is done. What it has claimed by then is refreshed to the end or handed back.
+    /// Runs until `stop` is done. What it has claimed by then is refreshed to the end.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         let mut under_way = JoinSet::new();
@@ -47,6 +47,8 @@ impl Background {
                 claimed = self.claim(under_way.len()) => claimed,
             };
             let many = !claimed.is_empty();
+            let depth = under_way.len() + claimed.len();
+            self.engine.metrics.token_refresh_queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
             for key in claimed {
                 let engine = self.engine.clone();
                 under_way.spawn(async move { (key, engine.refresh_due(key).await) });
@@ -121,7 +123,7 @@ impl Background {
     }
 
     /// Each refresh runs in a task of its own, which the end of this one does not cancel; only waiting for it stops. So
-    /// what has begun goes on, and what has not is handed back.
+    /// what has begun goes on; the claim of one that cannot be finished runs out.
     async fn drain(&self, mut under_way: JoinSet<(SessionKey, Outcome)>) {
         self.reap_done(&mut under_way).await;
         under_way.detach_all();

@@ -102,7 +102,13 @@ impl Refresher {
                 Refreshed::Failed(pause.failure)
             }
             _ if !open.has_refresh_token() => Refreshed::Failed(Failure::NoRefreshToken),
-            _ => self.wait(&open).await,
+            _ => match self.wait(&open).await {
+                // A flight that was about to land had looked before the token grew old, and found nothing to do.
+                Refreshed::Renewed(same) if same.generation() == open.generation() && !self.is_fresh(&same) => {
+                    self.wait(&open).await
+                }
+                result => result,
+            },
         };
         match result {
             Refreshed::Failed(_) if open.is_alive(self.now()) => Refreshed::Renewed(open),

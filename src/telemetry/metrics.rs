@@ -57,6 +57,8 @@ pub struct Metrics {
     pub session_lookups_total: IntCounterVec,
     /// Sessions in the local cache.
     pub session_cache_entries: IntGauge,
+    /// About how much memory they take.
+    pub session_cache_bytes: IntGauge,
     /// Event streams open.
     pub event_streams_open: IntGauge,
     /// Streams, tunnels and long answers ended because their session was over. Label: kind.
@@ -67,6 +69,10 @@ pub struct Metrics {
     pub token_refresh_duration_seconds: HistogramVec,
     /// Requests that wait for a refresh. Label: provider.
     pub token_refresh_waiters: IntGaugeVec,
+    /// Refreshes in the background that this replica has claimed and not finished.
+    pub token_refresh_queue_depth: IntGauge,
+    /// 1 while a token endpoint is left alone because it failed. Labels: provider.
+    pub idp_breaker_open: IntGaugeVec,
     /// How far behind its plan a refresh in the background begins. Labels: provider.
     pub token_refresh_lag_seconds: HistogramVec,
     /// Refresh tokens that may have been used up without our hearing of it. Labels: provider.
@@ -145,6 +151,7 @@ impl Metrics {
                 &["source", "result"],
             )?,
             session_cache_entries: make.single_gauge("session_cache_entries", "Sessions in the local cache.")?,
+            session_cache_bytes: make.single_gauge("session_cache_bytes", "About the memory of the local cache.")?,
             event_streams_open: make.single_gauge("event_streams_open", "Event streams open.")?,
             streams_ended_total: make.counter(
                 "streams_ended_total",
@@ -164,6 +171,15 @@ impl Metrics {
             token_refresh_waiters: make.gauge(
                 "token_refresh_waiters",
                 "Requests that wait for a token refresh.",
+                &["provider"],
+            )?,
+            token_refresh_queue_depth: make.single_gauge(
+                "token_refresh_queue_depth",
+                "Refreshes in the background that are claimed and not finished.",
+            )?,
+            idp_breaker_open: make.gauge(
+                "idp_breaker_open",
+                "1 while a token endpoint is left alone because it failed.",
                 &["provider"],
             )?,
             token_refresh_lag_seconds: make.histogram(
