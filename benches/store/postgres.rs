@@ -56,7 +56,7 @@ impl Raw {
 
     async fn load(&self, n: u64) {
         let (client, [load, ..]) = self.client(n);
-        let key = key(n % SESSIONS);
+        let key = key(RAW + n % SESSIONS);
         let row = client.query_one(load, &[&&key.as_bytes()[..], &0_i64]).await.expect("a row");
         let sealed: &[u8] = row.get(7);
         assert_eq!(sealed.len(), 2048);
@@ -64,8 +64,8 @@ impl Raw {
 
     async fn write(&self, statement: usize, n: u64) {
         let (client, statements) = self.client(n);
-        let (key, end) = (key(n), i64::MAX);
-        let (meta, sealed) = (&[b'm'; 300][..], &[0x5a; 2048][..]);
+        let (key, end) = (key(RAW + n), i64::MAX);
+        let (meta, sealed) = (&[b'm'; 300][..], &[0x5a_u8; 2048][..]);
         let now = if statement == 2 { 0 } else { end };
         client.query(&statements[statement], &[&&key.as_bytes()[..], &now, &meta, &sealed]).await.expect("a write");
     }
@@ -74,6 +74,9 @@ impl Raw {
         &self.clients[usize::try_from(n).expect("small") % CONNECTIONS]
     }
 }
+
+/// Sessions of the raw calls: what they write is no record that the store could read.
+const RAW: u64 = 1 << 50;
 
 pub(crate) fn bench(criterion: &mut Criterion) {
     let (server, runtime) = (PostgresServer::start(), runtime());
@@ -87,6 +90,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     runtime.block_on(async {
         for n in 0..SESSIONS {
             store.create(&key(n), &record(n, 1)).await.expect("a session");
+            store.create(&key(RAW + n), &record(n, 1)).await.expect("a session");
         }
     });
     let raw = Arc::new(runtime.block_on(Raw::connect(&server)));
