@@ -88,6 +88,14 @@ impl Breaker {
         self.state().wait(self.clock.now())
     }
 
+    /// Whether a probe is under way whose answer decides.
+    #[must_use]
+    pub fn is_probing(&self) -> bool {
+        let now = self.clock.now();
+        let state = self.state();
+        state.probe.is_some() && state.until.is_some_and(|until| until <= now)
+    }
+
     /// Whether calls are held back.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -168,9 +176,11 @@ mod tests {
         clock.advance(FIRST_PAUSE);
         assert_eq!(breaker.wait(), None, "looking is no probe");
         assert_eq!(breaker.admit(), None);
+        assert!(breaker.is_probing());
         assert!((0..100).all(|_| breaker.admit().is_some()), "one probe at a time");
         breaker.note(Health::Bad);
         assert!(breaker.admit().is_some_and(|wait| wait > FIRST_PAUSE), "twice as long");
+        assert!(!breaker.is_probing());
         clock.advance(FIRST_PAUSE * 2);
         assert_eq!(breaker.admit(), None);
         breaker.note(Health::Good);

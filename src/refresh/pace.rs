@@ -10,6 +10,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::settings;
 use crate::oidc::{Provider, Providers};
 
+/// How often, and how many times, one looks whether the probe before it has come back: a second and a half in all.
+const PROBE_LOOK_EVERY: Duration = Duration::from_millis(25);
+const PROBE_LOOKS: u32 = 60;
+
 /// The pace of every provider, by name.
 pub(super) struct Paces(HashMap<Arc<str>, Pace>);
 
@@ -17,6 +21,20 @@ struct Pace {
     provider: Arc<Provider>,
     places: Arc<Semaphore>,
     rate: DefaultDirectRateLimiter,
+}
+
+impl Pace {
+    /// Waits a little for a probe that is under way: it mostly comes back at once, and then all may go. Whether there was
+    /// one.
+    async fn behind_probe(&self) -> bool {
+        let mut looks = 0..PROBE_LOOKS;
+        let mut waited = false;
+        while self.provider.breaker().is_probing() && looks.next().is_some() {
+            waited = true;
+            tokio::time::sleep(PROBE_LOOK_EVERY).await;
+        }
+        waited
+    }
 }
 
 /// Leave for one call; the place is free again when it is dropped.
@@ -47,7 +65,9 @@ impl Paces {
     /// Waits for a place and for the rate; those who came first go first.
     pub(super) async fn enter(&self, provider: &str) -> Entry {
         let Some(pace) = self.0.get(provider) else { return Entry::NotFor(Duration::from_secs(1)) };
-        if let Some(wait) = pace.provider.breaker().wait() {
+        let breaker = pace.provider.breaker();
+        let mut behind = pace.behind_probe().await;
+        if let Some(wait) = breaker.wait() {
             return Entry::NotFor(wait);
         }
         let (place, waited) = match pace.places.clone().try_acquire_owned() {
@@ -64,10 +84,16 @@ impl Paces {
                 pace.rate.until_ready().await;
                 true
             };
-        // Asked last: of those that waited while the provider was down only one is to find out whether it is back.
-        match pace.provider.breaker().admit() {
+        // Asked last: of those that waited while the provider was down only one is to find out whether it is back. Who
+        // loses that race waits for the answer.
+        let mut admitted = breaker.admit();
+        if admitted.is_some() && breaker.is_probing() {
+            behind |= pace.behind_probe().await;
+            admitted = breaker.admit();
+        }
+        match admitted {
             Some(wait) => Entry::NotFor(wait),
-            None if waited => Entry::AfterWait(leave),
+            None if waited || behind => Entry::AfterWait(leave),
             None => Entry::Now(leave),
         }
     }
