@@ -4,6 +4,10 @@
 //! would wait in its buffer, the order to reconnect travels through that same bounded buffer (and ends the client for
 //! good if it is full), and a peer that stops reading stops its checks as well. Here a fred client lives as long as
 //! one connection. A task of ours, the *keeper*, makes the next one, and all others see the [`State`] and need not try.
+//!
+//! The connection lives on the runtime of its first use. A runtime of its own was measured beside that (`benches/store`,
+//! two cores shared with Redis, 64 callers, four runs): 11.6 to 17.2 µs a load against 12.8 to 15.7 µs, sometimes the
+//! one ahead and sometimes the other; for a single caller 27.8 against 28.4 µs. It would be a thread more for nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
