@@ -2,6 +2,7 @@
 //! answer; what is decided is decided in [`crate::gate`].
 
 mod failure;
+mod fields;
 mod leash;
 mod request;
 mod respond;

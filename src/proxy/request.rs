@@ -7,7 +7,7 @@ use http::header::{EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
-use super::{Context, respond, stream};
+use super::{Context, fields, respond, stream};
 use crate::answer::{Answer, Code};
 use crate::gate::{self, Gate, Request, Upgrade, Verdict};
 use crate::login::Reply;
@@ -84,9 +84,11 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
                 respond::write(session, ctx, answer).await?;
                 return Ok(true);
             }
-            for name in gate.unwanted(&session.req_header().headers, &pass) {
-                session.req_header_mut().remove_header(&name);
-            }
+            fields::edit(session.req_header_mut(), |headers| {
+                for name in gate.unwanted(headers, &pass) {
+                    headers.remove(name);
+                }
+            })?;
             ctx.pass = Some(pass);
             return Ok(false);
         }

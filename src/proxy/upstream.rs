@@ -3,22 +3,22 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 use tokio::sync::oneshot;
 
-use super::Context;
+use super::{Context, fields};
 use crate::config::settings::Token;
 use crate::gate::Pass;
 use crate::session::cookie::Foreign;
+use crate::session::open::Open;
 
-// Names as text: Pingora keeps the spelling of each name beside it, and would copy that of a `HeaderName`.
-const AUTHORIZATION: &str = "authorization";
-const COOKIE: &str = "cookie";
-const FORWARDED_FOR: &str = "x-forwarded-for";
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
-const FORWARDED_HOST: &str = "x-forwarded-host";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// How many fields are put in beside those that a route asks for: token and forwarding headers.
+const OURS: usize = 4;
 /// A body longer than the route takes.
 pub(super) const TOO_LONG: ErrorType = ErrorType::HTTPStatus(413);
 
@@ -56,29 +56,39 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
     ctx.body_bytes = 0;
     let Some(pass) = &ctx.pass else { return Ok(()) };
     set_path(request, pass)?;
-    match &pass.cookies {
-        Foreign::Unchanged => {}
-        Foreign::Nothing => {
-            request.remove_header(COOKIE);
-        }
-        Foreign::Field(value) => request.insert_header(COOKIE, value.clone())?,
-    }
-    if let Some(open) = &pass.session {
-        let authorization = match pass.route.token {
-            Token::None => None,
-            Token::Access => open.authorization(),
-            Token::Id => open.id_authorization(),
-        };
-        if let Some(value) = authorization {
-            request.insert_header(AUTHORIZATION, value.clone())?;
-        }
-        for (name, claim) in &pass.route.identity_headers {
-            if let Some(value) = open.identity(*claim) {
-                request.insert_header(name.clone(), value.clone())?;
+    fields::edit(request, |headers| {
+        headers.reserve(OURS + pass.route.identity_headers.len());
+        match &pass.cookies {
+            Foreign::Unchanged => {}
+            Foreign::Nothing => {
+                headers.remove(COOKIE);
+            }
+            Foreign::Field(value) => {
+                headers.insert(COOKIE, value.clone());
             }
         }
+        if let Some(open) = &pass.session {
+            identify(headers, pass, open);
+        }
+        forwarded(session, headers, pass, ctx)
+    })?
+}
+
+/// Token and claims of the user.
+fn identify(headers: &mut HeaderMap, pass: &Pass, open: &Open) {
+    let authorization = match pass.route.token {
+        Token::None => None,
+        Token::Access => open.authorization(),
+        Token::Id => open.id_authorization(),
+    };
+    if let Some(value) = authorization {
+        headers.insert(AUTHORIZATION, value.clone());
     }
-    forwarded(session, request, pass, ctx)
+    for (name, claim) in &pass.route.identity_headers {
+        if let Some(value) = open.identity(*claim) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
 }
 
 fn set_path(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {
@@ -96,7 +106,7 @@ fn set_path(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {
 }
 
 /// Rebuilt from what we know ourselves; a client's own were removed (behaviour H2).
-fn forwarded(session: &Session, request: &mut RequestHeader, pass: &Pass, ctx: &Context) -> pingora::Result<()> {
+fn forwarded(session: &Session, headers: &mut HeaderMap, pass: &Pass, ctx: &Context) -> pingora::Result<()> {
     let connection = ctx.connection.as_ref();
     let peer = match connection {
         Some(connection) => connection.peer_text().clone(),
@@ -109,11 +119,11 @@ fn forwarded(session: &Session, request: &mut RequestHeader, pass: &Pass, ctx: &
         }
         None => peer,
     };
-    request.insert_header(FORWARDED_FOR, chain)?;
-    request.insert_header(FORWARDED_PROTO, HeaderValue::from_static(pass.client.scheme.as_str()))?;
+    headers.insert(FORWARDED_FOR, chain);
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(pass.client.scheme.as_str()));
     let host = pass.client.host.clone().or_else(|| host(session.req_header()));
     if let Some(host) = host {
-        request.insert_header(FORWARDED_HOST, host)?;
+        headers.insert(FORWARDED_HOST, host);
     }
     Ok(())
 }

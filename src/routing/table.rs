@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 // The keys of these tables stand in the settings; strangers only ask for them. So a fast hash will do.
 use foldhash::fast::RandomState;
 use http::header::HeaderName;
@@ -87,9 +86,8 @@ pub struct Route {
     pub on_missing: OnMissing,
     /// Which token goes upstream.
     pub token: Token,
-    /// Name of a header and the index of its claim in [`Site::claim_paths`]. The name is in bytes that can be shared:
-    /// Pingora keeps the spelling of each name, and would copy that of a [`HeaderName`] for every request.
-    pub identity_headers: Vec<(Bytes, usize)>,
+    /// Name of a header and the index of its claim in [`Site::claim_paths`].
+    pub identity_headers: Vec<(HeaderName, usize)>,
     /// Largest request body in bytes.
     pub max_body: u64,
     /// Whether unsafe methods need the CSRF token.
@@ -176,7 +174,7 @@ impl Site {
                 identity_headers: route
                     .identity_headers
                     .iter()
-                    .map(|(header, claim)| (shared(header), claim_index(&mut claim_paths, claim)))
+                    .map(|(header, claim)| (header.clone(), claim_index(&mut claim_paths, claim)))
                     .collect(),
                 max_body: route.max_body,
                 csrf: route.csrf,
@@ -229,10 +227,6 @@ fn claim_index(known: &mut Vec<ClaimPath>, claim: &ClaimPath) -> usize {
         known.push(claim.clone());
         known.len() - 1
     })
-}
-
-fn shared(name: &HeaderName) -> Bytes {
-    Bytes::copy_from_slice(name.as_str().as_bytes())
 }
 
 fn reserved_headers(sites: &[settings::Site]) -> Arc<[HeaderName]> {

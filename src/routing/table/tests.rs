@@ -116,7 +116,7 @@ fn claims_are_listed_once_and_headers_are_reserved_on_every_site() {
     let table = table(vec![first, site("b", vec![HostPattern::Exact("b".into())], &["/"])]);
     let site = table.site("a").unwrap();
     assert_eq!(site.claim_paths, [claim("sub"), claim("email")]);
-    assert_eq!(site.route("/x").unwrap().identity_headers, [(Bytes::from_static(b"x-user"), 0)]);
+    assert_eq!(site.route("/x").unwrap().identity_headers, [(header("x-user"), 0)]);
     assert_eq!(&*table.site("b").unwrap().reserved_headers, [header("x-id"), header("x-mail"), header("x-user")]);
 }
 
