@@ -5,9 +5,10 @@ use std::time::Duration;
 use reqwest::header::COOKIE;
 use reqwest::{Client, StatusCode};
 
-use crate::harness::{Browser, SESSION, Seen, Wishes, World};
+use crate::harness::{Browser, Proxy, SESSION, Seen, Wishes, World};
 use crate::kit::*;
 use crate::redis_server::RedisServer;
+use crate::shared_store::{Op, SharedStore};
 
 const EVERY: Duration = secs(15 * 60);
 const GRACE: Duration = secs(60);
@@ -163,4 +164,28 @@ async fn s8_a_store_that_fails_exchanges_nothing_and_loses_nothing() {
     })
     .await;
     assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+}
+
+/// The announcement of an exchange is still on its way, and the store cannot be asked: that is no end of a session.
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_a_ticket_that_is_not_known_here_yet_waits_for_the_store() {
+    let wishes = ticking();
+    let store = SharedStore::new(&wishes.clock);
+    let session = "  cache: { ttl: 1h }".to_owned();
+    let wishes = Wishes { session, provider: lasting_tokens(), shared: Some(store.clone()), ..wishes };
+    let world = world(wishes).await;
+    let other = Proxy::start(&world.yaml, &world.clock, Some(store.unheard())).await;
+    other.knows_provider().await;
+    let mut browser = world.logged_in().await;
+    assert_eq!(carry(&browser, &other).fetch("/api/whoami").await.status, StatusCode::OK);
+    world.clock.advance(EVERY);
+    assert!(new_ticket(&browser.fetch("/api/whoami").await).is_some());
+
+    store.fail(Op::Load, 0);
+    let mut there = carry(&browser, &other);
+    for _ in 0..2 {
+        assert_not_now(&there.fetch("/api/whoami").await, "store_unavailable");
+    }
+    store.heal();
+    assert_eq!(there.fetch("/api/whoami").await.status, StatusCode::OK);
 }

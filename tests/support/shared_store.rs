@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     Create,
+    Load,
     Find,
     Delete,
     Mark,
@@ -26,6 +27,8 @@ pub(crate) enum Op {
 pub(crate) struct SharedStore {
     inner: Arc<MemoryStore>,
     faults: Arc<Faults>,
+    /// Tells changes in place of the store; there are none.
+    silence: Option<broadcast::Sender<Change>>,
 }
 
 #[derive(Default)]
@@ -39,7 +42,16 @@ struct Faults {
 
 impl SharedStore {
     pub(crate) fn new(clock: &Clock) -> Self {
-        Self { inner: Arc::new(MemoryStore::new(clock.clone())), faults: Arc::default() }
+        Self::over(MemoryStore::new(clock.clone()))
+    }
+
+    fn over(store: MemoryStore) -> Self {
+        Self { inner: Arc::new(store), faults: Arc::default(), silence: None }
+    }
+
+    /// The same store for a proxy that hears of no change.
+    pub(crate) fn unheard(&self) -> Self {
+        Self { silence: Some(broadcast::Sender::new(1)), ..self.clone() }
     }
 
     /// Calls of this kind fail from now on, after so many good ones.
@@ -91,7 +103,7 @@ impl SessionStore for SharedStore {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
-        self.inner.load(key).await
+        self.around(Op::Load, self.inner.load(key)).await
     }
 
     async fn replace(
@@ -141,7 +153,7 @@ impl SessionStore for SharedStore {
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {
-        self.inner.changes()
+        self.silence.as_ref().map_or_else(|| self.inner.changes(), broadcast::Sender::subscribe)
     }
 
     async fn census(&self) -> Result<BTreeMap<String, u64>, StoreError> {
