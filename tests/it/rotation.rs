@@ -189,3 +189,26 @@ async fn d1_a_ticket_that_is_not_known_here_yet_waits_for_the_store() {
     store.heal();
     assert_eq!(there.fetch("/api/whoami").await.status, StatusCode::OK);
 }
+
+/// The end of a session was missed, and its ticket is due: who asks the store and hears of no session has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn s8_an_exchange_that_finds_no_session_refuses() {
+    let redis = RedisServer::start();
+    let session = "  cache: { ttl: 1h }".to_owned();
+    let world = world(Wishes { provider: lasting_tokens(), session, ..ticking_on(&redis) }).await;
+    // Nothing was missed since the proxy began to listen.
+    world.clock.advance(secs(1));
+    let mut browser = world.logged_in().await;
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    world.clock.advance(EVERY);
+    redis.raw("FLUSHALL");
+    let reached = world.demo.upstream.recorder().count();
+    for _ in 0..2 {
+        let refused = browser.fetch("/api/whoami").await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::UNAUTHORIZED, "session_expired"), "{refused:?}");
+    }
+    assert_eq!(browser.fetch("/maybe/whoami").await.status, StatusCode::OK, "where a session is not needed");
+    assert_eq!(world.demo.upstream.recorder().last().and_then(|last| last.bearer().map(str::to_owned)), None);
+    assert_eq!(world.demo.upstream.recorder().count(), reached + 1);
+    assert_logs_in_again(&mut browser).await;
+}
