@@ -42,7 +42,8 @@ impl LoginRecord {
         let key = key(binding, state);
         let plain = Zeroizing::new(serde_json::to_vec(self)?);
         let sealed = sessions.ring().seal(&context(provider, &key), &plain)?;
-        Ok(sessions.store().put_login(&key, &sealed, expires).await?)
+        sessions.store().put_login(&key, &sealed, expires).await?;
+        Ok(())
     }
 
     /// Takes the record of this browser and state out of the store: a second try finds none.
@@ -63,7 +64,8 @@ impl LoginRecord {
 const LATEST: &str = "latest session";
 
 /// Notes the session that a browser has just got and returns the one it got before: two tabs that logged in at once
-/// leave one session, not two (behaviour S7).
+/// leave one session, not two (behaviour S7). The store does both in one step, so that this holds for two that come back
+/// in the same moment.
 pub(super) async fn succeed(
     sessions: &Sessions,
     provider: &str,
@@ -72,8 +74,7 @@ pub(super) async fn succeed(
 ) -> Result<Option<SessionId>, SessionError> {
     let key = key(binding, LATEST);
     let sealed = sessions.ring().seal(&context(provider, &key), open.id().expose().as_bytes())?;
-    let before = sessions.store().take_login(&key).await?;
-    sessions.store().put_login(&key, &sealed, open.absolute_end()).await?;
+    let before = sessions.store().put_login(&key, &sealed, open.absolute_end()).await?;
     let opened = before.and_then(|before| sessions.ring().open(&context(provider, &key), &before).ok());
     Ok(opened.and_then(|id| SessionId::parse(&id)))
 }

@@ -136,7 +136,12 @@ impl SessionStore for SharedStore {
         self.inner.reschedule(due).await
     }
 
-    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
+    async fn put_login(
+        &self,
+        key: &LoginKey,
+        sealed: &[u8],
+        expires: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.put_login(key, sealed, expires).await
     }
 
