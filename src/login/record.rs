@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::LOGIN_LIFE;
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::open::Open;
@@ -74,7 +75,10 @@ pub(super) async fn succeed(
 ) -> Result<Option<SessionId>, SessionError> {
     let key = key(binding, LATEST);
     let sealed = sessions.ring().seal(&context(provider, &key), open.id().expose().as_bytes())?;
-    let before = sessions.store().put_login(&key, &sealed, open.absolute_end()).await?;
+    // Only logins that began before this session cannot name it themselves; and a note that outlived them would take the
+    // room of logins under way (behaviour L13).
+    let until = sessions.clock().now().plus(LOGIN_LIFE).min(open.absolute_end());
+    let before = sessions.store().put_login(&key, &sealed, until).await?;
     let opened = before.and_then(|before| sessions.ring().open(&context(provider, &key), &before).ok());
     Ok(opened.and_then(|id| SessionId::parse(&id)))
 }

@@ -45,6 +45,11 @@ impl SharedStore {
         Self::over(MemoryStore::new(clock.clone()))
     }
 
+    /// One with room for so many logins under way.
+    pub(crate) fn with_logins(clock: &Clock, logins: usize) -> Self {
+        Self::over(MemoryStore::with_limits(clock.clone(), 1_000, logins))
+    }
+
     fn over(store: MemoryStore) -> Self {
         Self { inner: Arc::new(store), faults: Arc::default(), silence: None }
     }
