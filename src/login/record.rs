@@ -40,7 +40,7 @@ impl LoginRecord {
         state: &str,
         expires: Timestamp,
     ) -> Result<(), SessionError> {
-        let key = key(binding, state);
+        let key = key(binding, Kind::Login, state);
         let plain = Zeroizing::new(serde_json::to_vec(self)?);
         let sealed = sessions.ring().seal(&context(provider, &key), &plain)?;
         sessions.store().put_login(&key, &sealed, expires).await?;
@@ -54,15 +54,29 @@ impl LoginRecord {
         binding: &str,
         state: &str,
     ) -> Result<Option<Self>, SessionError> {
-        let key = key(binding, state);
+        let key = key(binding, Kind::Login, state);
         let Some(sealed) = sessions.store().take_login(&key).await? else { return Ok(None) };
         let opened = sessions.ring().open(&context(provider, &key), &sealed);
         Ok(opened.ok().and_then(|plain| serde_json::from_slice(&plain).ok()))
     }
 }
 
-/// Stands in the place of `state` for the session that a browser got last.
-const LATEST: &str = "latest session";
+/// What a record is of. Each kind has names of its own, or a callback could take away by its `state` what is not a login
+/// (behaviour K3).
+#[derive(Clone, Copy)]
+enum Kind {
+    Login,
+    Latest,
+}
+
+impl Kind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Login => 1,
+            Self::Latest => 2,
+        }
+    }
+}
 
 /// Notes the session that a browser has just got and returns the one it got before: two tabs that logged in at once
 /// leave one session, not two (behaviour S7). The store does both in one step, so that this holds for two that come back
@@ -73,7 +87,7 @@ pub(super) async fn succeed(
     binding: &str,
     open: &Open,
 ) -> Result<Option<SessionId>, SessionError> {
-    let key = key(binding, LATEST);
+    let key = key(binding, Kind::Latest, "");
     let sealed = sessions.ring().seal(&context(provider, &key), open.id().expose().as_bytes())?;
     // Only logins that began before this session cannot name it themselves; and a note that outlived them would take the
     // room of logins under way (behaviour L13).
@@ -83,8 +97,9 @@ pub(super) async fn succeed(
     Ok(opened.and_then(|id| SessionId::parse(&id)))
 }
 
-fn key(binding: &str, state: &str) -> LoginKey {
-    LoginKey { browser: Sha256::digest(binding).into(), state: Sha256::digest(state).into() }
+fn key(binding: &str, kind: Kind, state: &str) -> LoginKey {
+    let state = Sha256::new().chain_update([kind.code()]).chain_update(state).finalize();
+    LoginKey { browser: Sha256::digest(binding).into(), state: state.into() }
 }
 
 fn context<'a>(provider: &'a str, key: &'a LoginKey) -> Context<'a> {

@@ -157,6 +157,23 @@ async fn s7_the_second_tabs_login_ends_the_firsts_session() {
     assert_eq!(former.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
 }
 
+/// What is remembered of a browser's latest session has no name that a callback could give.
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_no_state_names_the_latest_session() {
+    let world = ready().await;
+    let mut browser = world.browser();
+    let first = browser.authorize("/one").await;
+    let second = browser.authorize("/two").await;
+    browser.navigate(&first).await;
+    let mut former = tab(&browser);
+    // By a link on another site.
+    arrive(&mut browser, Method::GET, "/auth/callback?state=latest%20session&code=x").await;
+    let page = arrive(&mut browser, Method::GET, &second).await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!(former.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
+}
+
 /// Two tabs whose logins end in the same moment: neither knew of the other's session, and still one of them goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn s7_two_logins_that_end_at_the_same_moment_leave_one_session() {
