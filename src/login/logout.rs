@@ -23,7 +23,8 @@ impl Logins {
     /// not even without a session: the browser may merely have held its cookies back, and an answer that clears them
     /// would be a logout.
     pub(super) async fn logout(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
-        let open = match self.session_of(&visit).await {
+        // One that is over and still tells who its user is has a user to forget, and tokens that are good.
+        let open = match self.known_session_of(&visit).await {
             Ok(open) => open,
             Err(error) => return store_failed(&visit, &error),
         };

@@ -138,6 +138,14 @@ impl Logins {
         }
     }
 
+    /// As [`Self::session_of`], or one that is over and still tells who its user is.
+    async fn known_session_of(&self, visit: &Visit<'_>) -> Result<Option<Arc<Open>>, SessionError> {
+        match visit.ticket {
+            Ticket::One(id) => self.sessions.recognise(&id, &visit.site.profile).await,
+            _ => Ok(None),
+        }
+    }
+
     /// Whether the browser may have kept a session cookie to itself, for another site began this navigation.
     fn is_held_back(&self, visit: &Visit<'_>) -> bool {
         self.sessions.cookies().are_strict()

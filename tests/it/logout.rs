@@ -8,6 +8,7 @@ use cloakroom::primitives::clock::{Clock, Timestamp};
 use reqwest::{Method, StatusCode};
 
 use crate::harness::{Browser, SESSION, Seen, Wishes, World, XSRF, eventually};
+use crate::kit::{holder, lasting_tokens, log_out, newest, secs, ticking, world};
 use crate::login_kit::{Fields, arrive, guarded, onward, query, tab, uncached, unescaped};
 
 async fn ready() -> World {
@@ -115,6 +116,29 @@ async fn o2_the_provider_gets_the_latest_hint() {
     assert!(page.set_cookies().is_empty(), "{page:?}");
     guarded(&page);
     uncached(&page);
+}
+
+/// Who is idle for so long that only `/auth/session` still knows them has something to log out of all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn o1_a_returning_user_is_forgotten_at_logout() {
+    let session = "  returning_timeout: 7d".to_owned();
+    let world = world(Wishes { session, provider: lasting_tokens(), ..ticking() }).await;
+    for by_link in [false, true] {
+        let mut browser = world.logged_in().await;
+        let token = newest(&world).refresh_token.expect("a refresh token");
+        world.clock.advance(secs(31 * 60));
+        let mut twin = holder(&browser);
+        let forged = browser.draft(Method::POST, "/auth/logout").header("origin", &browser.origin());
+        assert_eq!(browser.send(forged).await.status, StatusCode::FORBIDDEN, "not without the token");
+        assert_eq!(twin.fetch("/auth/session").await.json()["level"], "returning");
+
+        let answer = if by_link { browser.navigate("/auth/logout").await } else { log_out(&mut browser).await };
+        assert!(answer.location().starts_with(&format!("{}/oauth/end-session?", world.demo.provider.issuer())));
+        assert!(query(answer.location()).contains_key("id_token_hint"), "{answer:?}");
+        cookies_cleared(&answer);
+        assert_eq!(twin.fetch("/auth/session").await.json()["level"], "anonymous");
+        eventually("the token is revoked", || async { world.demo.provider.ledger().revoked().contains(&token) }).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
