@@ -29,7 +29,9 @@ impl Logins {
             Err(error) => return store_failed(&visit, &error),
         };
         if *visit.method == Method::GET {
-            if !csrf::is_same_origin(visit.headers) {
+            // What our own page fetches ahead, or shows as a picture, is no click of the user.
+            let clicked = navigation::may_navigate(visit.method, visit.headers);
+            if !clicked || !csrf::is_same_origin(visit.headers) {
                 return confirm(&visit, open.as_deref());
             }
         } else if let Err(refusal) = self.check(&visit, open.as_deref(), body) {

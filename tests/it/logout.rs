@@ -141,6 +141,28 @@ async fn o1_a_returning_user_is_forgotten_at_logout() {
     }
 }
 
+/// Our own page may fetch ahead what it links to, or show a picture that a user has put there: nobody has clicked.
+#[tokio::test(flavor = "multi_thread")]
+async fn o3_what_nobody_clicked_logs_nobody_out() {
+    let world = ready().await;
+    let ways: [Fields<'_>; 5] = [
+        &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("sec-purpose", "prefetch;prerender")],
+        &[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")],
+        &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],
+        &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
+        &[("purpose", "prefetch")],
+    ];
+    let mut browser = world.logged_in().await;
+    for headers in ways {
+        let draft = browser.draft(Method::GET, "/auth/logout").header("sec-fetch-site", "same-origin");
+        let page = browser.send(headers.iter().fold(draft, |draft, (k, v)| draft.header(k, v))).await;
+        assert_eq!(page.status, StatusCode::OK, "{headers:?}: {page:?}");
+        assert!(page.body.contains("<form method=\"post\""), "{headers:?}: {page:?}");
+        assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK, "{headers:?}");
+    }
+    assert_eq!(world.demo.provider.ledger().count(Endpoint::Revoke), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn o3_a_link_of_our_own_page_logs_out() {
     let world = ready().await;
