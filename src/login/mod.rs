@@ -121,7 +121,7 @@ impl Logins {
             Endpoint::Login => self.login(visit).await,
             Endpoint::Callback => self.callback(visit).await,
             Endpoint::Logout => self.logout(visit, body).await,
-            Endpoint::LoggedOut => logout::logged_out(visit),
+            Endpoint::LoggedOut => self.logged_out(visit).await,
             Endpoint::UserInfo => self.user_info(visit).await,
             Endpoint::Session => self.session(visit).await,
             Endpoint::BackchannelLogout => self.backchannel_logout(visit, body).await,

@@ -1,4 +1,5 @@
-//! A login under way, as the store keeps it: sealed, named by browser and `state`, taken out once (behaviour L2, L3).
+//! What the store keeps of a browser beside its session: logins under way, logouts under way, and which session is its
+//! latest. Sealed, named by the browser's binding and a `state`, taken out once (behaviour L2, L3, O2).
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -66,6 +67,7 @@ impl LoginRecord {
 #[derive(Clone, Copy)]
 enum Kind {
     Login,
+    Logout,
     Latest,
 }
 
@@ -73,7 +75,8 @@ impl Kind {
     const fn code(self) -> u8 {
         match self {
             Self::Login => 1,
-            Self::Latest => 2,
+            Self::Logout => 2,
+            Self::Latest => 3,
         }
     }
 }
@@ -95,6 +98,31 @@ pub(super) async fn succeed(
     let before = sessions.store().put_login(&key, &sealed, until).await?;
     let opened = before.and_then(|before| sessions.ring().open(&context(provider, &key), &before).ok());
     Ok(opened.and_then(|id| SessionId::parse(&id)))
+}
+
+/// Notes that a browser logs out, until it has come to the page that says so or a login's life has passed.
+pub(super) async fn log_out(
+    sessions: &Sessions,
+    provider: &str,
+    binding: &str,
+    state: &str,
+) -> Result<(), SessionError> {
+    let key = key(binding, Kind::Logout, state);
+    let sealed = sessions.ring().seal(&context(provider, &key), b"")?;
+    sessions.store().put_login(&key, &sealed, sessions.clock().now().plus(LOGIN_LIFE)).await?;
+    Ok(())
+}
+
+/// Whether this browser comes back from such a logout; once.
+pub(super) async fn has_logged_out(
+    sessions: &Sessions,
+    provider: &str,
+    binding: &str,
+    state: &str,
+) -> Result<bool, SessionError> {
+    let key = key(binding, Kind::Logout, state);
+    let sealed = sessions.store().take_login(&key).await?;
+    Ok(sealed.is_some_and(|sealed| sessions.ring().open(&context(provider, &key), &sealed).is_ok()))
 }
 
 fn key(binding: &str, kind: Kind, state: &str) -> LoginKey {

@@ -21,6 +21,7 @@ pub(crate) enum Op {
     Delete,
     Mark,
     Marked,
+    PutLogin,
 }
 
 #[derive(Clone)]
@@ -147,7 +148,7 @@ impl SessionStore for SharedStore {
         sealed: &[u8],
         expires: Timestamp,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.inner.put_login(key, sealed, expires).await
+        self.around(Op::PutLogin, self.inner.put_login(key, sealed, expires)).await
     }
 
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError> {
