@@ -239,7 +239,8 @@ impl Gate {
         };
         self.check_csrf(case, &open)?;
         let time = self.sessions.note_use(&open);
-        let open = if time.rotate { self.sessions.rotate(open).await } else { open };
+        let open = if time.rotate { self.sessions.rotate(open).await } else { Some(open) };
+        let Some(open) = open else { return self.without_session(case, Code::SessionExpired).await };
         if time.refresh {
             self.refresher.hurry(&open);
         }

@@ -30,11 +30,16 @@ struct Current {
 /// The end of it is the end of the request.
 pub type Tie = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Ties the present request to `tie`, until the next one on the connection begins: when that ends first, the request is dropped as it stands, without an end of its
-/// answer, and over HTTP/1 the connection with it. `tie` is first looked at when the request has to wait for something. A
-/// later tie takes the place of an earlier one.
+/// Ties the present request to `tie`, until [`untie`]: when that ends first, the request is dropped as it stands, without
+/// an end of its answer, and over HTTP/1 the connection with it. `tie` is first looked at when the request has to wait for
+/// something. A later tie takes the place of an earlier one.
 pub fn tie(tie: Tie) {
     let _ = CURRENT.try_with(|current| current.tied.replace(Some(Some(tie))));
+}
+
+/// The present request is over: a connection that is kept for the next one must not be cut for its sake.
+pub fn untie() {
+    let _ = CURRENT.try_with(|current| current.tied.replace(Some(None)));
 }
 
 /// Runs the work of a request until it ends or what it is tied to does.

@@ -9,7 +9,7 @@ pub mod connection;
 pub mod edge;
 pub mod tls;
 
-pub use connection::{Connection, Tie, request_began, tie};
+pub use connection::{Connection, Tie, request_began, tie, untie};
 pub use edge::{Edge, Limits, until_listening};
 
 #[cfg(test)]

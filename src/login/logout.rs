@@ -8,10 +8,12 @@ use serde_json::json;
 use url::Url;
 
 use super::query::single;
-use super::{Logins, Visit, error_answer, navigation, store_failed};
+use super::{Logins, Visit, error_answer, navigation, record, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
+use crate::oidc::Provider;
+use crate::primitives::random;
 use crate::session::csrf::{self, Refusal};
-use crate::session::manager::entry_of;
+use crate::session::manager::{SessionError, entry_of};
 use crate::session::open::Open;
 use crate::telemetry::audit::{Actor, Entry, Event};
 
@@ -23,12 +25,15 @@ impl Logins {
     /// not even without a session: the browser may merely have held its cookies back, and an answer that clears them
     /// would be a logout.
     pub(super) async fn logout(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
-        let open = match self.session_of(&visit).await {
+        // One that is over and still tells who its user is has a user to forget, and tokens that are good.
+        let open = match self.known_session_of(&visit).await {
             Ok(open) => open,
             Err(error) => return store_failed(&visit, &error),
         };
         if *visit.method == Method::GET {
-            if !csrf::is_same_origin(visit.headers) {
+            // What our own page fetches ahead, or shows as a picture, is no click of the user.
+            let clicked = navigation::may_navigate(visit.method, visit.headers);
+            if !clicked || !csrf::is_same_origin(visit.headers) {
                 return confirm(&visit, open.as_deref());
             }
         } else if let Err(refusal) = self.check(&visit, open.as_deref(), body) {
@@ -42,7 +47,7 @@ impl Logins {
         }
         match open {
             Some(open) => self.log_out(&visit, &open).await,
-            None => self.left(&visit, None),
+            None => self.left(&visit, None, None),
         }
     }
 
@@ -80,38 +85,89 @@ impl Logins {
         if let (Some(provider), Some(token)) = (provider, refresh_token) {
             tokio::spawn(provider.clone().revoke_patiently(token));
         }
-        let onward = provider.and_then(|provider| {
-            let back = format!("{}{}", visit.site.public_origin(visit.origin), visit.site.path_of("logged-out"));
-            provider.end_session_url(id_token.as_ref(), &Url::parse(&back).ok()?, None)
-        });
-        self.left(visit, onward)
+        let Some(provider) = provider else { return self.left(visit, None, None) };
+        let departure = self.depart(visit, provider).await;
+        let state = departure.as_ref().map(|departure| departure.state.as_str());
+        let page = visit.site.path_of("logged-out");
+        let back = Url::parse(&format!("{}{page}", visit.site.public_origin(visit.origin))).ok();
+        let onward = back.and_then(|back| provider.end_session_url(id_token.as_ref(), &back, state));
+        let onward = onward.map(String::from).or_else(|| Some(format!("{page}?state={}", state?)));
+        self.left(visit, onward, departure.and_then(|departure| departure.new_binding))
+    }
+
+    /// Remembers that this browser logs out, on its way to the page that says so (behaviour O2). A store that fails, or
+    /// no randomness, must not keep the user here: the page then merely says less.
+    async fn depart(&self, visit: &Visit<'_>, provider: &Provider) -> Option<Departure> {
+        let state = random::token().ok()?;
+        let shown = self.sessions.cookies().login_binding(visit.headers);
+        let binding = shown.clone().map_or_else(random::token, Ok).ok()?;
+        match record::log_out(&self.sessions, provider.name(), &binding, &state).await {
+            Ok(()) => Some(Departure { state, new_binding: shown.is_none().then_some(binding) }),
+            Err(error) => {
+                tracing::debug!(%error, "a logout goes on without a state");
+                None
+            }
+        }
+    }
+
+    /// `GET /auth/logged-out`, where a logout leads, by way of the provider if that has a page for it. Anybody may link
+    /// here, so it speaks of a logout only if this browser brings the `state` of one (behaviour O2).
+    pub(super) async fn logged_out(&self, visit: Visit<'_>) -> Answer {
+        match self.comes_back(&visit).await {
+            Ok(true) => {
+                after_logout(&visit, "You are logged out", "Your session here has ended. You may close this page.")
+            }
+            Ok(false) => arrived(&visit),
+            Err(error) => {
+                tracing::debug!(%error, "the state of a logout could not be looked up");
+                arrived(&visit)
+            }
+        }
+    }
+
+    async fn comes_back(&self, visit: &Visit<'_>) -> Result<bool, SessionError> {
+        let state = single(visit.query.map(str::as_bytes), "state").ok().flatten();
+        // What is no `state` of ours is not worth asking the store; a HEAD must not use one up.
+        let state = state.filter(|state| random::from_base64url::<32>(state.as_bytes()).is_some());
+        let state = state.filter(|_| *visit.method == Method::GET);
+        let binding = self.sessions.cookies().login_binding(visit.headers);
+        let (Some(state), Some(binding), Some(provider)) = (state, binding, &visit.site.provider) else {
+            return Ok(false);
+        };
+        record::has_logged_out(&self.sessions, provider.name(), &binding, &state).await
     }
 
     /// No session here any more: cookies go, the browser goes on.
-    fn left(&self, visit: &Visit<'_>, onward: Option<Url>) -> Answer {
-        let onward = onward.map_or_else(|| visit.site.path_of("logged-out"), String::from);
+    fn left(&self, visit: &Visit<'_>, onward: Option<String>, binding: Option<String>) -> Answer {
+        let onward = onward.unwrap_or_else(|| visit.site.path_of("logged-out"));
         let answer = if *visit.method == Method::POST && navigation::wants_json(visit.headers) {
             Answer::json(&json!({ "redirect": onward }))
         } else if *visit.method == Method::POST && !visit.headers.contains_key(self.sessions.csrf_header()) {
             continue_to(&onward)
         } else {
-            Answer::redirect(&onward).unwrap_or_else(|| logged_out(*visit))
+            Answer::redirect(&onward).unwrap_or_else(|| arrived(visit))
         };
-        answer.cookies(self.sessions.cookies().clear())
+        let cookies = self.sessions.cookies();
+        answer.cookies(cookies.clear()).cookie(binding.and_then(|binding| cookies.set_login(&binding)))
     }
 }
 
-/// Where the provider sends the browser after a logout.
-pub(super) fn logged_out(visit: Visit<'_>) -> Answer {
+/// A browser on its way out.
+struct Departure {
+    /// What it brings to the page after a logout.
+    state: String,
+    /// The login cookie, if it had none.
+    new_binding: Option<String>,
+}
+
+/// The page after a logout that nothing is known of.
+fn arrived(visit: &Visit<'_>) -> Answer {
+    after_logout(visit, "Logout", "This is the page that follows a logout. You may close it.")
+}
+
+fn after_logout(visit: &Visit<'_>, heading: &str, text: &str) -> Answer {
     let login = visit.site.login_url();
-    Page {
-        heading: "You are logged out",
-        text: "Your session here has ended. You may close this page.",
-        link: Some((&login, "Log in again")),
-        form: None,
-        code: None,
-    }
-    .answer()
+    Page { heading, text, link: Some((&login, "Log in again")), form: None, code: None }.answer()
 }
 
 /// A logout that no page of ours began is not done without asking. Where no session is seen there is no token for a

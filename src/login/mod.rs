@@ -121,7 +121,7 @@ impl Logins {
             Endpoint::Login => self.login(visit).await,
             Endpoint::Callback => self.callback(visit).await,
             Endpoint::Logout => self.logout(visit, body).await,
-            Endpoint::LoggedOut => logout::logged_out(visit),
+            Endpoint::LoggedOut => self.logged_out(visit).await,
             Endpoint::UserInfo => self.user_info(visit).await,
             Endpoint::Session => self.session(visit).await,
             Endpoint::BackchannelLogout => self.backchannel_logout(visit, body).await,
@@ -134,6 +134,14 @@ impl Logins {
     async fn session_of(&self, visit: &Visit<'_>) -> Result<Option<Arc<Open>>, SessionError> {
         match visit.ticket {
             Ticket::One(id) => self.sessions.lookup(&id, &visit.site.profile).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// As [`Self::session_of`], or one that is over and still tells who its user is.
+    async fn known_session_of(&self, visit: &Visit<'_>) -> Result<Option<Arc<Open>>, SessionError> {
+        match visit.ticket {
+            Ticket::One(id) => self.sessions.recognise(&id, &visit.site.profile).await,
             _ => Ok(None),
         }
     }

@@ -1,9 +1,11 @@
-//! A login under way, as the store keeps it: sealed, named by browser and `state`, taken out once (behaviour L2, L3).
+//! What the store keeps of a browser beside its session: logins under way, logouts under way, and which session is its
+//! latest. Sealed, named by the browser's binding and a `state`, taken out once (behaviour L2, L3, O2).
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::LOGIN_LIFE;
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::open::Open;
@@ -39,10 +41,11 @@ impl LoginRecord {
         state: &str,
         expires: Timestamp,
     ) -> Result<(), SessionError> {
-        let key = key(binding, state);
+        let key = key(binding, Kind::Login, state);
         let plain = Zeroizing::new(serde_json::to_vec(self)?);
         let sealed = sessions.ring().seal(&context(provider, &key), &plain)?;
-        Ok(sessions.store().put_login(&key, &sealed, expires).await?)
+        sessions.store().put_login(&key, &sealed, expires).await?;
+        Ok(())
     }
 
     /// Takes the record of this browser and state out of the store: a second try finds none.
@@ -52,34 +55,79 @@ impl LoginRecord {
         binding: &str,
         state: &str,
     ) -> Result<Option<Self>, SessionError> {
-        let key = key(binding, state);
+        let key = key(binding, Kind::Login, state);
         let Some(sealed) = sessions.store().take_login(&key).await? else { return Ok(None) };
         let opened = sessions.ring().open(&context(provider, &key), &sealed);
         Ok(opened.ok().and_then(|plain| serde_json::from_slice(&plain).ok()))
     }
 }
 
-/// Stands in the place of `state` for the session that a browser got last.
-const LATEST: &str = "latest session";
+/// What a record is of. Each kind has names of its own, or a callback could take away by its `state` what is not a login
+/// (behaviour K3).
+#[derive(Clone, Copy)]
+enum Kind {
+    Login,
+    Logout,
+    Latest,
+}
+
+impl Kind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Login => 1,
+            Self::Logout => 2,
+            Self::Latest => 3,
+        }
+    }
+}
 
 /// Notes the session that a browser has just got and returns the one it got before: two tabs that logged in at once
-/// leave one session, not two (behaviour S7).
+/// leave one session, not two (behaviour S7). The store does both in one step, so that this holds for two that come back
+/// in the same moment.
 pub(super) async fn succeed(
     sessions: &Sessions,
     provider: &str,
     binding: &str,
     open: &Open,
 ) -> Result<Option<SessionId>, SessionError> {
-    let key = key(binding, LATEST);
+    let key = key(binding, Kind::Latest, "");
     let sealed = sessions.ring().seal(&context(provider, &key), open.id().expose().as_bytes())?;
-    let before = sessions.store().take_login(&key).await?;
-    sessions.store().put_login(&key, &sealed, open.absolute_end()).await?;
+    // Only logins that began before this session cannot name it themselves; and a note that outlived them would take the
+    // room of logins under way (behaviour L13).
+    let until = sessions.clock().now().plus(LOGIN_LIFE).min(open.absolute_end());
+    let before = sessions.store().put_login(&key, &sealed, until).await?;
     let opened = before.and_then(|before| sessions.ring().open(&context(provider, &key), &before).ok());
     Ok(opened.and_then(|id| SessionId::parse(&id)))
 }
 
-fn key(binding: &str, state: &str) -> LoginKey {
-    LoginKey { browser: Sha256::digest(binding).into(), state: Sha256::digest(state).into() }
+/// Notes that a browser logs out, until it has come to the page that says so or a login's life has passed.
+pub(super) async fn log_out(
+    sessions: &Sessions,
+    provider: &str,
+    binding: &str,
+    state: &str,
+) -> Result<(), SessionError> {
+    let key = key(binding, Kind::Logout, state);
+    let sealed = sessions.ring().seal(&context(provider, &key), b"")?;
+    sessions.store().put_login(&key, &sealed, sessions.clock().now().plus(LOGIN_LIFE)).await?;
+    Ok(())
+}
+
+/// Whether this browser comes back from such a logout; once.
+pub(super) async fn has_logged_out(
+    sessions: &Sessions,
+    provider: &str,
+    binding: &str,
+    state: &str,
+) -> Result<bool, SessionError> {
+    let key = key(binding, Kind::Logout, state);
+    let sealed = sessions.store().take_login(&key).await?;
+    Ok(sealed.is_some_and(|sealed| sessions.ring().open(&context(provider, &key), &sealed).is_ok()))
+}
+
+fn key(binding: &str, kind: Kind, state: &str) -> LoginKey {
+    let state = Sha256::new().chain_update([kind.code()]).chain_update(state).finalize();
+    LoginKey { browser: Sha256::digest(binding).into(), state: state.into() }
 }
 
 fn context<'a>(provider: &'a str, key: &'a LoginKey) -> Context<'a> {

@@ -229,12 +229,13 @@ impl Provider {
         }
     }
 
-    /// Exchanges a code for tokens (RFC 6749 §4.1.3) and verifies the ID token.
+    /// Exchanges a code for tokens (RFC 6749 §4.1.3) and verifies the ID token. If that is refused, the refresh token that
+    /// came with it is revoked, for nobody holds it.
     ///
     /// # Errors
     /// [`OidcError`]
     pub async fn redeem(
-        &self,
+        self: &Arc<Self>,
         code: &str,
         pkce_verifier: &str,
         redirect_uri: &Url,
@@ -254,10 +255,25 @@ impl Provider {
         self.breaker.note(Health::of_login(&answer));
         let answer = answer?;
         let (tokens, id_token) = answer.into_parts(sent)?;
-        let id_token = id_token.ok_or(IdTokenError::Missing)?;
         let origin = Origin::Login { nonce, max_age: self.max_age };
-        let id_token = self.verify(&id_token, tokens.access_token.expose(), origin).await?;
-        Ok(Login { tokens, id_token })
+        let verified = match &id_token {
+            Some(id_token) => self.verify(id_token, tokens.access_token.expose(), origin).await,
+            None => Err(IdTokenError::Missing),
+        };
+        match verified {
+            Ok(id_token) => Ok(Login { tokens, id_token }),
+            Err(error) => {
+                self.disown(tokens);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Tokens came that nobody will use.
+    fn disown(self: &Arc<Self>, tokens: Tokens) {
+        if let Some(orphan) = tokens.refresh_token {
+            tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
+        }
     }
 
     /// Gets new tokens (RFC 6749 §6). The refresh token is shown to the provider once; nothing here repeats it.
@@ -293,9 +309,7 @@ impl Provider {
                 Ok(Refreshed { tokens, id_token: None })
             }
             Err(error) => {
-                if let Some(orphan) = tokens.refresh_token {
-                    tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
-                }
+                self.disown(tokens);
                 Err(RefreshError::IdentityChanged(error))
             }
         }

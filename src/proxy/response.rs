@@ -8,6 +8,7 @@ use pingora::prelude::{Error, Session};
 use super::{Context, failure, leash};
 use crate::answer::ERROR_HEADER;
 use crate::gate::{Gate, Pass};
+use crate::listener;
 use crate::session::cookie::drop_ours;
 use crate::session::open::Open;
 
@@ -82,6 +83,7 @@ fn is_private(headers: &HeaderMap) -> bool {
 
 /// The request is over, whichever way.
 pub(super) fn finished(gate: &Gate, session: &Session, error: Option<&Error>, ctx: &mut Context) {
+    listener::untie();
     let written = session.response_written().map(|header| header.status);
     let Some(status) = ctx.answered.or(written) else {
         // The client went away before there was anything to tell it.

@@ -44,6 +44,8 @@ macro_rules! suite {
             a_login_belongs_to_its_browser,
             a_login_expires,
             a_login_put_again_is_the_new_one,
+            a_login_put_again_gives_the_old_one_back,
+            of_many_puts_each_gets_the_one_before,
             the_seventeenth_login_drops_the_oldest,
             expired_logins_do_not_count,
             of_many_takes_exactly_one_gets_the_login,

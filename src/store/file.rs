@@ -251,7 +251,12 @@ impl SessionStore for FileStore {
         Ok(())
     }
 
-    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
+    async fn put_login(
+        &self,
+        key: &LoginKey,
+        sealed: &[u8],
+        expires: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let (key, sealed, now) = (*key, sealed.to_vec(), self.clock.now());
         self.engine
             .write(move |tables| {

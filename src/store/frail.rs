@@ -70,7 +70,12 @@ impl SessionStore for FrailStore {
         self.up()?.reschedule(due).await
     }
 
-    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
+    async fn put_login(
+        &self,
+        key: &LoginKey,
+        sealed: &[u8],
+        expires: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.up()?.put_login(key, sealed, expires).await
     }
 

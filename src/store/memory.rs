@@ -207,12 +207,16 @@ impl SessionStore for MemoryStore {
         Ok(())
     }
 
-    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
+    async fn put_login(
+        &self,
+        key: &LoginKey,
+        sealed: &[u8],
+        expires: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let mut shard = self.shard(&key.browser)?;
         let now = self.clock.now();
         self.sweep(&mut shard, now);
-        shard.logins.put(key, sealed, expires, self.logins_per_shard, now);
-        Ok(())
+        Ok(shard.logins.put(key, sealed, expires, self.logins_per_shard, now))
     }
 
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError> {

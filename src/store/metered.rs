@@ -91,7 +91,12 @@ impl<S: SessionStore> SessionStore for Metered<S> {
         self.count("reschedule", self.inner.reschedule(due)).await
     }
 
-    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
+    async fn put_login(
+        &self,
+        key: &LoginKey,
+        sealed: &[u8],
+        expires: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.count("put_login", self.inner.put_login(key, sealed, expires)).await
     }
 

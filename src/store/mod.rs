@@ -162,8 +162,10 @@ pub trait SessionStore: Send + Sync + 'static {
     /// stay gone.
     async fn reschedule(&self, due: &[(SessionKey, Timestamp)]) -> Result<(), StoreError>;
 
-    /// Remembers a login until `expires`; beyond [`LOGINS_PER_BROWSER`] the browser's oldest is dropped.
-    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError>;
+    /// Remembers a login until `expires`; beyond [`LOGINS_PER_BROWSER`] the browser's oldest is dropped. What lived under
+    /// the same name goes, and is returned: all in one atomic step, so of two who put there at once one gets the other's.
+    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp)
+    -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Takes a login out, in one atomic step: a second call finds nothing (behaviour L3).
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError>;

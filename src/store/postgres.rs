@@ -227,11 +227,24 @@ impl SessionStore for PostgresStore {
         Ok(())
     }
 
-    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
+    async fn put_login(
+        &self,
+        key: &LoginKey,
+        sealed: &[u8],
+        expires: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let most = i64::try_from(LOGINS_PER_BROWSER).unwrap_or(i64::MAX);
         let (browser, state) = (&key.browser[..], &key.state[..]);
-        self.link.query(Query::PutLogin, &[&browser, &state, &sealed, &millis(expires), &self.now(), &most]).await?;
-        Ok(())
+        let values = [millis(expires), self.now(), most];
+        let [expires, now, most] = &values;
+        loop {
+            let rows = self.link.query(Query::PutLogin, &[&browser, &state, &sealed, expires, now, most]).await?;
+            match rows.first() {
+                Some(row) if rows::get::<i64>(row, 0)? == 1 => return rows::get(row, 1),
+                // There was none when the statement began, and another statement put one there meanwhile: look again.
+                _ => {}
+            }
+        }
     }
 
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError> {

@@ -169,7 +169,12 @@ impl SessionStore for RedisStore {
         self.reschedule_these(due).await
     }
 
-    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
+    async fn put_login(
+        &self,
+        key: &LoginKey,
+        sealed: &[u8],
+        expires: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let values = vec![
             self.now(),
             LOGINS_PER_BROWSER.to_string().into(),
@@ -177,11 +182,10 @@ impl SessionStore for RedisStore {
             millis(expires),
             Bytes::copy_from_slice(sealed).into(),
         ];
-        self.scripts
-            .put_login
-            .run::<i64>(&self.nodes, keys::of(&key.browser), vec![self.keys.browser(key)], values)
-            .await?;
-        Ok(())
+        let keys = vec![self.keys.browser(key)];
+        let before: Option<Bytes> =
+            self.scripts.put_login.run(&self.nodes, keys::of(&key.browser), keys, values).await?;
+        Ok(before.map(|sealed| sealed.to_vec()))
     }
 
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError> {

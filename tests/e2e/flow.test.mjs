@@ -276,6 +276,7 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     assert.ok(redirect.startsWith(keycloak.issuer), redirect);
     await page.goto(redirect);
     await page.waitForURL((url) => url.origin === site && url.pathname === '/auth/logged-out');
+    assert.match(await page.textContent('body'), /You are logged out/, 'Keycloak gives our state back');
     await shoot(page, '4-logged-out');
     assert.equal((await cookies()).find(({ name }) => name === SESSION), undefined);
     // Cloakroom's own pages let no script call out: an application's page has to ask.

@@ -32,7 +32,7 @@ async fn logins_lookups_refreshes_and_refusals_are_counted() {
             (r#"session_lookups_total{result="found",source="store"}"#, 1.0),
             (r#"store_operations_total{op="create",result="ok"}"#, 1.0),
             (r#"store_operations_total{op="put_login",result="ok"}"#, 2.0),
-            (r#"store_operations_total{op="take_login",result="ok"}"#, 2.0),
+            (r#"store_operations_total{op="take_login",result="ok"}"#, 1.0),
             (r#"store_operations_total{op="load",result="ok"}"#, 1.0),
             (r#"idp_requests_total{endpoint="token",provider="demo",result="ok"}"#, 1.0),
         ],

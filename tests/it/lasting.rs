@@ -226,3 +226,32 @@ async fn o8_an_answer_that_goes_on_is_cut_off_at_logout() {
         assert_eq!(world.metric(counted).await, 1.0, "{}", world.metrics().await);
     }
 }
+
+/// An answer without a length is done when its last piece is: the connection is then tied to no session any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_done_leaves_its_connection_alone() {
+    let whole = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let peer = Peer::start(move |_, mut stream: TcpStream| async move {
+        while !read_head(&mut stream).await.is_empty() && stream.write_all(whole.as_bytes()).await.is_ok() {}
+    })
+    .await;
+    let world = world_with(&peer).await;
+    let mut browser = world.logged_in().await;
+    let (home, session) = (browser.home, ticket(&browser));
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: {home}\r\nCookie: {SESSION}={session}\r\n\r\n");
+    let mut wire = Wire::connect(home).await;
+    assert_eq!(wire.exchange(ask("/chat/x")).await.body, "hello");
+    let asked = "cloakroom_store_operations_total{op=\"load\",result=\"ok\"}";
+    let before = world.metric(asked).await;
+    // Longer than an answer must last to be watched over.
+    let closed = tokio::time::timeout(Duration::from_millis(700), wire.is_closed());
+    assert!(closed.await.is_err(), "kept for the next request");
+    assert_eq!(world.metric(asked).await, before, "nothing asks for the sake of an answer that is done");
+    log_out(&mut browser).await;
+    let closed = tokio::time::timeout(Duration::from_millis(300), wire.is_closed());
+    assert!(closed.await.is_err(), "the end of a session cuts nothing off that does not depend on it");
+    assert_eq!(wire.exchange(ask("/open/x")).await.body, "hello");
+    assert_eq!(world.metric("cloakroom_streams_ended_total{kind=\"answer\"}").await, 0.0);
+    let counted = "cloakroom_http_requests_total{code=\"200\",method=\"GET\",route=\"/chat\"";
+    assert_eq!(world.metric(counted).await, 1.0, "{}", world.metrics().await);
+}

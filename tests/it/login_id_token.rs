@@ -7,7 +7,8 @@ use cloakroom::demo::{Fault, Gate};
 use cloakroom::primitives::clock::{Clock, Timestamp};
 use reqwest::StatusCode;
 
-use crate::harness::{Wishes, World};
+use crate::harness::{Wishes, World, eventually};
+use crate::kit::newest;
 use crate::login_kit::{refused, sessions_begun, token_calls};
 
 async fn by_hand() -> World {
@@ -37,6 +38,9 @@ async fn t1_to_t5_every_fault_alone_ends_the_login() {
         assert!(page.body.contains("/auth/login?return_to=%2Fpage"), "{what}: a way to go on: {page:?}");
         assert_eq!(token_calls(&world), redeemed + 1, "{what}: the code was redeemed");
         assert_eq!(sessions_begun(&world).await, begun, "{what}: nothing was stored");
+        // A token that nobody holds is good at the provider for as long as it lives.
+        let orphan = newest(&world).refresh_token.expect("a refresh token");
+        eventually(&format!("{what}: it is revoked"), || async { provider.ledger().revoked().contains(&orphan) }).await;
         assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED, "{what}");
 
         provider.switches().set(|switch| switch.id_token.clear());
@@ -111,6 +115,8 @@ async fn t5_keys_that_cannot_be_fetched_close_the_door() {
         let page = browser.navigate(&callback).await;
         refused(&browser, &page, &callback, &format!("{fault:?}"));
         assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{page:?}");
+        let orphan = newest(&world).refresh_token.expect("a refresh token");
+        eventually("it is revoked", || async { provider.ledger().revoked().contains(&orphan) }).await;
         provider.switches().faults(Endpoint::Jwks).clear();
         world.clock.advance(Duration::from_secs(6));
         browser.log_in("/").await;

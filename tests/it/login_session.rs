@@ -1,9 +1,13 @@
 //! Whose session it is: fixation, former sessions, sites beside each other (behaviour S7, S11, C1).
 
+use cloakroom::demo::provider::Endpoint;
+use cloakroom::demo::{Fault, Gate};
 use reqwest::{Method, StatusCode};
 
 use crate::harness::{LOGIN, SESSION, Wishes, World, XSRF};
+use crate::kit::{store_at, world};
 use crate::login_kit::{arrive, onward, tab};
+use crate::redis_server::RedisServer;
 
 async fn ready() -> World {
     let world = World::start().await;
@@ -151,4 +155,45 @@ async fn s7_the_second_tabs_login_ends_the_firsts_session() {
     assert_eq!(page.status, StatusCode::OK, "{page:?}");
     assert_eq!(returning.fetch("/api/whoami").await.status, StatusCode::OK);
     assert_eq!(former.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
+}
+
+/// What is remembered of a browser's latest session has no name that a callback could give.
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_no_state_names_the_latest_session() {
+    let world = ready().await;
+    let mut browser = world.browser();
+    let first = browser.authorize("/one").await;
+    let second = browser.authorize("/two").await;
+    browser.navigate(&first).await;
+    let mut former = tab(&browser);
+    // By a link on another site.
+    arrive(&mut browser, Method::GET, "/auth/callback?state=latest%20session&code=x").await;
+    let page = arrive(&mut browser, Method::GET, &second).await;
+    assert_eq!(page.status, StatusCode::OK, "{page:?}");
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!(former.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
+}
+
+/// Two tabs whose logins end in the same moment: neither knew of the other's session, and still one of them goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_two_logins_that_end_at_the_same_moment_leave_one_session() {
+    let redis = RedisServer::start();
+    let world = world(Wishes { store: store_at(&redis), ..Wishes::default() }).await;
+    for round in 0..10 {
+        let mut browser = world.browser();
+        let (first, second) = (browser.authorize("/one").await, browser.authorize("/two").await);
+        let mut tabs = [tab(&browser), tab(&browser)];
+        let [one, two] = &mut tabs;
+        let gate = Gate::closed();
+        world.demo.provider.switches().fault(Endpoint::Token, Fault::hold(&gate).after_work().times(2));
+        tokio::join!(one.navigate(&first), two.navigate(&second), async {
+            gate.arrived(2).await;
+            gate.open();
+        });
+        let mut alive = 0;
+        for tab in &mut tabs {
+            alive += usize::from(tab.fetch("/api/whoami").await.status == StatusCode::OK);
+        }
+        assert_eq!(alive, 1, "round {round}");
+    }
 }

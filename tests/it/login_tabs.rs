@@ -1,10 +1,14 @@
 //! Many tabs, stale tabs, and browsers that go round in circles (behaviour L13, L14; F21).
 
+use cloakroom::primitives::random;
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
+use sha2::{Digest as _, Sha256};
 
-use crate::harness::{LOGIN, SESSION, World, eventually};
+use crate::harness::{Browser, LOGIN, SESSION, Wishes, World, eventually};
+use crate::kit::{secs, ticking, world};
 use crate::login_kit::{arrive, logins_begun, onward, refused, tab, token_calls};
+use crate::shared_store::SharedStore;
 
 const TABS: usize = 20;
 /// `LOGINS_PER_BROWSER`
@@ -136,4 +140,36 @@ async fn l14_a_loop_of_logins_ends_on_a_page() {
         browser.navigate("/page").await.status == StatusCode::SEE_OTHER
     })
     .await;
+}
+
+/// Strangers log in all day long: what is remembered of a login that is done must never outlive one that is under way,
+/// or a store that is full of it drops the latter.
+#[tokio::test(flavor = "multi_thread")]
+async fn l13_logins_that_are_done_drive_none_out_that_is_under_way() {
+    let wishes = ticking();
+    let room = SharedStore::with_logins(&wishes.clock, 2 * SHARDS);
+    let world = world(Wishes { shared: Some(room), ..wishes }).await;
+    // All in one part of the store, which has room for two.
+    let mut browsers: Vec<_> = (0..5).map(|_| browser_of_shard(&world, 0)).collect();
+    for browser in &mut browsers[..3] {
+        browser.log_in("/").await;
+    }
+    world.clock.advance(secs(1));
+    let (mut one, mut two) = (browsers.swap_remove(4), browsers.swap_remove(3));
+    let (first, second) = (one.authorize("/one").await, two.authorize("/two").await);
+    assert_eq!(onward(&one.navigate(&first).await), "/one");
+    assert_eq!(onward(&two.navigate(&second).await), "/two");
+}
+
+/// Parts of the memory store.
+const SHARDS: usize = 64;
+
+/// A browser whose logins lie in this part of the memory store.
+fn browser_of_shard(world: &World, shard: usize) -> Browser {
+    let binding = std::iter::repeat_with(|| random::token().expect("randomness"))
+        .find(|binding| usize::from(Sha256::digest(binding)[0]) % SHARDS == shard)
+        .expect("one of many");
+    let mut browser = world.browser();
+    browser.set_cookie(LOGIN, &binding);
+    browser
 }

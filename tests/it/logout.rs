@@ -7,8 +7,10 @@ use cloakroom::demo::{Fault, Gate};
 use cloakroom::primitives::clock::{Clock, Timestamp};
 use reqwest::{Method, StatusCode};
 
-use crate::harness::{Browser, SESSION, Seen, Wishes, World, XSRF, eventually};
-use crate::login_kit::{Fields, arrive, guarded, onward, query, tab, uncached, unescaped};
+use crate::harness::{Browser, LOGIN, SESSION, Seen, Wishes, World, XSRF, eventually};
+use crate::kit::{holder, lasting_tokens, log_out, newest, secs, ticking, world};
+use crate::login_kit::{Fields, arrive, guarded, onward, query, tab, uncached, unescaped, with, without};
+use crate::shared_store::{Op, SharedStore};
 
 async fn ready() -> World {
     let world = World::start().await;
@@ -108,13 +110,152 @@ async fn o2_the_provider_gets_the_latest_hint() {
         .await;
 
     let back = browser.navigate(answer.location()).await;
-    assert_eq!(back.location(), format!("{}/auth/logged-out", browser.origin()));
+    assert_eq!(back.location(), format!("{}/auth/logged-out?state={}", browser.origin(), sent["state"]));
     let page = arrive(&mut browser, Method::GET, back.location()).await;
     assert_eq!(page.status, StatusCode::OK, "{page:?}");
     assert!(page.body.contains("You are logged out") && page.body.contains("href=\"/auth/login\""), "{page:?}");
     assert!(page.set_cookies().is_empty(), "{page:?}");
     guarded(&page);
     uncached(&page);
+}
+
+/// The way back from the provider's logout page, for a browser that has just begun to log out.
+async fn logging_out(world: &World) -> (Browser, String) {
+    let mut browser = world.logged_in().await;
+    let answer = log_out(&mut browser).await;
+    let back = browser.navigate(answer.location()).await.location().to_owned();
+    (browser, back)
+}
+
+/// The page after a logout says that one has taken place only where one has: in this browser, just now.
+#[tokio::test(flavor = "multi_thread")]
+async fn o2_the_page_after_a_logout_believes_its_own_state_alone() {
+    let world = world(ticking()).await;
+    let says_so = |page: &Seen| {
+        assert_eq!(page.status, StatusCode::OK, "{page:?}");
+        guarded(page);
+        uncached(page);
+        assert!(page.body.contains("href=\"/auth/login\""), "a way to go on: {page:?}");
+        page.body.contains("You are logged out") && page.body.contains("has ended")
+    };
+    let (mut browser, back) = logging_out(&world).await;
+    let state = query(&back)["state"].clone();
+    assert_eq!(state.len(), 43, "256 bits: {state}");
+    for (what, address) in [
+        ("none", without(&back, "state")),
+        ("another one", with(&back, "state", &"A".repeat(43))),
+        ("an odd one", with(&back, "state", "x")),
+        ("the name of another record", with(&back, "state", "latest session")),
+        ("two of them", format!("{back}&state={state}")),
+    ] {
+        assert!(!says_so(&arrive(&mut browser, Method::GET, &address).await), "{what}");
+    }
+    let mut stranger = logging_out(&world).await.0;
+    assert!(!says_so(&arrive(&mut stranger, Method::GET, &back).await), "another browser's");
+    let head = browser.draft(Method::HEAD, &back);
+    assert_eq!(browser.send(head).await.status, StatusCode::OK);
+    assert!(says_so(&arrive(&mut browser, Method::GET, &back).await), "its own, and nobody has used it up");
+    assert!(!says_so(&arrive(&mut browser, Method::GET, &back).await), "once");
+
+    let (mut late, back) = logging_out(&world).await;
+    world.clock.advance(secs(601));
+    assert!(!says_so(&arrive(&mut late, Method::GET, &back).await), "too late");
+
+    // A browser that has lost its login cookie since gets another.
+    let mut bare = holder(&world.logged_in().await);
+    let answer = log_out(&mut bare).await;
+    let cookie = answer.set_cookies().into_iter().find(|line| line.starts_with(LOGIN)).expect("a login cookie");
+    assert!(cookie.ends_with("HttpOnly; SameSite=Lax; Secure; Path=/"), "{cookie}");
+    let back = bare.navigate(answer.location()).await.location().to_owned();
+    assert!(says_so(&arrive(&mut bare, Method::GET, &back).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o2_a_provider_without_a_logout_page_is_left_out() {
+    let world = ready().await;
+    world.demo.provider.switches().set(|switch| switch.no_logout_page = true);
+    let world = world.restarted().await;
+    let mut browser = world.logged_in().await;
+    let former = tab(&browser);
+    let answer = log_out(&mut browser).await;
+    assert!(answer.location().starts_with("/auth/logged-out?state="), "{answer:?}");
+    is_dead(former).await;
+    let page = browser.navigate(answer.location()).await;
+    assert!(page.body.contains("You are logged out"), "{page:?}");
+}
+
+/// The records of logins and of logouts have names of their own: the one is not taken for the other, nor used up by it.
+#[tokio::test(flavor = "multi_thread")]
+async fn o2_a_login_and_a_logout_leave_each_others_state_alone() {
+    let world = ready().await;
+    let (mut browser, back) = logging_out(&world).await;
+    let callback = browser.authorize("/page").await;
+    let login = with(&back, "state", &query(&callback)["state"]);
+    assert!(!arrive(&mut browser, Method::GET, &login).await.body.contains("You are logged out"));
+    let logout = with(&callback, "state", &query(&back)["state"]);
+    assert_eq!(browser.navigate(&logout).await.status, StatusCode::BAD_REQUEST);
+    assert!(arrive(&mut browser, Method::GET, &back).await.body.contains("You are logged out"));
+    assert_eq!(onward(&browser.navigate(&callback).await), "/page");
+}
+
+/// A store that fails just then costs the page its certainty, and nobody the logout.
+#[tokio::test(flavor = "multi_thread")]
+async fn o2_without_a_record_the_logout_goes_on() {
+    let wishes = ticking();
+    let store = SharedStore::new(&wishes.clock);
+    let world = world(Wishes { shared: Some(store.clone()), ..wishes }).await;
+    let mut browser = world.logged_in().await;
+    let former = tab(&browser);
+    store.fail(Op::PutLogin, 0);
+    let answer = log_out(&mut browser).await;
+    assert!(answer.location().contains("/oauth/end-session?") && !answer.location().contains("state="), "{answer:?}");
+    cookies_cleared(&answer);
+    is_dead(former).await;
+}
+
+/// Who is idle for so long that only `/auth/session` still knows them has something to log out of all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn o1_a_returning_user_is_forgotten_at_logout() {
+    let session = "  returning_timeout: 7d".to_owned();
+    let world = world(Wishes { session, provider: lasting_tokens(), ..ticking() }).await;
+    for by_link in [false, true] {
+        let mut browser = world.logged_in().await;
+        let token = newest(&world).refresh_token.expect("a refresh token");
+        world.clock.advance(secs(31 * 60));
+        let mut twin = holder(&browser);
+        let forged = browser.draft(Method::POST, "/auth/logout").header("origin", &browser.origin());
+        assert_eq!(browser.send(forged).await.status, StatusCode::FORBIDDEN, "not without the token");
+        assert_eq!(twin.fetch("/auth/session").await.json()["level"], "returning");
+
+        let answer = if by_link { browser.navigate("/auth/logout").await } else { log_out(&mut browser).await };
+        assert!(answer.location().starts_with(&format!("{}/oauth/end-session?", world.demo.provider.issuer())));
+        assert!(query(answer.location()).contains_key("id_token_hint"), "{answer:?}");
+        cookies_cleared(&answer);
+        assert_eq!(twin.fetch("/auth/session").await.json()["level"], "anonymous");
+        eventually("the token is revoked", || async { world.demo.provider.ledger().revoked().contains(&token) }).await;
+    }
+}
+
+/// Our own page may fetch ahead what it links to, or show a picture that a user has put there: nobody has clicked.
+#[tokio::test(flavor = "multi_thread")]
+async fn o3_what_nobody_clicked_logs_nobody_out() {
+    let world = ready().await;
+    let ways: [Fields<'_>; 5] = [
+        &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("sec-purpose", "prefetch;prerender")],
+        &[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")],
+        &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty")],
+        &[("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "iframe")],
+        &[("purpose", "prefetch")],
+    ];
+    let mut browser = world.logged_in().await;
+    for headers in ways {
+        let draft = browser.draft(Method::GET, "/auth/logout").header("sec-fetch-site", "same-origin");
+        let page = browser.send(headers.iter().fold(draft, |draft, (k, v)| draft.header(k, v))).await;
+        assert_eq!(page.status, StatusCode::OK, "{headers:?}: {page:?}");
+        assert!(page.body.contains("<form method=\"post\""), "{headers:?}: {page:?}");
+        assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK, "{headers:?}");
+    }
+    assert_eq!(world.demo.provider.ledger().count(Endpoint::Revoke), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,9 +5,10 @@ use std::time::Duration;
 use reqwest::header::COOKIE;
 use reqwest::{Client, StatusCode};
 
-use crate::harness::{Browser, SESSION, Seen, Wishes, World};
+use crate::harness::{Browser, Proxy, SESSION, Seen, Wishes, World};
 use crate::kit::*;
 use crate::redis_server::RedisServer;
+use crate::shared_store::{Op, SharedStore};
 
 const EVERY: Duration = secs(15 * 60);
 const GRACE: Duration = secs(60);
@@ -163,4 +164,51 @@ async fn s8_a_store_that_fails_exchanges_nothing_and_loses_nothing() {
     })
     .await;
     assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+}
+
+/// The announcement of an exchange is still on its way, and the store cannot be asked: that is no end of a session.
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_a_ticket_that_is_not_known_here_yet_waits_for_the_store() {
+    let wishes = ticking();
+    let store = SharedStore::new(&wishes.clock);
+    let session = "  cache: { ttl: 1h }".to_owned();
+    let wishes = Wishes { session, provider: lasting_tokens(), shared: Some(store.clone()), ..wishes };
+    let world = world(wishes).await;
+    let other = Proxy::start(&world.yaml, &world.clock, Some(store.unheard())).await;
+    other.knows_provider().await;
+    let mut browser = world.logged_in().await;
+    assert_eq!(carry(&browser, &other).fetch("/api/whoami").await.status, StatusCode::OK);
+    world.clock.advance(EVERY);
+    assert!(new_ticket(&browser.fetch("/api/whoami").await).is_some());
+
+    store.fail(Op::Load, 0);
+    let mut there = carry(&browser, &other);
+    for _ in 0..2 {
+        assert_not_now(&there.fetch("/api/whoami").await, "store_unavailable");
+    }
+    store.heal();
+    assert_eq!(there.fetch("/api/whoami").await.status, StatusCode::OK);
+}
+
+/// The end of a session was missed, and its ticket is due: who asks the store and hears of no session has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn s8_an_exchange_that_finds_no_session_refuses() {
+    let redis = RedisServer::start();
+    let session = "  cache: { ttl: 1h }".to_owned();
+    let world = world(Wishes { provider: lasting_tokens(), session, ..ticking_on(&redis) }).await;
+    // Nothing was missed since the proxy began to listen.
+    world.clock.advance(secs(1));
+    let mut browser = world.logged_in().await;
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    world.clock.advance(EVERY);
+    redis.raw("FLUSHALL");
+    let reached = world.demo.upstream.recorder().count();
+    for _ in 0..2 {
+        let refused = browser.fetch("/api/whoami").await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::UNAUTHORIZED, "session_expired"), "{refused:?}");
+    }
+    assert_eq!(browser.fetch("/maybe/whoami").await.status, StatusCode::OK, "where a session is not needed");
+    assert_eq!(world.demo.upstream.recorder().last().and_then(|last| last.bearer().map(str::to_owned)), None);
+    assert_eq!(world.demo.upstream.recorder().count(), reached + 1);
+    assert_logs_in_again(&mut browser).await;
 }

@@ -16,16 +16,20 @@ use tokio::sync::broadcast;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Op {
     Create,
+    Load,
     Find,
     Delete,
     Mark,
     Marked,
+    PutLogin,
 }
 
 #[derive(Clone)]
 pub(crate) struct SharedStore {
     inner: Arc<MemoryStore>,
     faults: Arc<Faults>,
+    /// Tells changes in place of the store; there are none.
+    silence: Option<broadcast::Sender<Change>>,
 }
 
 #[derive(Default)]
@@ -39,7 +43,21 @@ struct Faults {
 
 impl SharedStore {
     pub(crate) fn new(clock: &Clock) -> Self {
-        Self { inner: Arc::new(MemoryStore::new(clock.clone())), faults: Arc::default() }
+        Self::over(MemoryStore::new(clock.clone()))
+    }
+
+    /// One with room for so many logins under way.
+    pub(crate) fn with_logins(clock: &Clock, logins: usize) -> Self {
+        Self::over(MemoryStore::with_limits(clock.clone(), 1_000, logins))
+    }
+
+    fn over(store: MemoryStore) -> Self {
+        Self { inner: Arc::new(store), faults: Arc::default(), silence: None }
+    }
+
+    /// The same store for a proxy that hears of no change.
+    pub(crate) fn unheard(&self) -> Self {
+        Self { silence: Some(broadcast::Sender::new(1)), ..self.clone() }
     }
 
     /// Calls of this kind fail from now on, after so many good ones.
@@ -91,7 +109,7 @@ impl SessionStore for SharedStore {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Record>, StoreError> {
-        self.inner.load(key).await
+        self.around(Op::Load, self.inner.load(key)).await
     }
 
     async fn replace(
@@ -124,8 +142,13 @@ impl SessionStore for SharedStore {
         self.inner.reschedule(due).await
     }
 
-    async fn put_login(&self, key: &LoginKey, sealed: &[u8], expires: Timestamp) -> Result<(), StoreError> {
-        self.inner.put_login(key, sealed, expires).await
+    async fn put_login(
+        &self,
+        key: &LoginKey,
+        sealed: &[u8],
+        expires: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.around(Op::PutLogin, self.inner.put_login(key, sealed, expires)).await
     }
 
     async fn take_login(&self, key: &LoginKey) -> Result<Option<Vec<u8>>, StoreError> {
@@ -141,7 +164,7 @@ impl SessionStore for SharedStore {
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {
-        self.inner.changes()
+        self.silence.as_ref().map_or_else(|| self.inner.changes(), broadcast::Sender::subscribe)
     }
 
     async fn census(&self) -> Result<BTreeMap<String, u64>, StoreError> {

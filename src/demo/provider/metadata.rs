@@ -16,14 +16,15 @@ pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> 
 }
 
 fn document(shared: &Shared) -> Value {
+    let switches = shared.switches.now();
     json!({
-        "issuer": shared.switches.now().discovery_issuer.unwrap_or_else(|| shared.issuer.clone()),
+        "issuer": switches.discovery_issuer.unwrap_or_else(|| shared.issuer.clone()),
         "authorization_endpoint": shared.url("authorize"),
         "token_endpoint": shared.url("token"),
         "userinfo_endpoint": shared.url("userinfo"),
         "jwks_uri": shared.url("jwks"),
         "revocation_endpoint": shared.url("revoke"),
-        "end_session_endpoint": shared.url("end-session"),
+        "end_session_endpoint": (!switches.no_logout_page).then(|| shared.url("end-session")),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token"],

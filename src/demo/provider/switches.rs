@@ -135,6 +135,8 @@ pub struct Misbehaviour {
     pub stale_jwks: bool,
     /// The issuer the discovery document claims.
     pub discovery_issuer: Option<String>,
+    /// The discovery document names no logout page.
+    pub no_logout_page: bool,
     /// Logins bring no refresh token.
     pub no_refresh_token: bool,
     /// What a refresh does with the refresh token.

@@ -14,7 +14,7 @@ type Change = (&'static str, fn(&mut Value));
 /// What is wrong with the claims, by name, and what must be said of it.
 pub(super) type Defect = (&'static str, fn(&mut Value), IdTokenError);
 
-async fn verdict(fake: &Fake, provider: &crate::oidc::Provider, token: &str) -> Option<IdTokenError> {
+async fn verdict(fake: &Fake, provider: &std::sync::Arc<crate::oidc::Provider>, token: &str) -> Option<IdTokenError> {
     fake.grant(token);
     match log_in(provider).await {
         Ok(_) => None,

@@ -257,7 +257,7 @@ fn callback() -> Url {
     "https://app.example.com/auth/callback".parse().unwrap()
 }
 
-async fn log_in(provider: &Provider) -> Result<super::Login, OidcError> {
+async fn log_in(provider: &Arc<Provider>) -> Result<super::Login, OidcError> {
     sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE)).await
 }
 

@@ -47,7 +47,7 @@ impl Sessions {
         }
         let open = match self.cache.place(id.handle()).await {
             Ok(open) => self.cache.still_true(open),
-            Err(place) => self.load_into(place, &id.key(), profile, stale).await?,
+            Err(place) => self.load_into(place, id, profile, stale).await?,
         };
         Ok(open.filter(|open| open.takes(id, now)).and_then(|open| Self::of_site(open, profile)))
     }
@@ -55,11 +55,11 @@ impl Sessions {
     pub(super) async fn load_into(
         &self,
         place: Place<'_>,
-        key: &SessionKey,
+        id: &SessionId,
         profile: &Arc<Profile>,
         stale: Option<Arc<Open>>,
     ) -> Result<Option<Arc<Open>>, SessionError> {
-        let now = self.clock.now();
+        let (now, key) = (self.clock.now(), &id.key());
         let found = self.load(key).await;
         let result = match &found {
             Ok(Some(_)) => "found",
@@ -70,8 +70,10 @@ impl Sessions {
         let record = match found {
             Ok(record) => record,
             // It was only to be checked whether a change had been missed: it goes on for the rest of the cache's time
-            // (behaviour D1).
-            Err(_) if stale.as_ref().is_some_and(|open| open.is_current(now, self.cache_ttl)) => {
+            // (behaviour D1). A ticket that it does not take may be one of another replica, and that only the store knows.
+            Err(_)
+                if stale.as_ref().is_some_and(|open| open.is_current(now, self.cache_ttl) && open.takes(id, now)) =>
+            {
                 return Ok(stale.and_then(|open| self.cache.fill(place, open)));
             }
             Err(error) => return Err(error.into()),

@@ -50,6 +50,37 @@ pub(in crate::store) async fn a_login_put_again_is_the_new_one(store: Arc<impl S
     assert!(store.take_login(&key).await.unwrap().is_none());
 }
 
+pub(in crate::store) async fn a_login_put_again_gives_the_old_one_back(store: Arc<impl SessionStore>, clock: Clock) {
+    let key = fresh_login();
+    let put = async |sealed: &[u8], life| store.put_login(&key, sealed, clock.now().plus(SECOND * life)).await.unwrap();
+    assert_eq!(put(b"1:2:one", 600).await, None);
+    let other = LoginKey { state: fresh_login().state, ..key };
+    assert_eq!(store.put_login(&other, b"other", clock.now().plus(SECOND * 600)).await.unwrap(), None);
+    assert_eq!(put(b"\0\xfftwo", 10).await.as_deref(), Some(&b"1:2:one"[..]));
+    assert_eq!(put(b"three", 10).await.as_deref(), Some(&b"\0\xfftwo"[..]));
+    clock.advance(SECOND * 10);
+    assert_eq!(put(b"four", 10).await, None, "what is over is nothing");
+    assert_eq!(store.take_login(&key).await.unwrap().unwrap(), b"four");
+    assert_eq!(put(b"five", 10).await, None, "what was taken as well");
+    assert_eq!(store.take_login(&other).await.unwrap().unwrap(), b"other");
+}
+
+/// Nobody's is lost: each gets another's, and the last is there.
+pub(in crate::store) async fn of_many_puts_each_gets_the_one_before(store: Arc<impl SessionStore>, clock: Clock) {
+    for _ in 0..10 {
+        let (key, expires) = (fresh_login(), clock.now().plus(SECOND * 600));
+        let puts = (0..16_u8).map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.put_login(&key, &[n], expires).await.unwrap() })
+        });
+        let mut seen: Vec<_> = futures::future::join_all(puts).await.into_iter().map(Result::unwrap).collect();
+        seen.push(store.take_login(&key).await.unwrap());
+        seen.sort();
+        let each_once = std::iter::once(None).chain((0..16).map(|n| Some(vec![n]))).collect::<Vec<_>>();
+        assert_eq!(seen, each_once);
+    }
+}
+
 pub(in crate::store) async fn the_seventeenth_login_drops_the_oldest(store: Arc<impl SessionStore>, clock: Clock) {
     let browser = fresh_login().browser;
     let login = |n: usize| LoginKey { browser, state: [u8::try_from(n).unwrap(); 32] };

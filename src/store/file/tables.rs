@@ -168,14 +168,15 @@ impl<'t> Tables<'t> {
         sessions_of(&self.owners, owner)
     }
 
+    /// Stores a login and returns the one that lived in its place.
     pub(super) fn put_login(
         &mut self,
         key: &LoginKey,
         sealed: &[u8],
         expires: Timestamp,
         now: Timestamp,
-    ) -> Result<(), Fault> {
-        self.remove_login(key)?;
+    ) -> Result<Option<Vec<u8>>, Fault> {
+        let before = self.take_login(key, now)?;
         while self.logins.len()? >= MAX_LOGINS && self.drop_first_login(Timestamp::from_millis(u64::MAX))? {}
         let mut others = Vec::new();
         for login in self.logins.range(join(&key.browser, &[0; 32])..=join(&key.browser, &[0xff; 32]))? {
@@ -197,7 +198,7 @@ impl<'t> Tables<'t> {
         let place = join(&key.browser, &key.state);
         self.logins.insert(place, (newest + 1, expires.as_millis(), sealed))?;
         self.login_ends.insert(login_moment(expires, &place), ())?;
-        Ok(())
+        Ok(before)
     }
 
     pub(super) fn take_login(&mut self, key: &LoginKey, now: Timestamp) -> Result<Option<Vec<u8>>, Fault> {

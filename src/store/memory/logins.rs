@@ -20,14 +20,22 @@ struct Login {
 }
 
 impl Logins {
-    /// Adds a login; drops the one that ends first if there are `most` already.
-    pub(super) fn put(&mut self, key: &LoginKey, sealed: &[u8], expires: Timestamp, most: usize, now: Timestamp) {
-        self.remove(key);
+    /// Adds a login and returns the one it takes the place of; drops the one that ends first if there are `most` already.
+    pub(super) fn put(
+        &mut self,
+        key: &LoginKey,
+        sealed: &[u8],
+        expires: Timestamp,
+        most: usize,
+        now: Timestamp,
+    ) -> Option<Vec<u8>> {
+        let before = self.take(key, now);
         while self.ends.len() >= most && self.drop_first() {}
         self.make_room(key.browser, now);
         let login = Login { state: key.state, sealed: sealed.to_vec(), expires };
         self.by_browser.entry(key.browser).or_default().push(login);
         self.ends.insert((expires, key.browser, key.state));
+        before
     }
 
     pub(super) fn take(&mut self, key: &LoginKey, now: Timestamp) -> Option<Vec<u8>> {

@@ -187,6 +187,9 @@ const RESCHEDULE: &str = "
     )
     UPDATE sessions SET due = new.due FROM locked JOIN new USING (key) WHERE sessions.key = locked.key";
 
+/// Whether it was written, and what lived in its place. That one is locked as it is now, not as it was when the statement
+/// began; one that came since is seen by the next attempt.
+///
 /// Logins of one browser that begin in the very same moment may make it one too many, until the next one begins.
 const PUT_LOGIN: &str = "
     WITH kept AS MATERIALIZED (
@@ -194,11 +197,19 @@ const PUT_LOGIN: &str = "
         ORDER BY began DESC LIMIT $6::bigint - 1
     ), dropped AS (
         DELETE FROM logins WHERE browser = $1::bytea AND state <> $2::bytea AND state NOT IN (SELECT state FROM kept)
+    ), before AS MATERIALIZED (
+        SELECT browser, state, sealed, expires FROM logins WHERE browser = $1::bytea AND state = $2::bytea FOR UPDATE
+    ), changed AS (
+        UPDATE logins SET sealed = $3::bytea, expires = $4::bigint, began = DEFAULT
+        FROM before WHERE logins.browser = before.browser AND logins.state = before.state
+        RETURNING before.sealed, before.expires
+    ), added AS (
+        INSERT INTO logins (browser, state, sealed, expires)
+        SELECT $1::bytea, $2::bytea, $3::bytea, $4::bigint WHERE NOT EXISTS (SELECT FROM changed)
+        ON CONFLICT (browser, state) DO NOTHING RETURNING state
     )
-    INSERT INTO logins (browser, state, sealed, expires)
-    VALUES ($1::bytea, $2::bytea, $3::bytea, $4::bigint)
-    ON CONFLICT (browser, state) DO UPDATE SET
-        sealed = excluded.sealed, expires = excluded.expires, began = DEFAULT";
+    SELECT (SELECT count(*) FROM changed) + (SELECT count(*) FROM added),
+           (SELECT sealed FROM changed WHERE expires > $5::bigint)";
 
 const TAKE_LOGIN: &str = "
     WITH taken AS (DELETE FROM logins WHERE browser = $1::bytea AND state = $2::bytea RETURNING sealed, expires)
