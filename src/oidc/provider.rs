@@ -269,13 +269,6 @@ impl Provider {
         }
     }
 
-    /// Tokens came that nobody will use.
-    fn disown(self: &Arc<Self>, tokens: Tokens) {
-        if let Some(orphan) = tokens.refresh_token {
-            tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
-        }
-    }
-
     /// Gets new tokens (RFC 6749 §6). The refresh token is shown to the provider once; nothing here repeats it.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openidconnect::RefreshToken;
 
-use super::answer::Failure;
+use super::answer::{Failure, Tokens};
 use super::http::Endpoint;
 use super::{OidcError, Provider};
 use crate::primitives::secret::SecretText;
@@ -33,6 +33,13 @@ impl Provider {
                 Failure::Refused(code) if matches!(code.as_str(), "invalid_token" | "invalid_grant") => Ok(()),
                 failure => Err(failure.into()),
             },
+        }
+    }
+
+    /// Tokens came that nobody will hold: the refresh token among them is revoked in a task of its own.
+    pub(super) fn disown(self: &Arc<Self>, tokens: Tokens) {
+        if let Some(orphan) = tokens.refresh_token {
+            tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
         }
     }
 
