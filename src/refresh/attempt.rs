@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::engine::{Failure, Refresher};
+use super::keep::Fresh;
 use super::lease::{self, Lease, MayShow, SIGN_OF_LIFE, Taken};
 use super::pace::{Entry, Leave};
 use crate::oidc::{self, Previous, Provider, RefreshError};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
-use crate::primitives::secret::SecretText;
 use crate::session::manager::entry_of;
 use crate::session::model::Secrets;
 use crate::session::open::{Open, Profile};
@@ -25,13 +25,11 @@ use crate::session::plan::is_fresh;
 use crate::store::record::{Record, SessionKey};
 use crate::store::{Announce, Swap};
 
-/// How long new tokens are held while the store does not take them.
-const STORE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long others may take before a refresh gives up waiting for them.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(30);
 /// Pauses between two looks at another's refresh; an announcement ends one early.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
-const LATER_LOOKS: Duration = Duration::from_millis(800);
+const LATER_LOOKS: Duration = Duration::from_millis(400);
 /// Pause after a refused connection, 429, 500 or 503 that names no time itself.
 const PAUSE_UNAVAILABLE: Duration = Duration::from_secs(1);
 /// Longest pause that a provider may ask for.
@@ -111,6 +109,8 @@ impl Attempt {
                 Step::Done(outcome) => return outcome,
                 Step::LookAgain | Step::Present(..) => {}
                 Step::Wait => {
+                    // Another is at the provider; the place is for somebody else.
+                    self.leave = None;
                     let _ = tokio::time::timeout(pause, watch.next()).await;
                     pause = (pause * 2).min(LATER_LOOKS);
                 }
@@ -173,8 +173,9 @@ impl Attempt {
                 Entry::NotFor(pause) => return failed(Failure::Provider(pause)),
             }
         }
+        let Some(place) = self.engine.place_to_hold() else { return failed(Failure::Store) };
         fail_point!("refresh::before_intent");
-        match Lease::take(&self.engine.sessions, self.key, &record, begun).await {
+        match Lease::take(&self.engine.sessions, self.key, &record, begun, place).await {
             Taken::Ours(lease) => {
                 fail_point!("refresh::after_intent");
                 Step::Present(lease, Box::new(secrets), provider)
@@ -259,7 +260,9 @@ impl Attempt {
             let error = match answer {
                 Ok(tokens) => {
                     let secrets = merge(&secrets, tokens, self.engine.now());
-                    return Step::Done(self.keep(lease, provider, secrets).await);
+                    let (engine, profile) = (self.engine.clone(), self.profile.clone());
+                    let fresh = Fresh { engine, key: self.key, profile, provider: provider.clone(), lease, secrets };
+                    return Step::Done(fresh.keep().await);
                 }
                 Err(error) => error,
             };
@@ -272,65 +275,8 @@ impl Attempt {
         }
     }
 
-    /// Stores new tokens, however long it takes within reason, and only then hands them out.
-    async fn keep(&self, mut lease: Lease, provider: &Arc<Provider>, secrets: Secrets) -> Outcome {
-        let sessions = &self.engine.sessions;
-        let mut record = lease.record.clone();
-        let generation = record.generation;
-        let started = Instant::now();
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match sessions.write(&self.key, &record, &secrets).await {
-                Ok((Swap::Stored, stored)) => {
-                    fail_point!("refresh::after_store");
-                    return self.renewed(&stored, &secrets);
-                }
-                Ok((Swap::Gone, _)) => return Self::too_late(provider, &secrets),
-                Ok((Swap::Conflict, _)) => match sessions.read(&self.key).await {
-                    Ok(None) => return Self::too_late(provider, &secrets),
-                    // Ours, if an earlier try was done though the store seemed to fail. Else another replica took over
-                    // and stored newer tokens: theirs count. Ours are left to expire: a revocation would end the
-                    // provider's session, and theirs with it.
-                    Ok(Some((now, theirs))) if now.generation != generation => return self.renewed(&now, &theirs),
-                    Ok(Some((now, _))) => {
-                        record = now;
-                        continue;
-                    }
-                    Err(_) => {}
-                },
-                Err(error) => tracing::warn!(%error, "refreshed tokens are held until the store takes them"),
-            }
-            if started.elapsed() > STORE_PATIENCE {
-                tracing::error!(
-                    "refreshed tokens could not be stored and are given up; the session may have to log in"
-                );
-                self.engine.pause(&self.key, generation, PAUSE_IN_DOUBT, Failure::InDoubt);
-                return Outcome::Failed(Failure::Store);
-            }
-            lease.hold(tokio::time::sleep(pause)).await;
-            record = lease.record.clone();
-            pause = (pause * 2).min(Duration::from_millis(400));
-        }
-    }
-
     fn renewed(&self, record: &Record, secrets: &Secrets) -> Outcome {
-        // A logout that came after the tokens were stored found them there and revokes them itself.
-        let sessions = &self.engine.sessions;
-        match &self.profile {
-            Some(profile) => match sessions.remember(record, secrets, profile) {
-                Some(open) => Outcome::Renewed(Some(open)),
-                None => Outcome::Ended,
-            },
-            None => Outcome::Renewed(sessions.remember_known(&self.key, record, secrets)),
-        }
-    }
-
-    /// The session ended while its refresh was under way: logout wins. Nobody waits for the revocation.
-    fn too_late(provider: &Arc<Provider>, secrets: &Secrets) -> Outcome {
-        if let Some(token) = &secrets.refresh_token {
-            tokio::spawn(provider.clone().revoke_patiently(SecretText::clone(token)));
-        }
-        Outcome::Ended
+        self.engine.renewed(&self.key, self.profile.as_ref(), record, secrets)
     }
 
     async fn refused(&self, lease: Lease, error: RefreshError, shown_before: bool) -> Outcome {
@@ -359,9 +305,7 @@ impl Attempt {
         };
         self.engine.pause(&self.key, generation, pause, failure);
         let retry_at = self.engine.now().plus(pause);
-        // A store that fails must not keep the waiting waiting.
-        let returned = tokio::spawn(lease.give_back(Some(retry_at), shown_before));
-        let _ = tokio::time::timeout(Duration::from_millis(500), returned).await;
+        lease.give_back(Some(retry_at), shown_before).await;
         Outcome::Failed(failure)
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::attempt::{Attempt, Need, Outcome};
 use super::flight::Flights;
@@ -17,14 +18,17 @@ use crate::primitives::clock::Timestamp;
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
 use crate::store::record::SessionKey;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Throttle};
 
-/// How long a request waits for a refresh while its own token still lives.
+/// How long a request waits for a refresh if its own token outlives that.
 const WAIT_ALIVE: Duration = Duration::from_secs(2);
-/// How long a request waits for a refresh when its token is dead.
+/// How long a request waits for a refresh when its token is dead, or will be by then.
 const WAIT_DEAD: Duration = Duration::from_secs(8);
 /// What a request that waited too long is told to wait before it asks again.
 const PAUSE_SLOW: Duration = Duration::from_secs(1);
+/// Most refreshes that hold something for a store that fails: new tokens, an intent to be taken back. Each takes a few
+/// KiB, about what its session does.
+const HELD: usize = 4_096;
 /// Sessions whose pause is remembered.
 const PAUSES: usize = 50_000;
 
@@ -67,6 +71,7 @@ pub struct Refresher {
     pub(super) paces: Paces,
     flights: Flights<SessionKey, Outcome>,
     pauses: Cache<SessionKey, Pause>,
+    holding: Arc<Semaphore>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -81,8 +86,8 @@ impl Refresher {
     ) -> Arc<Self> {
         let paces = Paces::new(&providers, settings);
         let (flights, pauses) = (Flights::new(), Cache::new(PAUSES));
-        let minimum_lifetime = settings.minimum_lifetime;
-        Arc::new(Self { sessions, providers, minimum_lifetime, paces, flights, pauses, metrics })
+        let (minimum_lifetime, holding) = (settings.minimum_lifetime, Arc::new(Semaphore::new(HELD)));
+        Arc::new(Self { sessions, providers, minimum_lifetime, paces, flights, pauses, holding, metrics })
     }
 
     /// Whether the session's access token may go upstream as it is.
@@ -117,7 +122,8 @@ impl Refresher {
     }
 
     async fn wait(self: &Arc<Self>, open: &Arc<Open>) -> Refreshed {
-        let patience = if open.is_alive(self.now()) { WAIT_ALIVE } else { WAIT_DEAD };
+        // Who would hold a dead token at the end of the short wait waits as if it were dead already.
+        let patience = if open.is_alive(self.now().plus(WAIT_ALIVE)) { WAIT_ALIVE } else { WAIT_DEAD };
         let waiters = self.metrics.token_refresh_waiters.with_label_values(&[open.provider()]);
         waiters.inc();
         let flight = self.flights.join(*open.key(), || {
@@ -158,6 +164,23 @@ impl Refresher {
     /// Lets requests of a session know at once that there is nothing to be had for a while.
     pub(super) fn pause(&self, key: &SessionKey, generation: u64, length: Duration, failure: Failure) {
         self.pauses.insert(*key, Pause { generation, until: self.now().plus(length), failure });
+    }
+
+    /// Room for what one refresh may have to hold while the store fails. There is some before a token is shown, or what
+    /// the provider gives for it would have to be dropped. `None` if the store fails so much that there is no more.
+    pub(super) fn place_to_hold(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.holding.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            static FULL: Throttle = Throttle::new();
+            if let Some(held_back) = FULL.pass() {
+                tracing::error!(
+                    held_back,
+                    held = HELD,
+                    "no refresh begins until the store takes what others hold for it"
+                );
+            }
+        }
+        place
     }
 
     pub(super) fn now(&self) -> Timestamp {

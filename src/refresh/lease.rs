@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::primitives::clock::Timestamp;
@@ -22,8 +23,12 @@ const RENEW_EVERY: Duration = Duration::from_millis(1_300);
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 /// What must be left of a lease, and of a provider's grace, when the token is shown.
 const MARGIN: Duration = Duration::from_secs(1);
-/// How long an owner tries to take its intent back from a store that fails.
-const RETURN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long those who wait for a refresh wait for its intent to be taken back. If the store fails they are to hear of it
+/// within 250 ms (behaviour D1); the intent is taken back all the same, or its token would count as used up.
+const RETURN_WAIT: Duration = Duration::from_millis(200);
+/// Longest pause before a store that fails is asked again. Well below [`SIGN_OF_LIFE`]: an owner that lives must say so
+/// before it is taken for dead. While the store is known to be away the attempt costs next to nothing.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// An intent of ours in the record.
 pub(super) struct Lease {
@@ -34,6 +39,8 @@ pub(super) struct Lease {
     asked: Instant,
     /// Whether the token may have been shown under this intent already, by us or by the owner that died.
     shown: bool,
+    /// Room for what is left to do if the store fails.
+    _place: OwnedSemaphorePermit,
     /// The record as we wrote it last.
     pub(super) record: Record,
 }
@@ -68,6 +75,7 @@ impl Lease {
         key: SessionKey,
         read: &Record,
         begun: Option<Timestamp>,
+        place: OwnedSemaphorePermit,
     ) -> Taken {
         let owner = match random::bytes() {
             Ok(owner) => u64::from_ne_bytes(owner),
@@ -75,7 +83,8 @@ impl Lease {
         };
         let (now, asked) = (sessions.clock().now(), Instant::now());
         let intent = Intent { owner, begun: begun.unwrap_or(now), until: now.plus(LEASE) };
-        let lease = |record| Self { sessions: sessions.clone(), key, intent, asked, shown: begun.is_some(), record };
+        let (sessions_too, shown) = (sessions.clone(), begun.is_some());
+        let lease = move |record| Self { sessions: sessions_too, key, intent, asked, shown, _place: place, record };
         match sessions.amend(&key, read, Announce::Nobody, |record| record.intent = Some(intent)).await {
             Ok((Swap::Stored, record)) => Taken::Ours(Box::new(lease(record))),
             Ok((Swap::Conflict, _)) => Taken::Changed,
@@ -161,7 +170,7 @@ impl Lease {
     /// next to take over.
     pub(super) async fn give_back(self, retry_at: Option<Timestamp>, shown_before: bool) {
         let over = self.sessions.clock().now();
-        let change = |record: &mut Record| {
+        let change = move |record: &mut Record| {
             if shown_before {
                 record.intent = record.intent.map(|intent| Intent { until: over.min(intent.until), ..intent });
             } else {
@@ -170,7 +179,7 @@ impl Lease {
             }
             record.retry_at = retry_at;
         };
-        self.settle(change).await;
+        self.settle_soon(change).await;
     }
 
     /// Whether the token may have been shown before: by an owner that died, or by us.
@@ -181,11 +190,15 @@ impl Lease {
     /// Marks the refresh token as perhaps used up, in place of the intent.
     pub(super) async fn doubt(self) {
         let owner = self.intent.owner;
-        self.settle(|record| doubt(record, owner)).await;
+        self.settle_soon(move |record| doubt(record, owner)).await;
+    }
+
+    /// In a task of its own, that goes on when nobody waits for it any more.
+    async fn settle_soon(self, change: impl Fn(&mut Record) + Send + Sync + 'static) {
+        let _ = tokio::time::timeout(RETURN_WAIT, tokio::spawn(self.settle(change))).await;
     }
 
     async fn settle(mut self, change: impl Fn(&mut Record) + Send + Sync) {
-        let started = Instant::now();
         let mut pause = Duration::from_millis(50);
         loop {
             match self.sessions.amend(&self.key, &self.record, Announce::Everyone, &change).await {
@@ -197,12 +210,11 @@ impl Lease {
                 },
                 Err(_) => {}
             }
-            if started.elapsed() > RETURN_PATIENCE {
-                tracing::warn!("the intent of a refresh could not be taken back; its token will count as used");
+            if self.sessions.clock().now() >= self.record.absolute_end {
                 return;
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

@@ -4,6 +4,7 @@ mod attempt;
 pub mod background;
 pub mod engine;
 mod flight;
+mod keep;
 mod lease;
 mod pace;
 

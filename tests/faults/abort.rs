@@ -22,7 +22,9 @@ const HELD: Duration = Duration::from_micros(500);
 
 pub(crate) async fn run(scale: Scale) -> Vec<Row> {
     let redis = RedisServer::start();
-    let fleet = Fleet::start(Wishes { session: STEADY_TICKET.into(), ..ticking_on(&redis) }).await;
+    // A refresh that waited for its rate would go on in the next round, and be taken for one of that.
+    let refresh = "{ ahead: 0s, per_second: 100000, concurrency: 1000 }".into();
+    let fleet = Fleet::start(Wishes { session: STEADY_TICKET.into(), refresh, ..ticking_on(&redis) }).await;
     let tickets = fleet.log_in(SESSIONS).await;
     let rounds = scale.of(10_000 / SESSIONS, 16);
     let addresses = fleet.addresses();
@@ -92,7 +94,9 @@ async fn at_point(point: &str, at: SocketAddr, tickets: &[String]) {
     .expect("a fail point");
     for ticket in tickets {
         let stream = ask(at, ticket).await;
-        let _ = tokio::time::timeout(secs(2), arrivals.recv()).await.expect("the refresh comes to this point");
+        let _ = tokio::time::timeout(secs(2), arrivals.recv())
+            .await
+            .unwrap_or_else(|_| panic!("the refresh comes to {point}"));
         reset(&stream);
         drop(stream);
         while arrivals.try_recv().is_ok() {}

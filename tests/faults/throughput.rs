@@ -20,7 +20,7 @@ const GOAL: f64 = 1_000.0;
 pub(crate) async fn run(scale: Scale) -> Vec<Row> {
     let redis = RedisServer::start();
     let (_provider, issuer) = provider();
-    let refresh = "{ ahead: 10m, concurrency: 64, per_second: 1000000 }";
+    let refresh = "{ ahead: 10m, concurrency: 64, per_second: 100000 }";
     let yaml = settings(&redis, &issuer, "127.0.0.1:9", refresh);
     let sessions = scale.of(40_000, 4_000);
     let now = Clock::system().now();

@@ -1,5 +1,7 @@
 //! A refresh and what can happen meanwhile: logout, clients that go away, a store that stops (behaviour R3, R4, R6, R9).
 
+use std::time::Instant;
+
 use cloakroom::demo::Gate;
 use reqwest::{Method, StatusCode};
 use tokio::io::AsyncWriteExt as _;
@@ -175,8 +177,62 @@ async fn f15_r4_a_store_that_stops_after_the_token_answer_loses_no_tokens() {
     assert_shown_once(&world);
 }
 
+/// Two wait for a refresh, whose tokens the store does not take; others come later.
+#[tokio::test(flavor = "multi_thread")]
+async fn d1_while_new_tokens_cannot_be_stored_nobody_else_waits_for_them() {
+    let redis = RedisServer::start();
+    let world = world(ticking_on(&redis)).await;
+    let mut browser = world.logged_in().await;
+    world.clock.advance(OVER);
+    let gate = hold_tokens(&world, true);
+    let waiting = [fetch_soon(&browser, "/api/whoami"), fetch_soon(&browser, "/api/whoami")];
+    gate.arrived(1).await;
+    redis.freeze();
+    let begun = Instant::now();
+    gate.open();
+    for answer in waiting {
+        assert_not_now(&answer.await.expect("an answer"), "store_unavailable");
+    }
+    // One timeout of the store's, and a little patience.
+    assert!(begun.elapsed() < secs(1), "{:?}", begun.elapsed());
+    for _ in 0..5 {
+        let begun = Instant::now();
+        assert_not_now(&browser.fetch("/api/whoami").await, "store_unavailable");
+        assert!(begun.elapsed() < secs(1), "{:?}", begun.elapsed());
+    }
+    redis.thaw();
+    let begun = Instant::now();
+    eventually_ok(&mut browser).await;
+    assert!(begun.elapsed() < secs(3), "{:?}", begun.elapsed());
+    assert_eq!((relayed(&world), token_calls(&world)), (newest(&world).access_token, 2));
+    assert_shown_once(&world);
+}
+
+/// However long the store is away, new tokens are held as long as they may be of use, and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn r4_tokens_that_were_held_until_their_session_was_over_are_revoked() {
+    let redis = RedisServer::start();
+    let world = world(ticking_on(&redis)).await;
+    let browser = world.logged_in().await;
+    world.clock.advance(OVER);
+    let gate = hold_tokens(&world, true);
+    let waiting = fetch_soon(&browser, "/api/whoami");
+    gate.arrived(1).await;
+    redis.freeze();
+    gate.open();
+    assert_not_now(&waiting.await.expect("an answer"), "store_unavailable");
+    let late = newest(&world).refresh_token.expect("a refresh token");
+    let ledger = world.demo.provider.ledger();
+    world.clock.advance(secs(11 * 3600));
+    tokio::time::sleep(secs(1)).await;
+    assert!(ledger.revoked().is_empty(), "the session may still live");
+    world.clock.advance(secs(3600));
+    eventually("they are revoked", || async { ledger.revoked().contains(&late) }).await;
+    redis.thaw();
+}
+
 async fn eventually_ok(browser: &mut Browser) {
-    let until = std::time::Instant::now() + crate::harness::PATIENCE;
+    let until = Instant::now() + crate::harness::PATIENCE;
     loop {
         let answer = browser.fetch("/api/whoami").await;
         match answer.status {
@@ -184,7 +240,7 @@ async fn eventually_ok(browser: &mut Browser) {
             StatusCode::SERVICE_UNAVAILABLE => assert!(answer.set_cookies().is_empty(), "{answer:?}"),
             _ => panic!("{answer:?}"),
         }
-        assert!(std::time::Instant::now() < until, "in vain: {answer:?}");
+        assert!(Instant::now() < until, "in vain: {answer:?}");
     }
 }
 

@@ -117,8 +117,9 @@ impl Sessions {
         Ok((swap, record))
     }
 
-    /// The refresh token's end bounds the session (behaviour S9).
-    pub(super) fn absolute_end(&self, created: Timestamp, secrets: &Secrets) -> Timestamp {
+    /// When a session is over in any case; the refresh token's end bounds it (behaviour S9).
+    #[must_use]
+    pub fn absolute_end(&self, created: Timestamp, secrets: &Secrets) -> Timestamp {
         let end = created.plus(self.absolute_timeout);
         secrets.refresh_expires.map_or(end, |dead| end.min(dead))
     }

@@ -2,11 +2,11 @@
 //! time: a statement that waits for a lock keeps no other waiting behind it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::dial::{Dialer, Session};
@@ -15,14 +15,18 @@ use super::fault::{Fault, Kind};
 /// Most commands that wait for a connection; more than these fail at once.
 const MOST_WAITING: usize = 1_024;
 
+/// Connections that are opened at a time. A server that has just come back, or has little to spare, gets to its commands
+/// sooner that way, and one connection does hundreds of them while another is opened.
+const OPENING_AT_A_TIME: usize = 2;
+
 /// The connections.
 pub(super) struct Pool {
     dialer: Arc<Dialer>,
     /// The keeper's: connections must not end with the runtime of some caller.
     runtime: Handle,
-    idle: Mutex<Vec<Session>>,
-    /// One for each connection that is lent or may be opened.
-    permits: Arc<Semaphore>,
+    connections: Mutex<Connections>,
+    /// One for each idle connection; who waits gets whichever comes first, those that were lent or a new one.
+    ready: Semaphore,
     waiting: AtomicUsize,
     pub(super) since: Instant,
     /// When the latest answer came, in milliseconds after `since`.
@@ -31,12 +35,18 @@ pub(super) struct Pool {
     over: watch::Sender<Option<Arc<str>>>,
 }
 
+struct Connections {
+    idle: Vec<Session>,
+    /// Idle ones and lent ones.
+    open: usize,
+    opening: usize,
+    most: usize,
+}
+
 /// A connection in use; back in the pool when dropped.
 pub(super) struct Lent {
     session: Option<Session>,
     pool: Arc<Pool>,
-    // Behind the pool's connection: whoever gets it next finds the connection there.
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
@@ -44,8 +54,8 @@ impl Pool {
         Arc::new(Self {
             dialer,
             runtime: Handle::current(),
-            idle: Mutex::new(vec![first]),
-            permits: Arc::new(Semaphore::new(most.max(1))),
+            connections: Mutex::new(Connections { idle: vec![first], open: 1, opening: 0, most: most.max(1) }),
+            ready: Semaphore::new(1),
             waiting: AtomicUsize::new(0),
             since: Instant::now(),
             answered: AtomicU64::new(0),
@@ -56,54 +66,87 @@ impl Pool {
     /// A connection that is idle now or comes free, or a new one while there are too few.
     pub(super) async fn take(self: &Arc<Self>, deadline: Instant) -> Result<Lent, Fault> {
         loop {
-            let permit = self.permit(deadline).await?;
-            if let Some(session) = self.pop() {
-                return Ok(Lent { session: Some(session), pool: Arc::clone(self), _permit: permit });
-            }
-            let (sender, receiver) = oneshot::channel();
-            let pool = Arc::clone(self);
-            // A task of its own, so that a command that gives up waiting leaves a connection for the next one.
-            self.runtime.spawn(async move {
-                let opened = pool.dialer.open(false).await;
-                let _ = sender.send(match opened {
-                    Ok(session) => Ok(Lent { session: Some(session), pool, _permit: permit }),
-                    Err(fault) => {
-                        match fault.kind {
-                            // Those that there are must do.
-                            Kind::Crowded => permit.forget(),
-                            _ => pool.give_up(&fault.text),
-                        }
-                        Err(fault)
-                    }
-                });
-            });
-            match timeout_at(deadline, receiver).await {
-                Ok(Ok(Err(Fault { kind: Kind::Crowded, text }))) => {
-                    tracing::warn!(reason = text, "PostgreSQL takes no more connections; going on with fewer");
+            self.turn(deadline).await?;
+            let mut connections = self.connections();
+            // The latest one first: it is the warmest, and the others may rest.
+            match connections.idle.pop() {
+                Some(session) if !session.is_closed() => {
+                    return Ok(Lent { session: Some(session), pool: Arc::clone(self) });
                 }
-                Ok(Ok(outcome)) => return outcome,
-                Ok(Err(_)) => return Err(Fault::server("the connection was lost")),
-                Err(_) => return Err(busy()),
+                Some(_) => connections.open -= 1,
+                None => {}
             }
         }
     }
 
-    async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, Fault> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
+    /// Waits until there is an idle connection for the caller.
+    async fn turn(self: &Arc<Self>, deadline: Instant) -> Result<(), Fault> {
+        if let Ok(turn) = self.ready.try_acquire() {
+            turn.forget();
+            return Ok(());
         }
         let _waiter = Waiter::new(&self.waiting).ok_or_else(busy)?;
-        match timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
+        self.open_more();
+        match timeout_at(deadline, self.ready.acquire()).await {
+            Ok(Ok(turn)) => {
+                turn.forget();
+                Ok(())
+            }
             Ok(Err(_)) => Err(Fault::server("the connection was lost")),
             Err(_) => Err(busy()),
         }
     }
 
-    fn pop(&self) -> Option<Session> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // The latest one first: it is the warmest, and the others may rest.
-        std::iter::from_fn(|| idle.pop()).find(|session| !session.is_closed())
+    /// Opens one more for those who wait, if there may be more. In a task of its own, so that a command that gives up
+    /// waiting leaves a connection for the next one.
+    fn open_more(self: &Arc<Self>) {
+        {
+            let mut connections = self.connections();
+            let full = connections.open + connections.opening >= connections.most;
+            if self.is_over() || full || connections.opening >= OPENING_AT_A_TIME {
+                return;
+            }
+            connections.opening += 1;
+        }
+        let pool = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let begun = Instant::now();
+            let opened = pool.dialer.open(false).await;
+            if let Err(fault) = pool.take_in(opened) {
+                pool.judge(&fault, begun);
+            } else if pool.waiting.load(Ordering::Relaxed) > 0 {
+                pool.open_more();
+            }
+        });
+    }
+
+    fn take_in(&self, opened: Result<Session, Fault>) -> Result<(), Fault> {
+        let mut connections = self.connections();
+        connections.opening -= 1;
+        connections.idle.push(opened?);
+        connections.open += 1;
+        drop(connections);
+        // A server that lets us in is not silent.
+        self.note_answer();
+        self.ready.add_permits(1);
+        Ok(())
+    }
+
+    /// What a connection that could not be opened means for the others.
+    fn judge(&self, fault: &Fault, begun: Instant) {
+        let mut connections = self.connections();
+        // Those that there are must do, if there are any.
+        if fault.kind == Kind::Crowded && connections.open > 0 {
+            connections.most = connections.open;
+            tracing::warn!(reason = fault.text, "PostgreSQL takes no more connections; going on with fewer");
+        } else if connections.open == 0 || self.is_silent_since(begun) {
+            drop(connections);
+            self.give_up(&fault.text);
+        }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn note_answer(&self) {
@@ -117,7 +160,7 @@ impl Pool {
 
     /// Lets nobody use these connections any more; whoever uses one now may go on.
     pub(super) fn give_up(&self, reason: &str) {
-        self.permits.close();
+        self.ready.close();
         self.over.send_if_modified(|over| {
             let first = over.is_none();
             if first {
@@ -154,8 +197,18 @@ impl Drop for Lent {
     /// Also when its caller went away in the middle of a command: what PostgreSQL answers to that one is dropped, and
     /// `statement_timeout` bounds how long the next one stands behind it.
     fn drop(&mut self) {
-        if let Some(session) = self.session.take().filter(|session| !session.is_closed() && !self.pool.is_over()) {
-            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        let session = self.session.take().filter(|session| !session.is_closed() && !self.pool.is_over());
+        let mut connections = self.pool.connections();
+        if let Some(session) = session {
+            connections.idle.push(session);
+            drop(connections);
+            self.pool.ready.add_permits(1);
+        } else {
+            connections.open -= 1;
+            drop(connections);
+            if self.pool.waiting.load(Ordering::Relaxed) > 0 {
+                self.pool.open_more();
+            }
         }
     }
 }

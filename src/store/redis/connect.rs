@@ -1,5 +1,6 @@
 //! One connection: to a server, or to the one that Sentinels name.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use fred::clients::Client;
@@ -7,7 +8,7 @@ use fred::error::{Error, ErrorKind};
 use fred::interfaces::ClientLike as _;
 use fred::types::config::{Config, ConnectionConfig, PerformanceConfig, Server};
 use fred::types::{ClusterHash, ConnectHandle, CustomCommand, Value};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::address::{self, Sentinels, Target};
 use super::causes::cause;
@@ -18,16 +19,23 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait for a Sentinel; the others are asked at the same time.
 const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How often the Sentinels are asked whether the server is still the one.
+const SENTINELS_ASKED_EVERY: Duration = Duration::from_secs(1);
+
 /// Most commands waiting for the connection; more than these fail at once.
 const COMMAND_BUFFER: usize = 5_000;
 
 /// fred's task of one connection; the connection ends with it.
-pub(super) struct Router(ConnectHandle);
+pub(super) struct Router {
+    task: ConnectHandle,
+    /// Where it leads to.
+    pub(super) server: Server,
+}
 
 impl Router {
     /// Waits for its end and says why.
     pub(super) async fn ended(&mut self) -> String {
-        match (&mut self.0).await {
+        match (&mut self.task).await {
             Ok(Err(error)) => cause(&error),
             _ => "the connection was closed".to_owned(),
         }
@@ -36,7 +44,7 @@ impl Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -56,13 +64,21 @@ impl Way {
         }
     }
 
-    /// A client with one connection, that ends with it.
+    /// Waits until the server is not the one to talk to any more, as far as others can tell.
+    pub(super) async fn replaced(&self, server: &Server) {
+        match &self.target {
+            Target::Server(_) => std::future::pending().await,
+            Target::Sentinels(sentinels) => sentinels.named_another(server).await,
+        }
+    }
+
+    /// A client with one connection to a server, that ends with it.
     pub(super) async fn open(&self, events_waiting: usize) -> Result<(Client, Router), Error> {
         let (server, is_named) = match &self.target {
             Target::Server(server) => (server.clone(), false),
             Target::Sentinels(sentinels) => (sentinels.primary().await?, true),
         };
-        let (client, router) = open(address::at(&self.client, server), self.command_timeout, events_waiting).await?;
+        let (client, router) = open(&self.client, server, self.command_timeout, events_waiting).await?;
         if is_named {
             // Sentinels may not know yet that it is no longer the primary.
             let role: Value = client.custom(command("ROLE"), Vec::<Value>::new()).await?;
@@ -76,34 +92,85 @@ impl Way {
 }
 
 impl Sentinels {
-    /// What most of them say: one may have been cut off from the others and know nothing of a failover.
-    async fn primary(&self) -> Result<Server, Error> {
+    /// The newest that any of them knows: each election has a number that is higher than those before it, and for a second
+    /// or two only the Sentinel that led the last one knows what came of it. Of those with the same number most votes count.
+    pub(super) async fn primary(&self) -> Result<Server, Error> {
         let asked = self.hosts.iter().map(|host| timeout(SENTINEL_TIMEOUT, self.ask(host)));
-        let mut votes: Vec<(Server, usize)> = Vec::new();
+        let mut votes: Vec<(Opinion, usize)> = Vec::new();
+        let mut electing = Vec::new();
         let mut failure =
             Error::new(ErrorKind::Sentinel, "no Sentinel answers in time: check the hosts of `store.url`");
         for answer in futures::future::join_all(asked).await {
             match answer {
-                Ok(Ok(server)) => match votes.iter_mut().find(|(known, _)| *known == server) {
-                    Some((_, votes)) => *votes += 1,
-                    None => votes.push((server, 1)),
-                },
+                Ok(Ok(opinion)) => {
+                    if opinion.replaces_it {
+                        electing.push(opinion.primary.clone());
+                    }
+                    match votes.iter_mut().find(|(known, _)| known.is_same(&opinion)) {
+                        Some((_, votes)) => *votes += 1,
+                        None => votes.push((opinion, 1)),
+                    }
+                }
                 Ok(Err(error)) => failure = error,
                 Err(_) => {}
             }
         }
         // Of equals the first, as the settings have them.
-        let most = votes.iter().map(|(_, votes)| *votes).max();
-        votes.into_iter().find(|(_, votes)| Some(*votes) == most).map(|(server, _)| server).ok_or(failure)
+        let most = votes.iter().map(|(opinion, votes)| (opinion.election, *votes)).max();
+        let best = votes.into_iter().find(|(opinion, votes)| Some((opinion.election, *votes)) == most);
+        let primary = best.map(|(opinion, _)| opinion.primary).ok_or(failure)?;
+        if electing.contains(&primary) {
+            // Should it return just now, perhaps empty, it is still the wrong one.
+            return Err(Error::new(ErrorKind::Sentinel, "the Sentinels are electing another primary: wait"));
+        }
+        Ok(primary)
     }
 
-    async fn ask(&self, host: &Server) -> Result<Server, Error> {
-        let config = address::at(&self.client, host.clone());
-        let (client, _router) = open(config, SENTINEL_TIMEOUT, 32).await?;
-        let args = vec!["get-master-addr-by-name".to_owned(), self.service.clone()];
-        let answer: Option<(String, u16)> = client.custom(command("SENTINEL"), args).await?;
+    /// Waits until the Sentinels name another server than this one. It may go on answering as a primary for ten seconds
+    /// before they make a replica of it: one that was cut off, or that was away and has returned.
+    pub(super) async fn named_another(&self, than: &Server) {
+        loop {
+            sleep(SENTINELS_ASKED_EVERY).await;
+            if self.primary().await.is_ok_and(|primary| primary != *than) {
+                return;
+            }
+        }
+    }
+
+    async fn ask(&self, host: &Server) -> Result<Opinion, Error> {
+        let (client, _router) = open(&self.client, host.clone(), SENTINEL_TIMEOUT, 32).await?;
+        let about = |what: &str| vec![what.to_owned(), self.service.clone()];
+        // Before the address, so that an election that ends in between is no longer going on.
+        let state: Option<HashMap<String, String>> =
+            client.custom(command("SENTINEL"), about("master")).await.unwrap_or_default();
+        let answer: Option<(String, u16)> =
+            client.custom(command("SENTINEL"), about("get-master-addr-by-name")).await?;
         let unknown = || Error::new(ErrorKind::Sentinel, "the Sentinels know no such `sentinelServiceName`");
-        answer.map(|(host, port)| Server::new(host, port)).ok_or_else(unknown)
+        let (host, port) = answer.ok_or_else(unknown)?;
+        let say = |name: &str| state.as_ref().and_then(|state| state.get(name)).map_or("", String::as_str);
+        let was = (say("ip"), say("port").parse());
+        let replaces_it =
+            say("flags").split(',').any(|flag| flag == "failover_in_progress") && was == (host.as_str(), Ok(port));
+        Ok(Opinion {
+            primary: Server::new(host, port),
+            election: say("config-epoch").parse().unwrap_or(0),
+            replaces_it,
+        })
+    }
+}
+
+/// What one Sentinel says.
+struct Opinion {
+    primary: Server,
+    /// The number of the election that made it the primary; 0 if the Sentinel does not let us know.
+    election: u64,
+    /// It is about to make another the primary.
+    replaces_it: bool,
+}
+
+impl Opinion {
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.primary, self.election) == (&other.primary, other.election)
     }
 }
 
@@ -112,7 +179,12 @@ pub(super) fn command(name: &'static str) -> CustomCommand {
     CustomCommand::new_static(name, ClusterHash::FirstKey, false)
 }
 
-async fn open(config: Config, command_timeout: Duration, events_waiting: usize) -> Result<(Client, Router), Error> {
+async fn open(
+    config: &Config,
+    server: Server,
+    command_timeout: Duration,
+    events_waiting: usize,
+) -> Result<(Client, Router), Error> {
     let performance = PerformanceConfig {
         broadcast_channel_capacity: events_waiting,
         // A little before ours, so that fred learns of it and drops what it has not sent yet.
@@ -129,12 +201,12 @@ async fn open(config: Config, command_timeout: Duration, events_waiting: usize) 
     };
     connection.tcp.nodelay = Some(true);
     // No reconnection policy: the client ends with its connection.
-    let client = Client::new(config, Some(performance), Some(connection), None);
+    let client = Client::new(address::at(config, server.clone()), Some(performance), Some(connection), None);
 
     // Listening must begin before the task does, and the task's handle must be ours from its first moment.
     let mut connected = std::pin::pin!(client.wait_for_connect());
     let early = futures::future::poll_immediate(connected.as_mut()).await;
-    let router = Router(client.connect());
+    let router = Router { task: client.connect(), server };
     match early {
         Some(result) => result?,
         None => connected.await?,

@@ -1,0 +1,128 @@
+//! New tokens on their way into the store. Until it has them there is no other copy, and with a provider that rotates
+//! strictly no way to get another (behaviour R4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::attempt::Outcome;
+use super::engine::{Failure, Refresher};
+use super::lease::{LONGEST_PAUSE, Lease};
+use crate::oidc::Provider;
+use crate::primitives::failpoint::fail_point;
+use crate::primitives::secret::SecretText;
+use crate::session::manager::SessionError;
+use crate::session::model::Secrets;
+use crate::session::open::Profile;
+use crate::store::Swap;
+use crate::store::record::{Record, SessionKey};
+
+/// How long those who wait for a refresh wait for a store that fails as well. They are to hear of an outage within
+/// 250 ms (behaviour D1), and the first attempt may have used up most of that.
+const WAITED_FOR: Duration = Duration::from_millis(150);
+/// Pause between the first two attempts; the next ones are longer.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Tokens that the provider has just given.
+pub(super) struct Fresh {
+    pub(super) engine: Arc<Refresher>,
+    pub(super) key: SessionKey,
+    /// What the site of a waiting request wants prepared.
+    pub(super) profile: Option<Arc<Profile>>,
+    pub(super) provider: Arc<Provider>,
+    pub(super) lease: Lease,
+    pub(super) secrets: Secrets,
+}
+
+impl Fresh {
+    /// Stores the tokens and only then hands them out. If the store fails, nobody is kept waiting: a task of its own holds
+    /// them until they are stored or the session is over. Who asks for the session meanwhile is told of the store.
+    pub(super) async fn keep(mut self) -> Outcome {
+        let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+        loop {
+            match self.store().await {
+                Ok(outcome) => return outcome,
+                Err(error) if begun.elapsed() + pause > WAITED_FOR => {
+                    tracing::warn!(%error, "refreshed tokens are held until the store takes them");
+                    tokio::spawn(self.hold(begun));
+                    return Outcome::Failed(Failure::Store);
+                }
+                Err(_) => self.lease.hold(tokio::time::sleep(pause)).await,
+            }
+            pause *= 2;
+        }
+    }
+
+    async fn hold(mut self, begun: Instant) {
+        let end = self.engine.sessions.absolute_end(self.lease.record.created, &self.secrets);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.lease.hold(tokio::time::sleep(pause)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            if self.store().await.is_ok() {
+                tracing::info!(after = ?begun.elapsed(), "held tokens are settled");
+                return;
+            }
+            if self.engine.now() >= end {
+                tracing::warn!("the session of held tokens is over; the store never took them");
+                self.too_late();
+                return;
+            }
+        }
+    }
+
+    /// One attempt; an error says nothing of what the store has now.
+    async fn store(&mut self) -> Result<Outcome, SessionError> {
+        let sessions = &self.engine.sessions;
+        // Not the lease's own: that may be renewed only as long as the intent in it is ours.
+        let mut record = self.lease.record.clone();
+        let generation = record.generation;
+        loop {
+            match sessions.write(&self.key, &record, &self.secrets).await? {
+                (Swap::Stored, stored) => {
+                    fail_point!("refresh::after_store");
+                    return Ok(self.engine.renewed(&self.key, self.profile.as_ref(), &stored, &self.secrets));
+                }
+                (Swap::Gone, _) => return Ok(self.too_late()),
+                (Swap::Conflict, _) => match sessions.read(&self.key).await? {
+                    None => return Ok(self.too_late()),
+                    // Ours, if an earlier try was done though the store seemed to fail. Else another replica took over
+                    // and stored newer tokens: theirs count. Ours are left to expire: a revocation would end the
+                    // provider's session, and theirs with it.
+                    Some((now, theirs)) if now.generation != generation => {
+                        return Ok(self.engine.renewed(&self.key, self.profile.as_ref(), &now, &theirs));
+                    }
+                    Some((now, _)) => record = now,
+                },
+            }
+        }
+    }
+
+    /// The session ended while its refresh was under way: logout wins. Nobody waits for the revocation.
+    fn too_late(&self) -> Outcome {
+        if let Some(token) = &self.secrets.refresh_token {
+            tokio::spawn(self.provider.clone().revoke_patiently(SecretText::clone(token)));
+        }
+        Outcome::Ended
+    }
+}
+
+impl Refresher {
+    /// There are fresh tokens in the store. A logout that came after them found them there and revokes them itself.
+    pub(super) fn renewed(
+        &self,
+        key: &SessionKey,
+        profile: Option<&Arc<Profile>>,
+        record: &Record,
+        secrets: &Secrets,
+    ) -> Outcome {
+        match profile {
+            Some(profile) => match self.sessions.remember(record, secrets, profile) {
+                Some(open) => Outcome::Renewed(Some(open)),
+                None => Outcome::Ended,
+            },
+            None => Outcome::Renewed(self.sessions.remember_known(key, record, secrets)),
+        }
+    }
+}
