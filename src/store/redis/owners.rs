@@ -35,13 +35,15 @@ impl RedisStore {
             let mut stale = Vec::new();
             for (key, values) in some.iter().zip(self.fetch(some, &fields::NAMES).await?) {
                 let meta = values.get(2).cloned().flatten();
-                match fields::read(&values)? {
-                    Some(record) if owner.owns(&record) => {
+                match fields::read(&values) {
+                    // It must not hide the others.
+                    Err(error) => tracing::warn!(%error, "a session of an owner cannot be read"),
+                    Ok(Some(record)) if owner.owns(&record) => {
                         if record.end() > now {
                             found.push((*key, record));
                         }
                     }
-                    _ => stale.push((*key, meta)),
+                    Ok(_) => stale.push((*key, meta)),
                 }
             }
             self.prune(&name, stale).await?;

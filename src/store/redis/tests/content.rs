@@ -52,6 +52,26 @@ async fn a_foreign_record_is_damage_and_a_foreign_type_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn o6_one_record_that_cannot_be_read_hides_no_other() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), Clock::system());
+    let owner = Owner::Subject { provider: "keycloak", subject: "alice" };
+    for damage in ["HDEL KEY sealed", "HDEL KEY meta", "HSET KEY meta {}"] {
+        let keys = [fresh_key(), fresh_key(), fresh_key()];
+        for key in &keys {
+            store.create(key, &record(Clock::system().now())).await.unwrap();
+        }
+        server.raw(&damage.replace("KEY", &store.keys.session(&keys[1])));
+        let mut found: Vec<_> = store.find(&owner).await.unwrap().into_iter().map(|(key, _)| key).collect();
+        found.sort_unstable();
+        let mut readable = vec![keys[0], keys[2]];
+        readable.sort_unstable();
+        assert_eq!(found, readable, "{damage}");
+        server.raw("FLUSHALL");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn k1_no_secret_can_be_read_in_redis() {
     use crate::config::settings::SealingKey;
     use crate::primitives::secret::Key256;
