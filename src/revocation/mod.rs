@@ -193,11 +193,15 @@ impl Revoker {
     /// # Errors
     /// [`SessionError`] if the store fails; some may have ended by then, and another call ends the rest.
     pub async fn revoke(&self, selector: &Selector, client_ip: IpAddr) -> Result<Vec<EndedSession>, SessionError> {
-        let keys = match selector {
-            Selector::Session(key) => vec![*key],
-            _ => self.find(selector).await?.into_iter().map(|(key, _)| key).collect(),
-        };
-        self.end_all(keys, By::Admin, client_ip).await
+        if let Selector::Session(key) = selector {
+            return self.end_all(vec![*key], By::Admin, client_ip).await;
+        }
+        let keys = self.find(selector).await?.into_iter().map(|(key, _)| key).collect();
+        let mut ended = self.end_all(keys, By::Admin, client_ip).await?;
+        for owner in self.owners(selector) {
+            ended.extend(self.sweep(&owner, By::Admin, client_ip).await?);
+        }
+        Ok(ended)
     }
 
     fn owners<'a>(&'a self, selector: &'a Selector) -> Vec<Owner<'a>> {
@@ -218,7 +222,21 @@ impl Revoker {
 
     async fn end_of(&self, owner: &Owner<'_>, by: By, client_ip: IpAddr) -> Result<Vec<EndedSession>, SessionError> {
         let found = self.sessions.store().find(owner).await?;
-        self.end_all(found.into_iter().map(|(key, _)| key).collect(), by, client_ip).await
+        let mut ended = self.end_all(found.into_iter().map(|(key, _)| key).collect(), by, client_ip).await?;
+        ended.extend(self.sweep(owner, by, client_ip).await?);
+        Ok(ended)
+    }
+
+    /// Ends what is left of an owner's sessions: those that this version cannot read, which to a newer one on another
+    /// replica are sessions like any other. [`SessionStore::find`] leaves them out.
+    ///
+    /// [`SessionStore::find`]: crate::store::SessionStore::find
+    async fn sweep(&self, owner: &Owner<'_>, by: By, client_ip: IpAddr) -> Result<Vec<EndedSession>, SessionError> {
+        let ended = self.sessions.end_of(owner).await?;
+        for session in &ended {
+            self.follow_up(session, by, client_ip);
+        }
+        Ok(ended)
     }
 
     /// Ends sessions several at a time. Each is followed up as soon as it has ended, so that a store that fails half way
@@ -262,7 +280,10 @@ impl Revoker {
             for (key, _) in all {
                 ended.extend(self.end_all(vec![key], By::Backchannel, client_ip).await?);
             }
+            ended
+                .extend(self.sweep(&Owner::Subject { provider, subject: &subject }, By::Backchannel, client_ip).await?);
         }
+        ended.extend(self.sweep(&Owner::ProviderSession { provider, sid }, By::Backchannel, client_ip).await?);
         Ok(ended)
     }
 

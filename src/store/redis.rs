@@ -158,7 +158,17 @@ impl SessionStore for RedisStore {
     }
 
     async fn find(&self, owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
-        self.find_sessions(owner).await
+        Ok(self.look_up(owner).await?.alive)
+    }
+
+    /// What cannot be read ends too: nobody would hear of it from anywhere else.
+    async fn delete_of(&self, owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
+        let named = self.look_up(owner).await?;
+        let mut ended = Vec::new();
+        for key in named.alive.into_iter().map(|(key, _)| key).chain(named.unreadable) {
+            ended.extend(self.delete(&key).await?.map(|record| (key, record)));
+        }
+        Ok(ended)
     }
 
     async fn claim_due(&self, claim: &Claim) -> Result<Vec<SessionKey>, StoreError> {

@@ -2,6 +2,7 @@
 
 use reqwest::StatusCode;
 
+use crate::backchannel_kit::{ALICE, log_out_at, token};
 use crate::harness::{Browser, World, logs};
 use crate::kit::*;
 use crate::redis_server::RedisServer;
@@ -149,4 +150,23 @@ async fn f5_fields_that_cannot_be_read_are_no_session() {
     world.clock.advance(CACHE_TTL);
     assert_logs_in_again(&mut browser).await;
     assert!(!logs().contains("panicked"));
+}
+
+/// Whoever cannot read a record ends it all the same: to a newer version on another replica it is a session.
+#[tokio::test(flavor = "multi_thread")]
+async fn o5_a_logout_ends_records_that_cannot_be_read_too() {
+    let redis = RedisServer::start();
+    let world = lasting_world(&redis).await;
+    for (subject, by_sid) in [(Some(ALICE), false), (None, true)] {
+        let spoilt = world.logged_in().await;
+        let sid = newest(&world).sid;
+        let other = world.logged_in().await;
+        let keys = [key_of(&redis, &spoilt), key_of(&redis, &other)];
+        run(&redis, &format!("HSET {} meta {{}}", keys[0]));
+        log_out_at(&world.proxy, &token(&world, subject, by_sid.then_some(sid.as_str()))).await;
+        let is_there = |key: &str| run(&redis, &format!("EXISTS {key}")).starts_with(":1");
+        assert!(!is_there(&keys[0]), "{subject:?}");
+        assert_eq!(is_there(&keys[1]), by_sid, "another session of the user's");
+        world.clock.advance(secs(2));
+    }
 }

@@ -18,8 +18,18 @@ const LARGE: i64 = 16;
 /// nearly all live.
 const SAMPLE: usize = 16;
 
+/// What the sets of an owner name.
+#[derive(Default)]
+pub(super) struct Named {
+    /// The owner's living sessions.
+    pub(super) alive: Vec<(SessionKey, Record)>,
+    /// Sessions that this version cannot read. A newer one, on another replica, perhaps can.
+    pub(super) unreadable: Vec<SessionKey>,
+}
+
 impl RedisStore {
-    pub(super) async fn find_sessions(&self, owner: &Owner<'_>) -> Result<Vec<(SessionKey, Record)>, StoreError> {
+    /// One record that cannot be read must not hide the others.
+    pub(super) async fn look_up(&self, owner: &Owner<'_>) -> Result<Named, StoreError> {
         let name = OwnerName::new(owner);
         let partitions: Vec<u8> = (0..PARTITIONS).collect();
         let calls = partitions.chunks(self.nodes.partitions_at_a_time()).map(|some| {
@@ -29,18 +39,20 @@ impl RedisStore {
         });
         let members = futures::future::try_join_all(calls).await?.concat();
         let keys: Vec<_> = members.iter().filter_map(|member| SessionKey::from_text(member)).collect();
-        let mut found = Vec::new();
+        let mut named = Named::default();
         let now = self.clock.now();
         for some in keys.chunks(AT_A_TIME) {
             let mut stale = Vec::new();
             for (key, values) in some.iter().zip(self.fetch(some, &fields::NAMES).await?) {
                 let meta = values.get(2).cloned().flatten();
                 match fields::read(&values) {
-                    // It must not hide the others.
-                    Err(error) => tracing::warn!(%error, "a session of an owner cannot be read"),
+                    Err(error) => {
+                        tracing::warn!(%error, "a session of an owner cannot be read");
+                        named.unreadable.push(*key);
+                    }
                     Ok(Some(record)) if owner.owns(&record) => {
                         if record.end() > now {
-                            found.push((*key, record));
+                            named.alive.push((*key, record));
                         }
                     }
                     Ok(_) => stale.push((*key, meta)),
@@ -48,7 +60,7 @@ impl RedisStore {
             }
             self.prune(&name, stale).await?;
         }
-        Ok(found)
+        Ok(named)
     }
 
     /// Looks through some of the sets of a new session's owners, if they are large.
