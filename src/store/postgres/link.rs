@@ -142,8 +142,10 @@ impl Drop for SleepOnDrop {
 
 impl Shared {
     /// Waits until there is a connection, however long that takes.
-    pub(super) async fn until_up(&self) {
-        let _ = self.state.subscribe().wait_for(|state| matches!(state, State::Up(_))).await;
+    pub(super) async fn until_up(&self) -> Option<Arc<Pool>> {
+        let mut state = self.state.subscribe();
+        let state = state.wait_for(|state| matches!(state, State::Up(_))).await.ok()?;
+        if let State::Up(pool) = &*state { Some(Arc::clone(pool)) } else { None }
     }
 
     pub(super) async fn query_soon(

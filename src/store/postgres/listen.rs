@@ -11,19 +11,20 @@ use super::super::record::SessionKey;
 use super::dial::Task;
 use super::fault::Fault;
 use super::link::{Retry, Shared};
+use super::pool::Pool;
 
 /// How often the connection is asked for a sign of life, and how long it has to give one: a silent one is found out
 /// within two of these.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Listens, and listens again; never returns.
+/// Listens, and listens again, as long as there is a link.
 pub(super) async fn keep(shared: &Shared) {
     let mut retry = Retry::default();
     loop {
         // Whether PostgreSQL is there at all is found out, and told, elsewhere.
-        shared.until_up().await;
+        let Some(pool) = shared.until_up().await else { return };
         let begun = Instant::now();
-        let fault = match listen(shared).await {
+        let fault = match listen(shared, &pool).await {
             Ok(never) => match never {},
             Err(fault) => fault,
         };
@@ -39,8 +40,9 @@ pub(super) async fn keep(shared: &Shared) {
 
 enum Never {}
 
-/// Passes on what is told until the connection ends.
-async fn listen(shared: &Shared) -> Result<Never, Fault> {
+/// Passes on what is told until the connection ends, or the pool: both are to be of the same server. After a failover
+/// the old one may live on, answer to heartbeats, and never tell anything again.
+async fn listen(shared: &Shared, pool: &Pool) -> Result<Never, Fault> {
     let (client, mut messages) = shared.dialer.connect().await?;
     let changes = shared.changes.clone();
     let mut driver = tokio::spawn(async move {
@@ -66,6 +68,7 @@ async fn listen(shared: &Shared) -> Result<Never, Fault> {
     loop {
         tokio::select! {
             ended = &mut driver => return Err(ended.unwrap_or_else(|error| Fault::server(error.to_string()))),
+            reason = pool.over() => return Err(Fault::server(&*reason)),
             _ = beat.tick() => timeout(HEARTBEAT, client.check_connection()).await.map_err(|_| silent())??,
         }
     }

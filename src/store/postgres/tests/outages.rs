@@ -153,6 +153,34 @@ async fn f6_a_channel_that_was_cut_says_so_when_it_is_back() {
     }
 }
 
+/// As after a failover in which the old primary lives on as a replica: commands look for another server, and the channel
+/// must not stay behind, where it is answered and never told anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f3_who_listens_goes_along_with_the_commands_to_another_server() {
+    let server = PostgresServer::start();
+    let store = store(settings(&server, "postgres", "moved"), &Clock::system());
+    let mut changes = store.changes();
+    until_missed(&mut changes).await;
+    time_to_recover(&store).await;
+    server.sql("ALTER SYSTEM SET default_transaction_read_only = on");
+    server.sql("SELECT pg_reload_conf()");
+    let create = || async { store.create(&fresh_key(), &record(Clock::system().now())).await };
+    let until = |works: bool| async move {
+        let begun = Instant::now();
+        while create().await.is_ok() != works {
+            assert!(begun.elapsed() < Duration::from_secs(10), "wanted: {works}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    until(false).await;
+    server.sql("ALTER SYSTEM RESET default_transaction_read_only");
+    server.sql("SELECT pg_reload_conf()");
+    until(true).await;
+    let took = until_missed(&mut changes).await;
+    println!("listening again after {took:?}");
+    assert!(took < RECOVERY, "{took:?}");
+}
+
 /// An administrator, or a pooler, may end single connections at any time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn single_connections_that_end_are_replaced() {
