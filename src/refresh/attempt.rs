@@ -249,7 +249,7 @@ impl Attempt {
             let durations = self.engine.metrics.token_refresh_duration_seconds.with_label_values(&[provider.name()]);
             let timer = durations.start_timer();
             let previous = Previous { subject: &subject, auth_time: auth_time(&secrets), nonce: None };
-            self.note_lag(&lease.record, provider);
+            self.note_lag(lease.planned(), provider);
             fail_point!("refresh::before_show");
             let answer = lease.hold(provider.refresh(&token, previous)).await;
             fail_point!("refresh::after_answer");
@@ -332,8 +332,8 @@ impl Attempt {
     }
 
     /// How far behind its plan a refresh in the background begins.
-    fn note_lag(&self, record: &Record, provider: &Provider) {
-        if let (Need::Due, Some(due)) = (self.need, record.due) {
+    fn note_lag(&self, planned: Option<Timestamp>, provider: &Provider) {
+        if let (Need::Due, Some(due)) = (self.need, planned) {
             let lag = self.engine.now().since(due).as_secs_f64();
             self.engine.metrics.token_refresh_lag_seconds.with_label_values(&[&**provider.name()]).observe(lag);
         }

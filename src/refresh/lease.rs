@@ -39,6 +39,9 @@ pub(super) struct Lease {
     asked: Instant,
     /// Whether the token may have been shown under this intent already, by us or by the owner that died.
     shown: bool,
+    /// When the session was due. While the intent stands it is due when the lease ends: nobody need look before that,
+    /// and nobody else will if we die.
+    planned: Option<Timestamp>,
     /// Room for what is left to do if the store fails.
     _place: OwnedSemaphorePermit,
     /// The record as we wrote it last.
@@ -83,9 +86,10 @@ impl Lease {
         };
         let (now, asked) = (sessions.clock().now(), Instant::now());
         let intent = Intent { owner, begun: begun.unwrap_or(now), until: now.plus(LEASE) };
-        let (sessions_too, shown) = (sessions.clone(), begun.is_some());
-        let lease = move |record| Self { sessions: sessions_too, key, intent, asked, shown, _place: place, record };
-        match sessions.amend(&key, read, Announce::Nobody, |record| record.intent = Some(intent)).await {
+        let (sessions_too, shown, planned) = (sessions.clone(), begun.is_some(), read.due);
+        let lease =
+            move |record| Self { sessions: sessions_too, key, intent, asked, shown, planned, _place: place, record };
+        match sessions.amend(&key, read, Announce::Nobody, |record| enter(record, intent)).await {
             Ok((Swap::Stored, record)) => Taken::Ours(Box::new(lease(record))),
             Ok((Swap::Conflict, _)) => Taken::Changed,
             Ok((Swap::Gone, _)) => Taken::Gone,
@@ -139,7 +143,7 @@ impl Lease {
         let (until, asked) = (self.sessions.clock().now().plus(LEASE), Instant::now());
         let intent = Intent { until, ..self.intent };
         let renewed =
-            self.sessions.amend(&self.key, &self.record, Announce::Nobody, |record| record.intent = Some(intent)).await;
+            self.sessions.amend(&self.key, &self.record, Announce::Nobody, |record| enter(record, intent)).await;
         match renewed {
             Ok((Swap::Stored, record)) => (self.record, self.asked) = (record, asked),
             Ok((Swap::Conflict, _)) => match self.reread().await {
@@ -170,6 +174,7 @@ impl Lease {
     /// next to take over.
     pub(super) async fn give_back(self, retry_at: Option<Timestamp>, shown_before: bool) {
         let over = self.sessions.clock().now();
+        let due = self.planned.map(|planned| retry_at.map_or(planned, |at| at.max(planned)));
         let change = move |record: &mut Record| {
             if shown_before {
                 record.intent = record.intent.map(|intent| Intent { until: over.min(intent.until), ..intent });
@@ -178,6 +183,7 @@ impl Lease {
                 record.refresh_in_doubt = None;
             }
             record.retry_at = retry_at;
+            record.due = due;
         };
         self.settle_soon(change).await;
     }
@@ -185,6 +191,11 @@ impl Lease {
     /// Whether the token may have been shown before: by an owner that died, or by us.
     pub(super) fn was_shown(&self) -> bool {
         self.shown
+    }
+
+    /// When the session was due before the intent was written.
+    pub(super) fn planned(&self) -> Option<Timestamp> {
+        self.planned
     }
 
     /// Marks the refresh token as perhaps used up, in place of the intent.
@@ -217,6 +228,12 @@ impl Lease {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// What a record says under an intent. A session that is never due does not become so.
+fn enter(record: &mut Record, intent: Intent) {
+    record.intent = Some(intent);
+    record.due = record.due.map(|_| intent.until);
 }
 
 /// What a record says once its refresh token is in doubt. The generation stays: an owner that turns out to be alive puts

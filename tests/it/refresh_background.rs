@@ -112,6 +112,41 @@ async fn b3_of_many_replicas_one_refreshes_each_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn b3_who_waits_for_the_provider_keeps_its_claim() {
+    let redis = RedisServer::start();
+    let world = world(wishes(Some(&redis))).await;
+    let other = world.replica().await;
+    other.knows_provider().await;
+    let mut browser = world.logged_in().await;
+    let gate = hold_tokens(&world, false);
+    world.clock.advance(NOT_YET + DUE);
+    gate.arrived(1).await;
+    let loads = || async {
+        let mut sum = 0.0;
+        for proxy in [&world.proxy, &other] {
+            let text = proxy.admin_page("/metrics").await.1;
+            let of_loads = text
+                .lines()
+                .filter(|line| line.starts_with("cloakroom_store_operations_total{") && line.contains("op=\"load\""));
+            sum += of_loads.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+        }
+        sum
+    };
+    let before = loads().await;
+    // Long enough for several looks at the list of the due, and at the record by whoever waits for it.
+    tokio::time::sleep(secs(4)).await;
+    let more = loads().await - before;
+    assert!(more <= 2.0, "nobody looks after a session that is in good hands, but {more} times somebody did");
+    gate.open();
+    eventually("one of them has done it", || async {
+        refreshes(&world.proxy, "ok").await + refreshes(&other, "ok").await >= 1.0
+    })
+    .await;
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_shown_once(&world);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r10_a_provider_that_is_down_in_the_background_costs_no_session() {
     let world = world(wishes(None)).await;
     let mut browser = world.logged_in().await;
