@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::engine::{Failure, Refresher};
 use super::keep::Fresh;
-use super::lease::{self, Lease, MayShow, SIGN_OF_LIFE, Taken};
+use super::lease::{self, LEASE, Lease, MARGIN, MayShow, SIGN_OF_LIFE, Taken};
 use super::pace::{Entry, Leave};
 use crate::oidc::{self, Previous, Provider, RefreshError};
 use crate::primitives::clock::Timestamp;
@@ -22,7 +22,7 @@ use crate::session::manager::entry_of;
 use crate::session::model::Secrets;
 use crate::session::open::{Open, Profile};
 use crate::session::plan::is_fresh;
-use crate::store::record::{Record, SessionKey};
+use crate::store::record::{Intent, Record, SessionKey};
 use crate::store::{Announce, Swap};
 
 /// How long others may take before a refresh gives up waiting for them.
@@ -151,13 +151,15 @@ impl Attempt {
         if secrets.refresh_token.is_none() {
             return failed(Failure::NoRefreshToken);
         }
-        if let Some(pause) = record.retry_at.map(|at| at.since(now)).filter(|pause| !pause.is_zero()) {
+        // A pause longer than any was written by a clock that is wrong.
+        let pause = record.retry_at.map(|at| at.since(now)).filter(|pause| *pause <= PAUSE_LONGEST + MARGIN);
+        if let Some(pause) = pause.filter(|pause| !pause.is_zero()) {
             return failed(Failure::Provider(pause));
         }
         let begun = match record.intent {
             None => None,
-            Some(intent) if now < intent.until || self.shows_life(record.version) => return Step::Wait,
-            Some(intent) if now.since(intent.begun) < provider.refresh_token_grace() => {
+            Some(intent) if self.may_live(intent, record.version, now) => return Step::Wait,
+            Some(intent) if lease::age(intent, now) < provider.refresh_token_grace() => {
                 tracing::warn!(provider = %provider.name(), "a refresh is taken over: its owner died");
                 Some(intent.begun)
             }
@@ -198,11 +200,18 @@ impl Attempt {
         }
     }
 
-    /// Whether an intent may have a living owner although its lease seems to be over: until it has been seen to stand
-    /// still for a while.
-    fn shows_life(&mut self, version: u64) -> bool {
+    /// Whether an intent may have a living owner: its lease runs, or it has not been seen to stand still for a while. A
+    /// lease that ends later than any was written by a clock that is wrong: then standing still alone decides, for as
+    /// long as a lease, so that one renewal that got lost is no death.
+    fn may_live(&mut self, intent: Intent, version: u64, now: Timestamp) -> bool {
+        let left = intent.until.since(now);
+        let patience = match left {
+            Duration::ZERO => SIGN_OF_LIFE,
+            left if left <= LEASE + MARGIN => return true,
+            _ => LEASE,
+        };
         match self.seen {
-            Some((seen, since)) if seen == version => since.elapsed() < SIGN_OF_LIFE,
+            Some((seen, since)) if seen == version => since.elapsed() < patience,
             _ => {
                 self.seen = Some((version, Instant::now()));
                 true

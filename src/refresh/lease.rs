@@ -22,7 +22,7 @@ const RENEW_EVERY: Duration = Duration::from_millis(1_300);
 /// whoever looks, so that a wall clock that is wrong takes nobody for dead.
 pub(super) const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 /// What must be left of a lease, and of a provider's grace, when the token is shown.
-const MARGIN: Duration = Duration::from_secs(1);
+pub(super) const MARGIN: Duration = Duration::from_secs(1);
 /// How long those who wait for a refresh wait for its intent to be taken back. If the store fails they are to hear of it
 /// within 250 ms (behaviour D1); the intent is taken back all the same, or its token would count as used up.
 const RETURN_WAIT: Duration = Duration::from_millis(200);
@@ -116,7 +116,7 @@ impl Lease {
 
     /// Whether the provider still answers to a token that was shown when this intent began.
     pub(super) fn is_forgiven(&self, grace: Duration) -> bool {
-        self.sessions.clock().now().since(self.intent.begun) + MARGIN < grace
+        age(self.intent, self.sessions.clock().now()) + MARGIN < grace
     }
 
     /// Waits for `work` and renews the lease as long as it takes. An intent that is lost is not written again: the work
@@ -228,6 +228,12 @@ impl Lease {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// How long ago an intent was begun. If that lies ahead, one of two clocks is wrong, and nobody knows the age; it is then
+/// counted as if it lay behind by as much, so that no short grace is believed to last.
+pub(super) fn age(intent: Intent, now: Timestamp) -> Duration {
+    now.since(intent.begun) + intent.begun.since(now)
 }
 
 /// What a record says under an intent. A session that is never due does not become so.

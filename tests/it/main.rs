@@ -44,6 +44,7 @@ mod process;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod refresh_background;
+mod refresh_clocks;
 mod refresh_errors;
 mod refresh_in_doubt;
 mod refresh_on_demand;
