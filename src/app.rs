@@ -23,8 +23,8 @@ use crate::oidc::http::{BuildError, Client};
 use crate::oidc::{self, Provider, Providers, SetupError};
 use crate::primitives::clock::Clock;
 use crate::proxy::Proxy;
-use crate::refresh::Refresher;
 use crate::refresh::background::Background;
+use crate::refresh::{Refresher, Unsettled};
 use crate::revocation::Revoker;
 use crate::routing::discovery::system_lookup;
 use crate::routing::table::{Site, Table, TableError};
@@ -44,8 +44,11 @@ use crate::telemetry::Metrics;
 
 /// Attempts of one request at an upstream, the first included.
 const ATTEMPTS: usize = 3;
-/// How long requests may go on after the shutdown has begun.
-const GRACE_SECONDS: u64 = 5;
+/// How long requests and refreshes may go on after the shutdown has begun: as long as a provider may take to refresh a
+/// token, and a little to store what it gave. The process ends as soon as there are none.
+const GRACE_SECONDS: u64 = 35;
+/// How long Pingora waits for threads to end after that; ours have nothing to wait for.
+const THREADS_SECONDS: u64 = 5;
 /// How often values that nobody reports are read.
 const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 /// Pause between signs of life asked of a store that has not given one yet.
@@ -99,16 +102,19 @@ pub struct App {
 pub struct Activity {
     metrics: Arc<Metrics>,
     refresher: Weak<Refresher>,
+    unsettled: Unsettled,
     /// Holders of the refresher while nothing is under way.
     holders: usize,
 }
 
 impl Activity {
     /// No connection, no request, and no refresh whose tokens would be lost: each refresh runs in a task of its own,
-    /// which holds the refresher until the tokens are stored.
+    /// which holds the refresher until the tokens are stored. Nor one whose intent would be left behind: it passes for
+    /// that of an owner that died, and its token for used up.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.metrics.nothing_under_way() && self.refresher.strong_count() <= self.holders
+        let no_refresh = self.refresher.strong_count() <= self.holders && self.unsettled.is_nothing();
+        self.metrics.nothing_under_way() && no_refresh
     }
 }
 
@@ -202,7 +208,8 @@ impl App {
     pub fn activity(&self) -> Activity {
         // `run` gives up the holder in `self`.
         let holders = Arc::strong_count(&self.refresher).saturating_sub(1);
-        Activity { metrics: self.metrics.clone(), refresher: Arc::downgrade(&self.refresher), holders }
+        let (refresher, unsettled) = (Arc::downgrade(&self.refresher), self.refresher.unsettled());
+        Activity { metrics: self.metrics.clone(), refresher, unsettled, holders }
     }
 
     /// Serves until the signal comes.
@@ -217,7 +224,7 @@ fn server_conf(settings: &Settings) -> ServerConf {
         threads: settings.threads.get(),
         max_retries: ATTEMPTS,
         grace_period_seconds: Some(GRACE_SECONDS),
-        graceful_shutdown_timeout_seconds: Some(GRACE_SECONDS),
+        graceful_shutdown_timeout_seconds: Some(THREADS_SECONDS),
         upstream_keepalive_pool_size: 1024,
         ..ServerConf::default()
     }

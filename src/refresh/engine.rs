@@ -63,6 +63,18 @@ struct Pause {
     failure: Failure,
 }
 
+/// What refreshes have left to settle with the store.
+#[derive(Clone)]
+pub struct Unsettled(Arc<Semaphore>);
+
+impl Unsettled {
+    /// Whether there is nothing: no intent that waits to be taken back, no tokens that wait to be stored.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.0.available_permits() >= HELD
+    }
+}
+
 /// Refreshes tokens of sessions.
 pub struct Refresher {
     pub(super) sessions: Arc<Sessions>,
@@ -181,6 +193,12 @@ impl Refresher {
             }
         }
         place
+    }
+
+    /// Tells, also when the refresher itself is gone, whether refreshes still have something to settle.
+    #[must_use]
+    pub fn unsettled(&self) -> Unsettled {
+        Unsettled(self.holding.clone())
     }
 
     pub(super) fn now(&self) -> Timestamp {

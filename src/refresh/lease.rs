@@ -249,3 +249,90 @@ pub(super) fn doubt(record: &mut Record, blamed: u64) {
     record.refresh_in_doubt = Some(blamed);
     record.due = None;
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::config::settings::{Refresh, SealingKey, Session};
+    use crate::primitives::clock::Clock;
+    use crate::primitives::secret::Key256;
+    use crate::session::key_ring::KeyRing;
+    use crate::store::SessionStore as _;
+    use crate::store::conformance::{fresh_key, record};
+    use crate::store::frail::FrailStore;
+    use crate::telemetry::Metrics;
+
+    const START: Timestamp = Timestamp::from_secs(1_900_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    struct World {
+        store: Arc<FrailStore>,
+        sessions: Arc<Sessions>,
+        key: SessionKey,
+        places: Arc<Semaphore>,
+    }
+
+    impl World {
+        /// With a session that is due now.
+        async fn new(due: Option<Timestamp>) -> Self {
+            let clock = Clock::manual(START);
+            let store = Arc::new(FrailStore::new(clock.clone()));
+            let ring = KeyRing::new(&[SealingKey { id: "test".into(), secret: Key256::new([7; 32]) }]).unwrap();
+            let metrics = Arc::new(Metrics::new().unwrap());
+            let (sessions, _) =
+                Sessions::new(&Session::default(), &Refresh::default(), store.clone(), ring, clock, metrics);
+            let key = fresh_key();
+            store.create(&key, &Record { due, ..record(START) }).await.unwrap();
+            Self { store, sessions: Arc::new(sessions), key, places: Arc::new(Semaphore::new(1)) }
+        }
+
+        async fn record(&self) -> Record {
+            self.store.load(&self.key).await.unwrap().unwrap()
+        }
+
+        async fn take(&self) -> Box<Lease> {
+            let place = self.places.clone().try_acquire_owned().unwrap();
+            match Lease::take(&self.sessions, self.key, &self.record().await, None, place).await {
+                Taken::Ours(lease) => lease,
+                _ => panic!("nobody else is there"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn b3_an_intent_is_due_when_its_lease_ends_and_its_plan_comes_back() {
+        for planned in [None, Some(START)] {
+            let world = World::new(planned).await;
+            let lease = world.take().await;
+            assert_eq!(world.record().await.due, planned.map(|_| START.plus(LEASE)));
+            lease.give_back(None, false).await;
+            assert_eq!(world.record().await.due, planned);
+            let later = START.plus(SECOND);
+            world.take().await.give_back(Some(later), true).await;
+            assert_eq!(world.record().await.due, planned.map(|_| later));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_an_intent_back_holds_its_place_until_the_store_has_heard() {
+        let world = World::new(None).await;
+        let lease = world.take().await;
+        world.store.set_down(true);
+        lease.give_back(None, false).await;
+        tokio::time::sleep(60 * SECOND).await;
+        assert_eq!(world.places.available_permits(), 0, "a process that stops must wait for it");
+        world.store.set_down(false);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(world.places.available_permits(), 1);
+        assert_eq!(world.record().await.intent, None);
+    }
+
+    #[test]
+    fn an_intent_from_the_future_is_as_old_as_it_is_far_ahead() {
+        let intent = |begun| Intent { owner: 1, begun, until: begun };
+        assert_eq!(age(intent(START), START.plus(SECOND)), SECOND);
+        assert_eq!(age(intent(START.plus(SECOND)), START), SECOND);
+    }
+}

@@ -8,4 +8,4 @@ mod keep;
 mod lease;
 mod pace;
 
-pub use engine::{Failure, Refreshed, Refresher};
+pub use engine::{Failure, Refreshed, Refresher, Unsettled};

@@ -87,7 +87,7 @@ macro_rules! suite {
 pub(super) use suite;
 
 /// A fresh session of version 1 that began now.
-pub(super) fn record(now: Timestamp) -> Record {
+pub(crate) fn record(now: Timestamp) -> Record {
     Record {
         version: 1,
         site: "app.example.com".to_owned(),
@@ -111,6 +111,6 @@ pub(super) fn record(now: Timestamp) -> Record {
     }
 }
 
-pub(super) fn fresh_key() -> SessionKey {
+pub(crate) fn fresh_key() -> SessionKey {
     SessionKey::from_bytes(random::bytes().unwrap())
 }

@@ -1,7 +1,7 @@
 //! Where sessions live: one trait, several stores. A store knows records and keys, nothing of cookies, tokens or HTTP.
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 pub mod file;
 #[cfg(test)]
 pub(crate) mod frail;

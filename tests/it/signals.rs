@@ -4,7 +4,13 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::PATIENCE;
+use cloakroom::primitives::clock::Clock;
+use reqwest::StatusCode;
+
+use crate::harness::{Browser, PATIENCE, Wishes, eventually};
+use crate::kit::*;
+use crate::process::{Process, free_address};
+use crate::redis_server::RedisServer;
 
 /// A running demo; killed when dropped.
 struct Demo {
@@ -73,4 +79,48 @@ async fn a_hangup_changes_nothing_and_an_idle_process_ends_soon_after_the_lame_d
     };
     assert!(status.success(), "{status}");
     assert!(begun.elapsed() >= Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// A provider may take its time; the tokens that it gives then are the only copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn r3_a_refresh_that_takes_long_outlives_the_signal() {
+    let redis = RedisServer::start();
+    // To the process, whose clock is the machine's, a token of this provider is nearly over at once.
+    let clock = Clock::manual(Clock::system().now().minus(NEARLY_OVER));
+    let world = world(Wishes { clock, ..ticking_on(&redis) }).await;
+    let mut browser = world.logged_in().await;
+    let (address, admin) = (free_address(), free_address());
+    let yaml = world.yaml.replace("@PROXY@", &address.to_string()).replace("@ADMIN@", &admin.to_string());
+    let environment =
+        [("TEST_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="), ("TEST_SECRET", cloakroom::demo::CLIENT_SECRET)];
+    let mut process = Process::start(&yaml, &environment);
+    eventually("the program is ready", || async {
+        match reqwest::get(format!("http://{admin}/readyz?verbose")).await {
+            Ok(answer) => answer.text().await.unwrap_or_default().contains("demo: ready"),
+            Err(_) => false,
+        }
+    })
+    .await;
+    let gate = hold_tokens(&world, false);
+    let mut there = Browser::new(address);
+    there.jars = browser.jars.clone();
+    there.set_cookie(crate::harness::SESSION, &ticket(&browser));
+    tokio::spawn(async move { there.fetch("/api/whoami").await });
+    gate.arrived(1).await;
+    let status = Command::new("kill").args(["-TERM", &process.id().to_string()]).status();
+    assert!(status.expect("kill").success());
+    // Five seconds for load balancers, and then longer than requests usually take.
+    tokio::time::sleep(secs(13)).await;
+    assert!(!process.has_ended(), "{}", process.output());
+    gate.open();
+    let until = Instant::now() + PATIENCE;
+    while !process.has_ended() {
+        assert!(Instant::now() < until, "it ends when nothing is left to do");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.clock.advance(NEARLY_OVER);
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!(relayed(&world), newest(&world).access_token);
+    assert_eq!(token_calls(&world), 2, "the login and one refresh");
+    assert_shown_once(&world);
 }
