@@ -379,7 +379,9 @@ impl BackgroundService for Housekeeping {
             }
         };
         let maintain = join_all(self.providers.iter().map(|provider| provider.maintain()));
-        let listen = self.sessions.listen(self.store.changes());
+        // As long as the runtime lives: whoever is still served during the grace may be logged out elsewhere.
+        let (sessions, changes) = (self.sessions.clone(), self.store.changes());
+        tokio::spawn(async move { sessions.listen(changes).await });
         let mut stop = shutdown.clone();
         let refresh = self.background.run(async move {
             // An error means that the server is gone altogether.
@@ -388,7 +390,7 @@ impl BackgroundService for Housekeeping {
         let count = self.sessions.keep_count(&self.metrics);
         let compare = self.sessions.compare_keys(&self.conflicts);
         let upkeep = async { tokio::join!(self.watch_start(), self.sample(), count, compare) };
-        let work = async { tokio::join!(upkeep, write_touches, listen, maintain, refresh) };
+        let work = async { tokio::join!(upkeep, write_touches, maintain, refresh) };
         tokio::select! {
             _ = work => {}
             _ = shutdown.wait_for(|down| *down) => {}

@@ -49,12 +49,12 @@ async fn upstream(begin: Vec<u8>) -> (Peer, mpsc::UnboundedReceiver<Vec<u8>>) {
 }
 
 async fn world_with(peer: &Peer) -> World {
-    world(Wishes {
-        upstreams: format!("  - {{ name: peer, endpoints: [\"{}\"] }}", peer.address),
-        routes: ROUTES.into(),
-        ..ticking()
-    })
-    .await
+    world_over(peer, ticking()).await
+}
+
+async fn world_over(peer: &Peer, wishes: Wishes) -> World {
+    let upstreams = format!("  - {{ name: peer, endpoints: [\"{}\"] }}", peer.address);
+    world(Wishes { upstreams, routes: ROUTES.into(), ..wishes }).await
 }
 
 fn handshake(browser: &Browser, path: &str) -> String {
@@ -225,6 +225,27 @@ async fn o8_an_answer_that_goes_on_is_cut_off_at_logout() {
         let counted = "cloakroom_http_requests_total{code=\"200\",method=\"GET\",route=\"/ws\"";
         assert_eq!(world.metric(counted).await, 1.0, "{}", world.metrics().await);
     }
+}
+
+/// What goes on while a process stops still ends with its session.
+#[tokio::test(flavor = "multi_thread")]
+async fn o8_a_logout_elsewhere_is_heard_of_while_the_process_stops() {
+    let download = "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nhello";
+    let (peer, mut heard) = upstream(download.as_bytes().to_vec()).await;
+    let world = world_over(&peer, crate::backchannel_kit::shared()).await;
+    let other = world.replica().await;
+    let browser = world.logged_in().await;
+    let (home, session) = (browser.home, ticket(&browser));
+    let mut wire = Wire::connect(home).await;
+    wire.send(format!("GET /ws/x HTTP/1.1\r\nHost: {home}\r\nCookie: {SESSION}={session}\r\n\r\n")).await;
+    eventually("it is under way", || async { world.metric("cloakroom_http_requests_in_flight{").await == 1.0 }).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    world.proxy.drain();
+    // As long as a stopping process takes to notice that it is one.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut there = carry(&browser, &other);
+    log_out(&mut there).await;
+    tokio::time::timeout(SOON, heard.recv()).await.expect("it is cut off").expect("an end");
 }
 
 /// An answer without a length is done when its last piece is: the connection is then tied to no session any more.
