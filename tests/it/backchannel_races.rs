@@ -1,5 +1,6 @@
 //! A logout of the provider against a login, and against a refresh, at any moment (behaviour O7, R6, F17).
 
+use cloakroom::demo::provider::send_logout_token;
 use reqwest::StatusCode;
 
 use crate::backchannel_kit::*;
@@ -188,4 +189,24 @@ async fn f17_logout_of_the_provider_against_refresh_at_any_offset() {
         .await;
     }
     assert_shown_once(&world);
+}
+
+/// Who comes second to a session's end has ended nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_logouts_at_once_one_tells_of_the_end() {
+    let world = world(shared()).await;
+    let other = world.replica().await;
+    other.knows_provider().await;
+    let (mut browser, sid) = one_session(&world).await;
+    let gate = store(&world).hold(Op::Load);
+    let (address, first) = (address(&world.proxy), token(&world, None, Some(&sid)));
+    let first = tokio::spawn(async move { send_logout_token(&address, &first).await });
+    gate.arrived(1).await;
+    log_out_at(&other, &token(&world, None, Some(&sid))).await;
+    gate.open();
+    assert_eq!(first.await.expect("a task").expect("an answer").status, 200);
+    assert!(!is_alive(&mut browser).await);
+    let told = "cloakroom_audit_events_total{event=\"session_ended\"} 1";
+    assert!(other.admin_page("/metrics").await.1.contains(told));
+    assert!(!world.metrics().await.contains(told));
 }

@@ -31,16 +31,20 @@ impl Sessions {
         // nobody knows and nobody revokes.
         let before = self.load(key).await?;
         let mut pauses = END_PAUSES.iter();
+        let mut perhaps_done = false;
         loop {
             match self.store.delete(key).await {
                 Ok(ended) => {
                     self.note_end(key);
-                    return Ok(ended.or(before).map(|record| {
+                    // Nothing there at once: somebody else has ended it, and sees to the rest.
+                    let ended = ended.or_else(|| before.filter(|_| perhaps_done));
+                    return Ok(ended.map(|record| {
                         let secrets = self.unseal(key, &record);
                         (*key, record, secrets)
                     }));
                 }
                 Err(error) => {
+                    perhaps_done = true;
                     // It may have been done all the same: the next request asks the store.
                     if let Some(open) = self.cache.find(key) {
                         open.doubt();
