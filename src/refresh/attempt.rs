@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::engine::{Failure, Refresher};
-use super::keep::Fresh;
+use super::keep::{Fresh, merge};
 use super::lease::{self, LEASE, Lease, MARGIN, MayShow, SIGN_OF_LIFE, Taken};
 use super::pace::{Entry, Leave};
 use crate::oidc::{self, Previous, Provider, RefreshError};
@@ -280,7 +280,7 @@ impl Attempt {
                 lease.hold(tokio::time::sleep(PAUSE_FORGIVEN)).await;
                 continue;
             }
-            return Step::Done(self.refused(lease, error, shown_before).await);
+            return Step::Done(self.refused(lease, provider, error, shown_before).await);
         }
     }
 
@@ -288,25 +288,31 @@ impl Attempt {
         self.engine.renewed(&self.key, self.profile.as_ref(), record, secrets)
     }
 
-    async fn refused(&self, lease: Lease, error: RefreshError, shown_before: bool) -> Outcome {
-        let provider = lease.record.provider.clone();
+    async fn refused(
+        &self,
+        lease: Lease,
+        provider: &Arc<Provider>,
+        error: RefreshError,
+        shown_before: bool,
+    ) -> Outcome {
+        let name = provider.name();
         let generation = lease.record.generation;
         let (pause, failure) = match error {
             RefreshError::Rejected(_) | RefreshError::IdentityChanged(_) => {
-                return self.rejected(&lease.record, &error).await;
+                return self.rejected(&lease.record, provider, &error).await;
             }
             RefreshError::Misconfigured(ref code) => {
-                tracing::error!(provider, code, "the provider refuses us as a client; check client_id and client_auth");
+                tracing::error!(provider = %name, code, "the provider refuses us as a client; check client_id and client_auth");
                 (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
             }
             RefreshError::Unavailable { ref reason, retry_after } => {
                 let pause = retry_after.unwrap_or(PAUSE_UNAVAILABLE).clamp(PAUSE_UNAVAILABLE, PAUSE_LONGEST);
-                tracing::warn!(provider, reason, "the provider cannot refresh tokens now");
+                tracing::warn!(provider = %name, reason, "the provider cannot refresh tokens now");
                 (pause, Failure::Provider(pause))
             }
             RefreshError::InDoubt(ref why) => {
-                tracing::warn!(provider, why, "the outcome of a token refresh is unknown");
-                self.engine.metrics.token_refresh_in_doubt_total.with_label_values(&[&provider]).inc();
+                tracing::warn!(provider = %name, why, "the outcome of a token refresh is unknown");
+                self.engine.metrics.token_refresh_in_doubt_total.with_label_values(&[&**name]).inc();
                 self.engine.pause(&self.key, generation, PAUSE_IN_DOUBT, Failure::InDoubt);
                 lease.doubt().await;
                 return Outcome::Failed(Failure::InDoubt);
@@ -320,20 +326,29 @@ impl Attempt {
 
     /// The provider says the refresh token is worth nothing. If another replica used it meanwhile its result counts,
     /// else the session is over (behaviour R10).
-    async fn rejected(&self, read: &Record, error: &RefreshError) -> Outcome {
+    async fn rejected(&self, read: &Record, provider: &Arc<Provider>, error: &RefreshError) -> Outcome {
         let sessions = &self.engine.sessions;
-        match sessions.read(&self.key).await {
-            Ok(Some((record, secrets))) if record.generation != read.generation => {
-                return self.renewed(&record, &secrets);
+        match sessions.store().load(&self.key).await {
+            Ok(Some(record)) if record.generation != read.generation => {
+                return self
+                    .engine
+                    .result_of(&self.key, self.profile.as_ref())
+                    .await
+                    .unwrap_or(Outcome::Failed(Failure::Store));
             }
             Ok(_) => {}
             Err(_) => return Outcome::Failed(Failure::Store),
         }
-        tracing::info!(provider = read.provider, %error, "a session ends: its refresh token was refused");
-        sessions.audit().refresh_rejected(&entry_of(&self.key, read, error.word()));
-        match sessions.end(&self.key).await {
-            Ok(_) => {
+        match sessions.end_one(&self.key).await {
+            Ok(ended) => {
+                tracing::info!(provider = read.provider, %error, "a session has ended: its refresh token was refused");
+                sessions.audit().refresh_rejected(&entry_of(&self.key, read, error.word()));
                 self.engine.metrics.logouts_total.with_label_values(&[&read.provider, "refresh_rejected"]).inc();
+                // Another replica stored newer tokens in the last moment. Nobody has them now.
+                let newer = ended.filter(|(_, record, _)| record.generation != read.generation);
+                if let Some(token) = newer.and_then(|(_, _, secrets)| secrets?.refresh_token) {
+                    tokio::spawn(provider.clone().revoke_patiently(token));
+                }
                 Outcome::Ended
             }
             Err(_) => Outcome::Failed(Failure::Store),
@@ -359,31 +374,6 @@ impl Attempt {
         };
         let labels = [provider.name(), self.need.mode(), result];
         self.engine.metrics.token_refreshes_total.with_label_values(&labels).inc();
-    }
-}
-
-/// The newest of each kind of token; what the provider did not send anew is kept (behaviour R5, R12).
-fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secrets {
-    let oidc::Refreshed { tokens, id_token } = new;
-    let (refresh_token, refresh_expires) = match tokens.refresh_token {
-        Some(token) => (Some(token), tokens.refresh_expires),
-        None => (old.refresh_token.clone(), old.refresh_expires),
-    };
-    let (id_token, claims) = match id_token {
-        Some(fresh) => (Some(fresh.text), fresh.claims),
-        None => (old.id_token.clone(), old.claims.clone()),
-    };
-    Secrets {
-        access_token: tokens.access_token,
-        access_issued: now,
-        access_expires: tokens.access_expires,
-        refresh_token,
-        refresh_expires,
-        offline: tokens.offline.unwrap_or(old.offline),
-        id_token,
-        claims,
-        csrf_token: old.csrf_token.clone(),
-        tickets: old.tickets.clone(),
     }
 }
 

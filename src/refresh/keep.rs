@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::attempt::Outcome;
 use super::engine::{Failure, Refresher};
 use super::lease::{LONGEST_PAUSE, Lease};
-use crate::oidc::Provider;
+use crate::oidc::{self, Provider};
+use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
 use crate::primitives::secret::SecretText;
 use crate::session::manager::SessionError;
@@ -85,15 +86,15 @@ impl Fresh {
                     return Ok(self.engine.renewed(&self.key, self.profile.as_ref(), &stored, &self.secrets));
                 }
                 (Swap::Gone, _) => return Ok(self.too_late()),
-                (Swap::Conflict, _) => match sessions.read(&self.key).await? {
+                (Swap::Conflict, _) => match sessions.store().load(&self.key).await? {
                     None => return Ok(self.too_late()),
                     // Ours, if an earlier try was done though the store seemed to fail. Else another replica took over
                     // and stored newer tokens: theirs count. Ours are left to expire: a revocation would end the
                     // provider's session, and theirs with it.
-                    Some((now, theirs)) if now.generation != generation => {
-                        return Ok(self.engine.renewed(&self.key, self.profile.as_ref(), &now, &theirs));
+                    Some(now) if now.generation != generation => {
+                        return self.engine.result_of(&self.key, self.profile.as_ref()).await;
                     }
-                    Some((now, _)) => record = now,
+                    Some(now) => record = now,
                 },
             }
         }
@@ -109,6 +110,17 @@ impl Fresh {
 }
 
 impl Refresher {
+    /// What another replica's refresh has given. A record that only others can read, for its key or its format is newer
+    /// than ours, is no session here; it is not ours to end.
+    pub(super) async fn result_of(
+        &self,
+        key: &SessionKey,
+        profile: Option<&Arc<Profile>>,
+    ) -> Result<Outcome, SessionError> {
+        let read = self.sessions.read(key).await?;
+        Ok(read.map_or(Outcome::Ended, |(record, secrets)| self.renewed(key, profile, &record, &secrets)))
+    }
+
     /// There are fresh tokens in the store. A logout that came after them found them there and revokes them itself.
     pub(super) fn renewed(
         &self,
@@ -124,5 +136,30 @@ impl Refresher {
             },
             None => Outcome::Renewed(self.sessions.remember_known(key, record, secrets)),
         }
+    }
+}
+
+/// The newest of each kind of token; what the provider did not send anew is kept (behaviour R5, R12).
+pub(super) fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secrets {
+    let oidc::Refreshed { tokens, id_token } = new;
+    let (refresh_token, refresh_expires) = match tokens.refresh_token {
+        Some(token) => (Some(token), tokens.refresh_expires),
+        None => (old.refresh_token.clone(), old.refresh_expires),
+    };
+    let (id_token, claims) = match id_token {
+        Some(fresh) => (Some(fresh.text), fresh.claims),
+        None => (old.id_token.clone(), old.claims.clone()),
+    };
+    Secrets {
+        access_token: tokens.access_token,
+        access_issued: now,
+        access_expires: tokens.access_expires,
+        refresh_token,
+        refresh_expires,
+        offline: tokens.offline.unwrap_or(old.offline),
+        id_token,
+        claims,
+        csrf_token: old.csrf_token.clone(),
+        tickets: old.tickets.clone(),
     }
 }

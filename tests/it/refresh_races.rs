@@ -283,3 +283,41 @@ async fn s9_a_use_that_renews_the_token_counts_as_a_use() {
         assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
     }
 }
+
+/// One replica has looked and is about to end the session; just then another stores new tokens in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_tokens_that_come_while_a_session_ends_are_revoked() {
+    use crate::backchannel_kit::{shared, store};
+    use crate::shared_store::Op;
+
+    let provider_yaml = "    refresh_token_grace: 24h".to_owned();
+    let world = world(Wishes { provider_yaml, ..shared() }).await;
+    let other = world.replica().await;
+    other.knows_provider().await;
+    let browser = world.logged_in().await;
+    world.demo.provider.switches().set(|switch| switch.refuse_refresh = Some("invalid_grant".into()));
+    let gate = hold_tokens(&world, true);
+    world.clock.advance(NEARLY_OVER);
+    fetch_soon(&browser, "/api/whoami");
+    gate.arrived(1).await;
+    let look = store(&world).hold(Op::Load);
+    gate.open();
+    look.arrived(1).await;
+    heal(&world);
+    // Longer than a lease.
+    world.clock.advance(secs(4));
+    let there = carry(&browser, &other);
+    eventually("another has taken over", || {
+        let mut twin = holder(&there);
+        let calls = token_calls(&world);
+        async move {
+            twin.fetch("/api/whoami").await;
+            calls == 3
+        }
+    })
+    .await;
+    let newest = newest(&world).refresh_token.expect("a refresh token");
+    assert!(!world.demo.provider.ledger().revoked().contains(&newest));
+    look.open();
+    eventually("revoked", || async { world.demo.provider.ledger().revoked().contains(&newest) }).await;
+}
