@@ -24,6 +24,7 @@ use crate::session::open::{Open, Profile};
 use crate::session::plan::is_fresh;
 use crate::store::record::{Intent, Record, SessionKey};
 use crate::store::{Announce, Swap};
+use crate::telemetry::audit::Event;
 
 /// How long others may take before a refresh gives up waiting for them.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(30);
@@ -222,17 +223,26 @@ impl Attempt {
     /// The owner of the last refresh died, and nobody knows whether the provider has used up the token.
     async fn give_up_token(&self, record: &Record, owner: u64) -> Step {
         tracing::warn!(provider = record.provider, "the owner of a refresh died; its refresh token is not shown again");
-        self.engine.metrics.token_refresh_in_doubt_total.with_label_values(&[&record.provider]).inc();
         match self
             .engine
             .sessions
             .amend(&self.key, record, Announce::Everyone, |record| lease::doubt(record, owner))
             .await
         {
-            Ok((Swap::Stored | Swap::Conflict, _)) => Step::LookAgain,
+            Ok((Swap::Stored, _)) => {
+                self.tell_doubt(record, "owner_died");
+                Step::LookAgain
+            }
+            Ok((Swap::Conflict, _)) => Step::LookAgain,
             Ok((Swap::Gone, _)) => Step::Done(Outcome::Ended),
             Err(_) => Step::Done(Outcome::Failed(Failure::Store)),
         }
+    }
+
+    /// Its session will not outlive the access token; who looks for the reason is to find it.
+    fn tell_doubt(&self, record: &Record, reason: &str) {
+        self.engine.metrics.token_refresh_in_doubt_total.with_label_values(&[&record.provider]).inc();
+        self.engine.sessions.audit().tell(Event::RefreshInDoubt, &entry_of(&self.key, record, reason));
     }
 
     /// Shows the refresh token to the provider. The lease is ours.
@@ -251,6 +261,7 @@ impl Attempt {
                     return Step::LookAgain;
                 }
                 MayShow::GraceOver => {
+                    self.tell_doubt(&lease.record, "grace_over");
                     lease.doubt().await;
                     return Step::LookAgain;
                 }
@@ -312,7 +323,7 @@ impl Attempt {
             }
             RefreshError::InDoubt(ref why) => {
                 tracing::warn!(provider = %name, why, "the outcome of a token refresh is unknown");
-                self.engine.metrics.token_refresh_in_doubt_total.with_label_values(&[&**name]).inc();
+                self.tell_doubt(&lease.record, "no_answer");
                 self.engine.pause(&self.key, generation, PAUSE_IN_DOUBT, Failure::InDoubt);
                 lease.doubt().await;
                 return Outcome::Failed(Failure::InDoubt);

@@ -44,6 +44,8 @@ pub enum Event {
     AdminRevoked,
     /// A provider refused a refresh token.
     RefreshRejected,
+    /// A refresh token may have been used up and is not shown again: the session ends with its access token.
+    RefreshInDoubt,
     /// A request did not prove that it comes from our own page.
     CsrfRejected,
     /// A record of a session is there and cannot be read.
@@ -65,6 +67,7 @@ impl Event {
             Self::BackchannelLogout => "backchannel_logout",
             Self::AdminRevoked => "admin_revoked",
             Self::RefreshRejected => "refresh_rejected",
+            Self::RefreshInDoubt => "refresh_in_doubt",
             Self::CsrfRejected => "csrf_rejected",
             Self::SessionUnreadable => "session_unreadable",
             Self::KeyChanged => "key_changed",
@@ -77,6 +80,7 @@ impl Event {
             self,
             Self::LoginFailure
                 | Self::RefreshRejected
+                | Self::RefreshInDoubt
                 | Self::CsrfRejected
                 | Self::SessionUnreadable
                 | Self::KeyChanged

@@ -45,6 +45,7 @@ async fn r8_after_a_lost_answer_the_refresh_token_is_not_shown_again() {
         let mut browser = world.logged_in().await;
         is_in_doubt(&world, &mut browser, fault, what).await;
     }
+    assert_eq!(world.metric("cloakroom_audit_events_total{event=\"refresh_in_doubt\"}").await, 6.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
