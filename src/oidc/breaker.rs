@@ -116,7 +116,7 @@ impl Breaker {
                     if state.until.is_none_or(|until| until <= now) {
                         state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
                     }
-                    state.until = Some(now.plus(jittered(state.pause)));
+                    state.until = Some(now.plus(random::jittered(state.pause)));
                 }
             }
         }
@@ -135,12 +135,6 @@ impl State {
         // Whoever is behind the probe asks again soon.
         (!left.is_zero()).then(|| if until <= now { FIRST_PAUSE.min(left) } else { left })
     }
-}
-
-/// Up to a quarter less, so that replicas do not probe in step.
-fn jittered(pause: Duration) -> Duration {
-    let [dice] = random::bytes::<1>().unwrap_or_default();
-    pause - pause / 4 * u32::from(dice) / 256
 }
 
 #[cfg(test)]

@@ -19,34 +19,14 @@ impl Provider {
                 Ok(()) => {
                     tracing::info!(provider = %self.name(), "metadata and keys are read");
                     wait = FIRST_WAIT;
-                    tokio::time::sleep(jittered(REFRESH_EVERY)).await;
+                    tokio::time::sleep(random::jittered(REFRESH_EVERY)).await;
                 }
                 Err(error) => {
                     tracing::warn!(provider = %self.name(), error, ready = self.is_ready(), "discovery failed");
-                    tokio::time::sleep(jittered(wait)).await;
+                    tokio::time::sleep(random::jittered(wait)).await;
                     wait = LONGEST_WAIT.min(wait * 2);
                 }
             }
-        }
-    }
-}
-
-/// Between 75 % and 100 %, so that many replicas do not ask in step.
-fn jittered(wait: Duration) -> Duration {
-    // Without entropy the wait is merely not spread.
-    let [random] = random::bytes::<1>().unwrap_or([u8::MAX]);
-    wait * 3 / 4 + wait / 4 * u32::from(random) / u32::from(u8::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jitter_shortens_by_a_quarter_at_most() {
-        for _ in 0..100 {
-            let wait = jittered(LONGEST_WAIT);
-            assert!(wait <= LONGEST_WAIT && wait >= LONGEST_WAIT * 3 / 4, "{wait:?}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Randomness from the operating system.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -26,6 +28,13 @@ pub fn token() -> Result<String, NoEntropy> {
     Ok(base64url(&bytes::<32>()?))
 }
 
+/// Up to a quarter less than `wait`, so that many processes do not act in step; not spread at all without entropy.
+#[must_use]
+pub fn jittered(wait: Duration) -> Duration {
+    let [dice] = bytes::<1>().unwrap_or_default();
+    wait - wait / 4 * u32::from(dice) / 256
+}
+
 /// Base64url without padding (RFC 4648 §5).
 #[must_use]
 pub fn base64url(bytes: &[u8]) -> String {
@@ -46,6 +55,15 @@ pub fn from_base64url<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jitter_takes_a_quarter_at_most() {
+        let wait = Duration::from_secs(400);
+        let waits: Vec<_> = (0..100).map(|_| jittered(wait)).collect();
+        assert!(waits.iter().all(|one| (wait * 3 / 4..=wait).contains(one)), "{waits:?}");
+        assert!(waits.iter().any(|one| *one != waits[0]), "{waits:?}");
+        assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
+    }
 
     #[test]
     fn base64url_goes_both_ways_and_refuses_the_rest() {

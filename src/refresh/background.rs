@@ -58,7 +58,7 @@ impl Background {
                 () = &mut stop => break,
                 // There may be more where these came from, as soon as there is room for them.
                 () = self.reap(&mut under_way), if many => {}
-                () = tokio::time::sleep(jittered(LOOK_EVERY)), if !many => self.reap_done(&mut under_way).await,
+                () = tokio::time::sleep(random::jittered(LOOK_EVERY)), if !many => self.reap_done(&mut under_way).await,
             }
         }
         self.drain(under_way).await;
@@ -116,7 +116,7 @@ impl Background {
             Failure::NoRefreshToken | Failure::InDoubt => return,
         };
         // Spread, or all that a pause held back would come at its end.
-        let due = self.engine.now().plus(pause + jittered(pause));
+        let due = self.engine.now().plus(pause + random::jittered(pause));
         if let Err(error) = self.engine.sessions.store().reschedule(&[(key, due)]).await {
             tracing::debug!(%error, "a due refresh could not be put off; its claim will run out");
         }
@@ -128,10 +128,4 @@ impl Background {
         self.reap_done(&mut under_way).await;
         under_way.detach_all();
     }
-}
-
-/// Between three quarters and all of it.
-fn jittered(pause: Duration) -> Duration {
-    let [dice] = random::bytes::<1>().unwrap_or([u8::MAX]);
-    pause * 3 / 4 + pause / 4 * u32::from(dice) / 255
 }

@@ -274,15 +274,9 @@ impl Retry {
     }
 
     pub(super) async fn wait(&mut self) {
-        sleep(jittered(self.delay)).await;
+        sleep(random::jittered(self.delay)).await;
         self.delay = (self.delay * 2).clamp(FIRST_DELAY, LONGEST_DELAY);
     }
-}
-
-/// Up to a quarter less, so that many proxies do not return in step.
-fn jittered(delay: Duration) -> Duration {
-    let [random] = random::bytes::<1>().unwrap_or_default();
-    delay - delay / 4 * u32::from(random) / 256
 }
 
 fn unavailable(fault: Fault) -> StoreError {

@@ -316,7 +316,7 @@ async fn keep(shared: &Shared) {
                 shared.state.send_replace(State::Down(reason.into()));
             }
         }
-        sleep(jittered(delay)).await;
+        sleep(random::jittered(delay)).await;
         delay = (delay * 2).clamp(FIRST_DELAY, LONGEST_DELAY);
     }
 }
@@ -326,24 +326,4 @@ async fn connect(shared: &Shared) -> Result<(Arc<Connection>, Router), Error> {
     let connection =
         Connection { client, since: Instant::now(), answered: AtomicU64::new(0), over: watch::Sender::new(false) };
     Ok((Arc::new(connection), router))
-}
-
-/// Up to a quarter less, so that many proxies do not return in step.
-fn jittered(delay: Duration) -> Duration {
-    let [random] = random::bytes::<1>().unwrap_or_default();
-    delay - delay / 4 * u32::from(random) / 256
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jitter_takes_at_most_a_quarter() {
-        for _ in 0..100 {
-            let delay = jittered(LONGEST_DELAY);
-            assert!(delay <= LONGEST_DELAY && delay > LONGEST_DELAY * 3 / 4 - Duration::from_millis(1));
-        }
-        assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
-    }
 }
