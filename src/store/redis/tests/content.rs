@@ -208,7 +208,8 @@ async fn indexes_live_as_long_as_their_sessions() {
             let answer = server.ask(&format!("PTTL {}\r\nPTTL {set}", sets[0]));
             let ends: Vec<i64> =
                 answer.lines().filter_map(|line| line.strip_prefix(':')).map(|n| n.parse().unwrap()).collect();
-            assert!(ends[0] > 0 && ends[1] >= ends[0], "{set} after {hours} h: {ends:?}");
+            // The second question is a little later than the first.
+            assert!(ends[0] > 0 && ends[1] + 1_000 >= ends[0], "{set} after {hours} h: {ends:?}");
         }
     }
     let owner = Owner::ProviderSession { provider: "keycloak", sid: "provider-session" };
