@@ -157,6 +157,9 @@ impl Attempt {
         if let Some(pause) = pause.filter(|pause| !pause.is_zero()) {
             return failed(Failure::Provider(pause));
         }
+        if self.engine.unsettled.has(&self.key) {
+            return failed(Failure::Store);
+        }
         let begun = match record.intent {
             None => None,
             Some(intent) if self.may_live(intent, record.version, now) => return Step::Wait,
@@ -176,7 +179,7 @@ impl Attempt {
                 Entry::NotFor(pause) => return failed(Failure::Provider(pause)),
             }
         }
-        let Some(place) = self.engine.place_to_hold() else { return failed(Failure::Store) };
+        let Some(place) = self.engine.unsettled.place(self.key) else { return failed(Failure::Store) };
         fail_point!("refresh::before_intent");
         match Lease::take(&self.engine.sessions, self.key, &record, begun, place).await {
             Taken::Ours(lease) => {
@@ -351,13 +354,16 @@ impl Attempt {
             Err(_) => return Outcome::Failed(Failure::Store),
         }
         match sessions.end_one(&self.key).await {
-            Ok(ended) => {
+            // Somebody else ended it, and has told so.
+            Ok(None) => Outcome::Ended,
+            Ok(Some((_, ended, secrets))) => {
                 tracing::info!(provider = read.provider, %error, "a session has ended: its refresh token was refused");
                 sessions.audit().refresh_rejected(&entry_of(&self.key, read, error.word()));
                 self.engine.metrics.logouts_total.with_label_values(&[&read.provider, "refresh_rejected"]).inc();
                 // Another replica stored newer tokens in the last moment. Nobody has them now.
-                let newer = ended.filter(|(_, record, _)| record.generation != read.generation);
-                if let Some(token) = newer.and_then(|(_, _, secrets)| secrets?.refresh_token) {
+                if ended.generation != read.generation
+                    && let Some(token) = secrets.and_then(|secrets| secrets.refresh_token)
+                {
                     tokio::spawn(provider.clone().revoke_patiently(token));
                 }
                 Outcome::Ended

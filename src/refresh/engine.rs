@@ -7,18 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::attempt::{Attempt, Need, Outcome};
 use super::flight::Flights;
 use super::pace::Paces;
+use super::unsettled::Unsettled;
 use crate::config::settings;
 use crate::oidc::Providers;
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
 use crate::store::record::SessionKey;
-use crate::telemetry::{Metrics, Throttle};
+use crate::telemetry::Metrics;
 
 /// How long a request waits for a refresh if its own token outlives that.
 const WAIT_ALIVE: Duration = Duration::from_secs(2);
@@ -26,9 +26,6 @@ const WAIT_ALIVE: Duration = Duration::from_secs(2);
 const WAIT_DEAD: Duration = Duration::from_secs(8);
 /// What a request that waited too long is told to wait before it asks again.
 const PAUSE_SLOW: Duration = Duration::from_secs(1);
-/// Most refreshes that hold something for a store that fails: new tokens, an intent to be taken back. Each takes a few
-/// KiB, about what its session does.
-const HELD: usize = 4_096;
 /// Sessions whose pause is remembered.
 const PAUSES: usize = 50_000;
 
@@ -63,18 +60,6 @@ struct Pause {
     failure: Failure,
 }
 
-/// What refreshes have left to settle with the store.
-#[derive(Clone)]
-pub struct Unsettled(Arc<Semaphore>);
-
-impl Unsettled {
-    /// Whether there is nothing: no intent that waits to be taken back, no tokens that wait to be stored.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
-        self.0.available_permits() >= HELD
-    }
-}
-
 /// Refreshes tokens of sessions.
 pub struct Refresher {
     pub(super) sessions: Arc<Sessions>,
@@ -83,7 +68,7 @@ pub struct Refresher {
     pub(super) paces: Paces,
     flights: Flights<SessionKey, Outcome>,
     pauses: Cache<SessionKey, Pause>,
-    holding: Arc<Semaphore>,
+    pub(super) unsettled: Unsettled,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -98,8 +83,8 @@ impl Refresher {
     ) -> Arc<Self> {
         let paces = Paces::new(&providers, settings);
         let (flights, pauses) = (Flights::new(), Cache::new(PAUSES));
-        let (minimum_lifetime, holding) = (settings.minimum_lifetime, Arc::new(Semaphore::new(HELD)));
-        Arc::new(Self { sessions, providers, minimum_lifetime, paces, flights, pauses, holding, metrics })
+        let (minimum_lifetime, unsettled) = (settings.minimum_lifetime, Unsettled::default());
+        Arc::new(Self { sessions, providers, minimum_lifetime, paces, flights, pauses, unsettled, metrics })
     }
 
     /// Whether the session's access token may go upstream as it is.
@@ -178,27 +163,10 @@ impl Refresher {
         self.pauses.insert(*key, Pause { generation, until: self.now().plus(length), failure });
     }
 
-    /// Room for what one refresh may have to hold while the store fails. There is some before a token is shown, or what
-    /// the provider gives for it would have to be dropped. `None` if the store fails so much that there is no more.
-    pub(super) fn place_to_hold(&self) -> Option<OwnedSemaphorePermit> {
-        let place = self.holding.clone().try_acquire_owned().ok();
-        if place.is_none() {
-            static FULL: Throttle = Throttle::new();
-            if let Some(held_back) = FULL.pass() {
-                tracing::error!(
-                    held_back,
-                    held = HELD,
-                    "no refresh begins until the store takes what others hold for it"
-                );
-            }
-        }
-        place
-    }
-
     /// Tells, also when the refresher itself is gone, whether refreshes still have something to settle.
     #[must_use]
     pub fn unsettled(&self) -> Unsettled {
-        Unsettled(self.holding.clone())
+        self.unsettled.clone()
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::unsettled::Place;
 use crate::primitives::clock::Timestamp;
 use crate::primitives::random;
 use crate::session::manager::{SessionError, Sessions};
@@ -43,7 +43,7 @@ pub(super) struct Lease {
     /// and nobody else will if we die.
     planned: Option<Timestamp>,
     /// Room for what is left to do if the store fails.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     /// The record as we wrote it last.
     pub(super) record: Record,
 }
@@ -78,7 +78,7 @@ impl Lease {
         key: SessionKey,
         read: &Record,
         begun: Option<Timestamp>,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Taken {
         let owner = match random::bytes() {
             Ok(owner) => u64::from_ne_bytes(owner),
@@ -183,7 +183,8 @@ impl Lease {
                 record.refresh_in_doubt = None;
             }
             record.retry_at = retry_at;
-            record.due = due;
+            // A doubt that stays has no way to a token.
+            record.due = due.filter(|_| record.refresh_in_doubt.is_none());
         };
         self.settle_soon(change).await;
     }
@@ -252,12 +253,11 @@ pub(super) fn doubt(record: &mut Record, blamed: u64) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Semaphore;
-
     use super::*;
     use crate::config::settings::{Refresh, SealingKey, Session};
     use crate::primitives::clock::Clock;
     use crate::primitives::secret::Key256;
+    use crate::refresh::Unsettled;
     use crate::session::key_ring::KeyRing;
     use crate::store::SessionStore as _;
     use crate::store::conformance::{fresh_key, record};
@@ -271,7 +271,7 @@ mod tests {
         store: Arc<FrailStore>,
         sessions: Arc<Sessions>,
         key: SessionKey,
-        places: Arc<Semaphore>,
+        unsettled: Unsettled,
     }
 
     impl World {
@@ -285,7 +285,7 @@ mod tests {
                 Sessions::new(&Session::default(), &Refresh::default(), store.clone(), ring, clock, metrics);
             let key = fresh_key();
             store.create(&key, &Record { due, ..record(START) }).await.unwrap();
-            Self { store, sessions: Arc::new(sessions), key, places: Arc::new(Semaphore::new(1)) }
+            Self { store, sessions: Arc::new(sessions), key, unsettled: Unsettled::default() }
         }
 
         async fn record(&self) -> Record {
@@ -293,7 +293,7 @@ mod tests {
         }
 
         async fn take(&self) -> Box<Lease> {
-            let place = self.places.clone().try_acquire_owned().unwrap();
+            let place = self.unsettled.place(self.key).unwrap();
             match Lease::take(&self.sessions, self.key, &self.record().await, None, place).await {
                 Taken::Ours(lease) => lease,
                 _ => panic!("nobody else is there"),
@@ -322,10 +322,10 @@ mod tests {
         world.store.set_down(true);
         lease.give_back(None, false).await;
         tokio::time::sleep(60 * SECOND).await;
-        assert_eq!(world.places.available_permits(), 0, "a process that stops must wait for it");
+        assert!(world.unsettled.has(&world.key), "a process that stops must wait for it");
         world.store.set_down(false);
         tokio::time::sleep(SECOND).await;
-        assert_eq!(world.places.available_permits(), 1);
+        assert!(world.unsettled.is_nothing());
         assert_eq!(world.record().await.intent, None);
     }
 

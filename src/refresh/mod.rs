@@ -7,5 +7,7 @@ mod flight;
 mod keep;
 mod lease;
 mod pace;
+mod unsettled;
 
-pub use engine::{Failure, Refreshed, Refresher, Unsettled};
+pub use engine::{Failure, Refreshed, Refresher};
+pub use unsettled::Unsettled;

@@ -1,6 +1,6 @@
 //! A refresh and what can happen meanwhile: logout, clients that go away, a store that stops (behaviour R3, R4, R6, R9).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cloakroom::demo::Gate;
 use reqwest::{Method, StatusCode};
@@ -204,6 +204,41 @@ async fn d1_while_new_tokens_cannot_be_stored_nobody_else_waits_for_them() {
     let begun = Instant::now();
     eventually_ok(&mut browser).await;
     assert!(begun.elapsed() < secs(3), "{:?}", begun.elapsed());
+    assert_eq!((relayed(&world), token_calls(&world)), (newest(&world).access_token, 2));
+    assert_shown_once(&world);
+}
+
+/// A store that is full: it reads, and refuses every write. What was read then says nothing of a dead owner, for it is our own
+/// intent that stands there.
+#[tokio::test(flavor = "multi_thread")]
+async fn r2_a_store_that_only_reads_makes_nobody_take_us_for_dead() {
+    let redis = RedisServer::start();
+    let provider_yaml = "    refresh_token_grace: 24h".to_owned();
+    let world = world(Wishes { provider_yaml, ..ticking_on(&redis) }).await;
+    let mut browser = world.logged_in().await;
+    world.clock.advance(OVER);
+    let gate = hold_tokens(&world, true);
+    let waiting = fetch_soon(&browser, "/api/whoami");
+    gate.arrived(1).await;
+    redis.ask("CONFIG SET maxmemory 1");
+    gate.open();
+    assert_not_now(&waiting.await.expect("an answer"), "store_unavailable");
+    let refused = "cloakroom_store_operations_total{op=\"replace\",result=\"unavailable\"}";
+    let before = world.metric(refused).await;
+    let full = Instant::now();
+    while full.elapsed() < secs(8) {
+        // Longer than a lease, and than a living owner may be silent.
+        let begun = Instant::now();
+        assert_not_now(&browser.fetch("/api/whoami").await, "store_unavailable");
+        assert!(begun.elapsed() < secs(1), "{:?}", begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.clock.advance(Duration::from_millis(50));
+    }
+    // One who holds the tokens tries five times a second, and nobody else.
+    let tries = world.metric(refused).await - before;
+    assert!((1.0..80.0).contains(&tries), "{tries}");
+    redis.ask("CONFIG SET maxmemory 0");
+    eventually_ok(&mut browser).await;
     assert_eq!((relayed(&world), token_calls(&world)), (newest(&world).access_token, 2));
     assert_shown_once(&world);
 }
