@@ -32,9 +32,9 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
         let redis = Mutex::new(redis);
         let (kill, restart) = (|| redis.lock().unwrap().kill(), || redis.lock().unwrap().restart());
         let what = "Redis killed with -9, started again after 1 to 8 s; appendfsync always";
-        rows.push(case(&fleet, what, times, (1, 8), &kill, &restart).await);
+        rows.push(case(&fleet, what, times, (1, 8), &kill, &restart, &|| {}).await);
         let (freeze, thaw) = (|| redis.lock().unwrap().freeze(), || redis.lock().unwrap().thaw());
-        rows.push(case(&fleet, "Redis stopped for 5 s (SIGSTOP)", times / 2, (5, 5), &freeze, &thaw).await);
+        rows.push(case(&fleet, "Redis stopped for 5 s (SIGSTOP)", times / 2, (5, 5), &freeze, &thaw, &|| {}).await);
     }
     {
         let watched = Watched::start();
@@ -49,17 +49,24 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
             });
             watched.servers[old].restart();
         };
+        // Nobody can be elected before the server that was killed last follows the one that was elected.
+        let follows = || {
+            let other = 1 - primary.load(Ordering::SeqCst);
+            until("the other follows", || {
+                watched.lock().unwrap().servers[other].ask("INFO replication").contains("master_link_status:up")
+            });
+        };
         let what = "the primary of a Redis under three Sentinels killed with -9; the old one returns as replica";
-        rows.push(case(&fleet, what, times / 4, (0, 0), &kill, &elect).await);
+        rows.push(case(&fleet, what, times / 4, (0, 0), &kill, &elect, &follows).await);
     }
     let postgres = PostgresServer::start();
     let fleet = fleet(postgres_at(&postgres)).await;
     let postgres = Mutex::new(postgres);
     let (kill, restart) = (|| postgres.lock().unwrap().kill(), || postgres.lock().unwrap().restart());
     let what = "PostgreSQL killed with -9, started again after 1 to 5 s";
-    rows.push(case(&fleet, what, times / 2, (1, 5), &kill, &restart).await);
+    rows.push(case(&fleet, what, times / 2, (1, 5), &kill, &restart, &|| {}).await);
     let (freeze, thaw) = (|| postgres.lock().unwrap().freeze(), || postgres.lock().unwrap().thaw());
-    rows.push(case(&fleet, "PostgreSQL stopped for 5 s (SIGSTOP)", times / 2, (5, 5), &freeze, &thaw).await);
+    rows.push(case(&fleet, "PostgreSQL stopped for 5 s (SIGSTOP)", times / 2, (5, 5), &freeze, &thaw, &|| {}).await);
     rows
 }
 
@@ -132,6 +139,7 @@ async fn case(
     (shortest, longest): (u64, u64),
     down: &(dyn Fn() + Sync),
     up: &(dyn Fn() + Sync),
+    ready: &(dyn Fn() + Sync),
 ) -> Row {
     let times = times.max(1);
     let tickets = fleet.log_in(BROWSERS).await;
@@ -139,6 +147,7 @@ async fn case(
     let (mut refusals, mut cached_longest, mut served_down) = (Vec::new(), Duration::ZERO, 0);
     let (mut slowest, mut without_time, mut cookies) = (Duration::ZERO, 0, 0);
     for turn in 0..times {
+        tokio::task::block_in_place(ready);
         let load = Load::start(fleet.addresses(), &tickets);
         tokio::time::sleep(secs(4)).await;
         let began = Instant::now();
