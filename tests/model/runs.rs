@@ -73,9 +73,9 @@ fn provider_fails() {
     });
 }
 
-/// All misfortunes at once. Minutes, and only with optimisation: `make faults`.
+/// All misfortunes at once. Minutes, and only with optimisation.
 #[test]
-#[ignore = "large: run by `make faults`"]
+#[ignore = "large: cargo test --profile demo --test model -- --ignored"]
 fn everything_at_once() {
     of_all_kinds("everything", |calm| Settings {
         logout: true,
@@ -92,7 +92,7 @@ fn everything_at_once() {
 
 /// Three replicas, two crashes.
 #[test]
-#[ignore = "large: run by `make faults`"]
+#[ignore = "large: cargo test --profile demo --test model -- --ignored"]
 fn three_replicas() {
     of_all_kinds("three replicas", |calm| Settings {
         replicas: 3,
