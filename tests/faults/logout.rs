@@ -1,6 +1,6 @@
 //! The provider logs a user out while the session's tokens are being refreshed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloakroom::demo::Fault;
 
@@ -14,6 +14,9 @@ use crate::yard::{Fleet, Scale, Tally, client, dice, get, progress, sleep_exactl
 /// A refresh takes a little less, in microseconds.
 const OFFSETS: u64 = 12_000;
 
+/// By then every replica has heard of a logout (behaviour O8).
+const HEARD: Duration = Duration::from_secs(1);
+
 pub(crate) async fn run(scale: Scale) -> Vec<Row> {
     let redis = RedisServer::start();
     let mut wishes = Wishes { session: STEADY_TICKET.into(), ..ticking_on(&redis) };
@@ -26,7 +29,7 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
     // A refresh that takes a while, with the provider's part in the middle.
     token_fault(world, Fault::slow(Duration::from_millis(2)));
     token_fault(world, Fault::slow(Duration::from_millis(2)).after_work());
-    let (mut during, mut alive, mut unrevoked) = (Tally::default(), 0, 0);
+    let (mut during, mut late, mut alive, mut unrevoked) = (Tally::default(), 0, 0, 0);
     for round in 0..rounds {
         let (browser, sid) = one_session(world).await;
         let ticket = ticket(&browser);
@@ -41,9 +44,16 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
         for request in requests {
             during.add(request.await.expect("a task").status);
         }
+        let over = Instant::now();
         for proxy in proxies {
-            if get(&client, proxy.address, &ticket).await.status != 401 {
-                alive += 1;
+            // The news may be on the way still. The clock of the sessions stands, so no copy dies of old age.
+            let mut first = true;
+            while get(&client, proxy.address, &ticket).await.status != 401 {
+                late += usize::from(std::mem::take(&mut first));
+                if over.elapsed() > HEARD {
+                    alive += 1;
+                    break;
+                }
             }
         }
         unrevoked += usize::from(!is_revoked(ledger, &sid).await);
@@ -57,9 +67,9 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
         Row {
             run: "logout",
             done: format!("{rounds} back-channel logouts at a random moment of a refresh; 3 replicas, Redis"),
-            criterion: "no session alive afterwards on any replica, the newest refresh token revoked".to_owned(),
+            criterion: "no session alive on any replica 1 s afterwards, the newest refresh token revoked".to_owned(),
             measured: format!(
-                "{alive} alive, {unrevoked} not revoked; {again} tokens shown again; requests meanwhile: {} before the \
+                "{alive} alive ({late} in the first moment), {unrevoked} not revoked; {again} tokens shown again; requests meanwhile: {} before the \
                  logout, {} after, {other} others",
                 during.of(200),
                 during.of(401)
