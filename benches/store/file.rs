@@ -1,4 +1,5 @@
-//! The file store, beside redb's own calls: on a thread that may wait for the disk, one transaction a write.
+//! The file store, beside redb's own calls for the same entries of the same tables: in the caller's own thread, which
+//! the proxy must never let wait for the disk, one transaction a write.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +10,17 @@ use cloakroom::primitives::clock::Clock;
 use cloakroom::store::SessionStore as _;
 use cloakroom::store::file::FileStore;
 use criterion::Criterion;
-use redb::{Database, TableDefinition};
+use redb::{Database, TableDefinition, WriteTransaction};
 
 use super::common::{crowd, key, record, runtime};
 
 const SESSIONS: u64 = 1_000;
 const TABLE: TableDefinition<'static, [u8; 32], &[u8]> = TableDefinition::new("raw");
+/// By its end, and by when it is due.
+const MOMENTS: [TableDefinition<'static, [u8; 40], ()>; 2] =
+    [TableDefinition::new("ends"), TableDefinition::new("dues")];
+/// By user, and by session of the provider.
+const OWNERS: TableDefinition<'static, [u8; 64], ()> = TableDefinition::new("owners");
 
 /// The pages of a session.
 const BYTES: [u8; 2_400] = [0x5a; 2_400];
@@ -29,8 +35,26 @@ fn read(database: &Database, n: u64) -> usize {
 fn write(database: &Database, n: u64) {
     let mut transaction = database.begin_write().expect("a transaction");
     transaction.set_two_phase_commit(true);
-    transaction.open_table(TABLE).expect("a table").insert(key(n).as_bytes(), &BYTES[..]).expect("written");
+    insert(&transaction, n);
     transaction.commit().expect("on the disk");
+}
+
+fn insert(transaction: &WriteTransaction, n: u64) {
+    let key = key(n);
+    let (mut moment, mut owner) = ([0; 40], [0; 64]);
+    // As time goes on.
+    moment[..8].copy_from_slice(&n.to_be_bytes());
+    moment[8..].copy_from_slice(key.as_bytes());
+    owner[..32].copy_from_slice(key.as_bytes());
+    transaction.open_table(TABLE).expect("a table").insert(key.as_bytes(), &BYTES[..]).expect("written");
+    for table in MOMENTS {
+        transaction.open_table(table).expect("a table").insert(moment, ()).expect("written");
+    }
+    let mut owners = transaction.open_table(OWNERS).expect("a table");
+    for kind in [0, 1] {
+        owner[0] ^= kind;
+        owners.insert(owner, ()).expect("written");
+    }
 }
 
 pub(crate) fn bench(criterion: &mut Criterion) {
@@ -48,7 +72,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let mut transaction = raw.begin_write().expect("a transaction");
     transaction.set_two_phase_commit(true);
     for n in 0..SESSIONS {
-        transaction.open_table(TABLE).expect("a table").insert(key(n).as_bytes(), &BYTES[..]).expect("written");
+        insert(&transaction, n);
     }
     transaction.commit().expect("on the disk");
     let next = Arc::new(AtomicU64::new(1 << 40));

@@ -1,7 +1,10 @@
 //! PostgreSQL, beside tokio-postgres' own calls of the same statements, prepared, on as many connections.
+//!
+//! The raw calls are made in two ways: one call at a time on a connection, as the store and every pool make them, and as
+//! many as there are callers, one behind the other, which costs less as long as no statement has to wait.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cloakroom::config::settings;
@@ -10,6 +13,7 @@ use cloakroom::primitives::secret::SecretText;
 use cloakroom::store::postgres::PostgresStore;
 use cloakroom::store::{Announce, SessionStore as _};
 use criterion::Criterion;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::common::{crowd, key, record, runtime};
@@ -35,10 +39,14 @@ const REPLACE: &str =
 
 struct Raw {
     clients: Vec<(Client, [Statement; 3])>,
+    /// Connections that nobody uses.
+    free: Semaphore,
+    idle: Mutex<Vec<usize>>,
+    alone: bool,
 }
 
 impl Raw {
-    async fn connect(server: &PostgresServer) -> Self {
+    async fn connect(server: &PostgresServer, alone: bool) -> Self {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
             let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await.expect("a connection");
@@ -51,11 +59,12 @@ impl Raw {
             }
             clients.push((client, statements.try_into().expect("three")));
         }
-        Self { clients }
+        Self { clients, free: Semaphore::new(CONNECTIONS), idle: Mutex::new((0..CONNECTIONS).collect()), alone }
     }
 
     async fn load(&self, n: u64) {
-        let (client, [load, ..]) = self.client(n);
+        let turn = self.turn(n).await;
+        let (client, [load, ..]) = &self.clients[turn.connection];
         let key = key(RAW + n % SESSIONS);
         let row = client.query_one(load, &[&&key.as_bytes()[..], &0_i64]).await.expect("a row");
         let sealed: &[u8] = row.get(7);
@@ -63,15 +72,35 @@ impl Raw {
     }
 
     async fn write(&self, statement: usize, n: u64) {
-        let (client, statements) = self.client(n);
+        let turn = self.turn(n).await;
+        let (client, statements) = &self.clients[turn.connection];
         let (key, end) = (key(RAW + n), i64::MAX);
         let (meta, sealed) = (&[b'm'; 300][..], &[0x5a_u8; 2048][..]);
         let now = if statement == 2 { 0 } else { end };
         client.query(&statements[statement], &[&&key.as_bytes()[..], &now, &meta, &sealed]).await.expect("a write");
     }
 
-    fn client(&self, n: u64) -> &(Client, [Statement; 3]) {
-        &self.clients[usize::try_from(n).expect("small") % CONNECTIONS]
+    async fn turn(&self, n: u64) -> Turn<'_> {
+        if self.alone {
+            let permit = self.free.acquire().await.expect("never closed");
+            let connection = self.idle.lock().expect("no panic").pop().expect("one for each permit");
+            return Turn { connection, of: Some((permit, &self.idle)) };
+        }
+        Turn { connection: usize::try_from(n).expect("small") % CONNECTIONS, of: None }
+    }
+}
+
+/// The use of a connection.
+struct Turn<'a> {
+    connection: usize,
+    of: Option<(SemaphorePermit<'a>, &'a Mutex<Vec<usize>>)>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some((_permit, idle)) = &self.of {
+            idle.lock().expect("no panic").push(self.connection);
+        }
     }
 }
 
@@ -93,7 +122,8 @@ pub(crate) fn bench(criterion: &mut Criterion) {
             store.create(&key(RAW + n), &record(n, 1)).await.expect("a session");
         }
     });
-    let raw = Arc::new(runtime.block_on(Raw::connect(&server)));
+    let raw = Arc::new(runtime.block_on(Raw::connect(&server, true)));
+    let piped = Arc::new(runtime.block_on(Raw::connect(&server, false)));
     let versions: Arc<Vec<AtomicU64>> = Arc::new((0..SESSIONS).map(|_| AtomicU64::new(1)).collect());
     let next = Arc::new(AtomicU64::new(1 << 40));
 
@@ -115,18 +145,20 @@ pub(crate) fn bench(criterion: &mut Criterion) {
                 .expect("a task")
             })
         };
-        group.bench_function(format!("load, {name}, raw"), |bencher| {
-            bencher.iter_custom(|calls| {
-                let raw = raw.clone();
-                run(
-                    calls,
-                    Box::new(move |n| {
-                        let raw = raw.clone();
-                        Box::pin(async move { raw.load(n).await })
-                    }),
-                )
+        for (way, raw) in [("raw", &raw), ("raw, piped", &piped)] {
+            group.bench_function(format!("load, {name}, {way}"), |bencher| {
+                bencher.iter_custom(|calls| {
+                    let raw = raw.clone();
+                    run(
+                        calls,
+                        Box::new(move |n| {
+                            let raw = raw.clone();
+                            Box::pin(async move { raw.load(n).await })
+                        }),
+                    )
+                });
             });
-        });
+        }
         group.bench_function(format!("load, {name}, store"), |bencher| {
             bencher.iter_custom(|calls| {
                 let store = store.clone();
@@ -141,18 +173,20 @@ pub(crate) fn bench(criterion: &mut Criterion) {
                 )
             });
         });
-        group.bench_function(format!("create, {name}, raw"), |bencher| {
-            bencher.iter_custom(|calls| {
-                let (raw, next) = (raw.clone(), next.clone());
-                run(
-                    calls,
-                    Box::new(move |_| {
-                        let (raw, n) = (raw.clone(), next.fetch_add(1, Ordering::Relaxed));
-                        Box::pin(async move { raw.write(1, n).await })
-                    }),
-                )
+        for (way, raw) in [("raw", &raw), ("raw, piped", &piped)] {
+            group.bench_function(format!("create, {name}, {way}"), |bencher| {
+                bencher.iter_custom(|calls| {
+                    let (raw, next) = (raw.clone(), next.clone());
+                    run(
+                        calls,
+                        Box::new(move |_| {
+                            let (raw, n) = (raw.clone(), next.fetch_add(1, Ordering::Relaxed));
+                            Box::pin(async move { raw.write(1, n).await })
+                        }),
+                    )
+                });
             });
-        });
+        }
         group.bench_function(format!("create, {name}, store"), |bencher| {
             bencher.iter_custom(|calls| {
                 let (store, next) = (store.clone(), next.clone());
@@ -185,20 +219,22 @@ pub(crate) fn bench(criterion: &mut Criterion) {
                 )
             });
         });
-        group.bench_function(format!("replace, {name}, raw"), |bencher| {
-            bencher.iter_custom(|calls| {
-                let raw = raw.clone();
-                run(
-                    calls,
-                    Box::new(move |n| {
-                        let raw = raw.clone();
-                        Box::pin(async move { raw.write(2, n % SESSIONS).await })
-                    }),
-                )
+        for (way, raw) in [("raw", &raw), ("raw, piped", &piped)] {
+            group.bench_function(format!("replace, {name}, {way}"), |bencher| {
+                bencher.iter_custom(|calls| {
+                    let raw = raw.clone();
+                    run(
+                        calls,
+                        Box::new(move |n| {
+                            let raw = raw.clone();
+                            Box::pin(async move { raw.write(2, n % SESSIONS).await })
+                        }),
+                    )
+                });
             });
-        });
+        }
     }
     group.finish();
-    drop((store, raw));
+    drop((store, raw, piped));
     drop(runtime);
 }

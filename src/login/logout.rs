@@ -75,11 +75,11 @@ impl Logins {
             let entry = Entry { actor: Actor::User, client_ip: Some(visit.client_ip), ..entry };
             self.sessions.audit().tell(Event::Logout, &entry);
             self.sessions.audit().tell(Event::SessionEnded, &entry);
+            self.metrics.logouts_total.with_label_values(&[open.provider(), "user"]).inc();
+            tracing::info!(provider = open.provider(), "a user logged out");
         }
         let secrets = ended.and_then(|(_, _, secrets)| secrets);
         let tokens = secrets.map(|secrets| (secrets.refresh_token, secrets.id_token));
-        self.metrics.logouts_total.with_label_values(&[open.provider(), "user"]).inc();
-        tracing::info!(provider = open.provider(), "a user logged out");
         let (refresh_token, id_token) = tokens.unwrap_or_default();
         let provider = visit.site.provider.as_ref().filter(|provider| **provider.name() == *open.provider());
         if let (Some(provider), Some(token)) = (provider, refresh_token) {

@@ -28,6 +28,9 @@ use crate::telemetry::audit::Event;
 
 /// How long others may take before a refresh gives up waiting for them.
 const OTHERS_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a refresh that nobody waits for waits for a place at the provider. Then it is put off, so that one provider
+/// that is slow keeps none of the others from being asked.
+const UNHURRIED: Duration = Duration::from_secs(1);
 /// Pauses between two looks at another's refresh; an announcement ends one early.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LATER_LOOKS: Duration = Duration::from_millis(400);
@@ -49,13 +52,27 @@ pub(super) enum Need {
     Minimum,
     /// It is due in the background.
     Due,
+    /// It is due, and was claimed for that by the background refresher, which puts it off if the provider has no place
+    /// for it.
+    Claimed,
 }
 
 impl Need {
     fn mode(self) -> &'static str {
         match self {
             Self::Minimum => "inline",
-            Self::Due => "background",
+            Self::Due | Self::Claimed => "background",
+        }
+    }
+
+    fn is_due(self) -> bool {
+        self != Self::Minimum
+    }
+
+    fn patience(self) -> Duration {
+        match self {
+            Self::Claimed => UNHURRIED,
+            Self::Minimum | Self::Due => OTHERS_PATIENCE,
         }
     }
 }
@@ -69,6 +86,8 @@ pub(super) enum Outcome {
     Ended,
     /// No fresh token for now; the session is kept.
     Failed(Failure),
+    /// Not begun, for the provider had no place for a refresh that nobody waits for. Who waits now begins one.
+    PutOff,
 }
 
 /// One refresh under way.
@@ -133,7 +152,7 @@ impl Attempt {
             }
         };
         let now = self.engine.now();
-        if record.is_over(now) && self.need == Need::Due {
+        if record.is_over(now) && self.need.is_due() {
             // Its record is kept for a user who may return; nobody is logged on by it (behaviour B1).
             return Step::Done(Outcome::Ended);
         }
@@ -170,13 +189,15 @@ impl Attempt {
             Some(intent) => return self.give_up_token(&record, intent.owner).await,
         };
         if self.leave.is_none() {
-            match self.engine.paces.enter(provider.name()).await {
+            match self.engine.paces.enter(provider.name(), self.need.patience()).await {
                 Entry::Now(leave) => self.leave = Some(leave),
                 Entry::AfterWait(leave) => {
                     self.leave = Some(leave);
                     return Step::LookAgain;
                 }
                 Entry::NotFor(pause) => return failed(Failure::Provider(pause)),
+                Entry::Full if self.need == Need::Claimed => return Step::Done(Outcome::PutOff),
+                Entry::Full => return failed(Failure::Provider(PAUSE_UNAVAILABLE)),
             }
         }
         let Some(place) = self.engine.unsettled.place(self.key) else { return failed(Failure::Store) };
@@ -200,7 +221,7 @@ impl Attempt {
             Need::Minimum => {
                 !is_fresh(secrets.access_issued, secrets.access_expires, now, self.engine.minimum_lifetime)
             }
-            Need::Due => record.due.is_some_and(|due| due <= now),
+            Need::Due | Need::Claimed => record.due.is_some_and(|due| due <= now),
         }
     }
 
@@ -374,7 +395,7 @@ impl Attempt {
 
     /// How far behind its plan a refresh in the background begins.
     fn note_lag(&self, planned: Option<Timestamp>, provider: &Provider) {
-        if let (Need::Due, Some(due)) = (self.need, planned) {
+        if let (true, Some(due)) = (self.need.is_due(), planned) {
             let lag = self.engine.now().since(due).as_secs_f64();
             self.engine.metrics.token_refresh_lag_seconds.with_label_values(&[&**provider.name()]).observe(lag);
         }

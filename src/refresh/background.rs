@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
-use super::attempt::Outcome;
+use super::attempt::{Need, Outcome};
 use super::engine::{Failure, Refresher};
 use crate::primitives::random;
 use crate::store::Claim;
@@ -20,8 +21,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(800);
 const CLAIM: Duration = Duration::from_secs(15);
 /// Most sessions claimed at a time.
 const BATCH: usize = 256;
-/// How long a session waits that could not be refreshed because its store or provider failed.
+/// How long a session waits that could not be refreshed because its store failed.
 const PUT_OFF: Duration = Duration::from_secs(5);
+/// How long a session waits whose provider had no place for it.
+const UNTIL_ROOM: Duration = Duration::from_secs(1);
+/// Longest time in which claims are handed back when the process stops.
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// The refresher of one replica.
 pub struct Background {
@@ -36,7 +41,8 @@ impl Background {
         Self { engine, active_within }
     }
 
-    /// Runs until `stop` is done. What it has claimed by then is refreshed to the end.
+    /// Runs until `stop` is done. What is at its provider by then is refreshed to the end; what waits for that is handed
+    /// to the other replicas.
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         let mut under_way = JoinSet::new();
@@ -51,7 +57,7 @@ impl Background {
             self.engine.metrics.token_refresh_queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
             for key in claimed {
                 let engine = self.engine.clone();
-                under_way.spawn(async move { (key, engine.refresh_due(key).await) });
+                under_way.spawn(async move { (key, engine.refresh_due(key, Need::Claimed).await) });
             }
             tokio::select! {
                 biased;
@@ -86,14 +92,15 @@ impl Background {
         }
     }
 
-    /// Waits until half of what is under way is done.
+    /// Waits until half of what is under way is done, but no longer than between two looks: not all providers are as slow
+    /// as the slowest.
     async fn reap(&self, under_way: &mut JoinSet<(SessionKey, Outcome)>) {
-        let enough = under_way.len() / 2;
+        let (enough, until) = (under_way.len() / 2, Instant::now() + LOOK_EVERY);
         while under_way.len() > enough {
-            match under_way.join_next().await {
-                Some(Ok((key, outcome))) => self.settle(key, &outcome).await,
-                Some(Err(_)) => {}
-                None => return,
+            match timeout_at(until, under_way.join_next()).await {
+                Ok(Some(Ok((key, outcome)))) => self.settle(key, &outcome).await,
+                Ok(Some(Err(_))) => {}
+                Ok(None) | Err(_) => return,
             }
         }
     }
@@ -108,24 +115,39 @@ impl Background {
 
     /// A refresh that was done has put its session back on the list itself.
     async fn settle(&self, key: SessionKey, outcome: &Outcome) {
-        let Outcome::Failed(failure) = outcome else { return };
-        let pause = match failure {
-            Failure::Provider(pause) => (*pause).max(Duration::from_millis(500)),
-            Failure::Store => PUT_OFF,
+        let pause = match outcome {
+            Outcome::PutOff => UNTIL_ROOM,
+            Outcome::Failed(Failure::Provider(pause)) => (*pause).max(Duration::from_millis(500)),
+            Outcome::Failed(Failure::Store) => PUT_OFF,
             // There is no way to a token; the list has let go of it.
-            Failure::NoRefreshToken | Failure::InDoubt => return,
+            Outcome::Failed(Failure::NoRefreshToken | Failure::InDoubt) => return,
+            Outcome::Renewed(_) | Outcome::Ended => return,
         };
         // Spread, or all that a pause held back would come at its end.
-        let due = self.engine.now().plus(pause + random::jittered(pause));
+        self.reschedule(key, pause + random::jittered(pause)).await;
+    }
+
+    async fn reschedule(&self, key: SessionKey, pause: Duration) {
+        let due = self.engine.now().plus(pause);
         if let Err(error) = self.engine.sessions.store().reschedule(&[(key, due)]).await {
             tracing::debug!(%error, "a due refresh could not be put off; its claim will run out");
         }
     }
 
     /// Each refresh runs in a task of its own, which the end of this one does not cancel; only waiting for it stops. So
-    /// what has begun goes on; the claim of one that cannot be finished runs out.
+    /// what has begun goes on, and what waits for a place gives up soon: that is due at once, for another replica. The
+    /// claim of one that cannot be finished runs out.
     async fn drain(&self, mut under_way: JoinSet<(SessionKey, Outcome)>) {
-        self.reap_done(&mut under_way).await;
+        let hand_over = async {
+            while let Some(done) = under_way.join_next().await {
+                match done {
+                    Ok((key, Outcome::PutOff)) => self.reschedule(key, Duration::ZERO).await,
+                    Ok((key, outcome)) => self.settle(key, &outcome).await,
+                    Err(_) => {}
+                }
+            }
+        };
+        let _ = tokio::time::timeout(HAND_OVER, hand_over).await;
         under_way.detach_all();
     }
 }

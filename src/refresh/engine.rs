@@ -123,9 +123,17 @@ impl Refresher {
         let patience = if open.is_alive(self.now().plus(WAIT_ALIVE)) { WAIT_ALIVE } else { WAIT_DEAD };
         let waiters = self.metrics.token_refresh_waiters.with_label_values(&[open.provider()]);
         waiters.inc();
-        let flight = self.flights.join(*open.key(), || {
-            Attempt::new(self.clone(), *open.key(), Need::Minimum, Some(open.profile().clone())).run()
-        });
+        let flight = async {
+            loop {
+                let flight = self.flights.join(*open.key(), || {
+                    Attempt::new(self.clone(), *open.key(), Need::Minimum, Some(open.profile().clone())).run()
+                });
+                match flight.await {
+                    Some(Outcome::PutOff) => {}
+                    result => return result,
+                }
+            }
+        };
         let result = tokio::time::timeout(patience, flight).await;
         waiters.dec();
         match result.ok().flatten() {
@@ -139,13 +147,13 @@ impl Refresher {
             Some(Outcome::Ended) => Refreshed::Ended,
             Some(Outcome::Failed(failure)) => Refreshed::Failed(failure),
             // A waiter that gives up ends nothing: the refresh goes on without it (behaviour R9).
-            None => Refreshed::Failed(Failure::Provider(PAUSE_SLOW)),
+            Some(Outcome::PutOff) | None => Refreshed::Failed(Failure::Provider(PAUSE_SLOW)),
         }
     }
 
-    /// Refreshes a session that is due.
-    pub(super) async fn refresh_due(self: &Arc<Self>, key: SessionKey) -> Outcome {
-        let flight = self.flights.join(key, || Attempt::new(self.clone(), key, Need::Due, None).run());
+    /// Refreshes a session that is due, for either reason of being so.
+    pub(super) async fn refresh_due(self: &Arc<Self>, key: SessionKey, need: Need) -> Outcome {
+        let flight = self.flights.join(key, || Attempt::new(self.clone(), key, need, None).run());
         flight.await.unwrap_or(Outcome::Failed(Failure::Store))
     }
 
@@ -154,7 +162,7 @@ impl Refresher {
     pub fn hurry(self: &Arc<Self>, open: &Open) {
         if open.claim_hurry() {
             let (engine, key) = (self.clone(), *open.key());
-            tokio::spawn(async move { engine.refresh_due(key).await });
+            tokio::spawn(async move { engine.refresh_due(key, Need::Due).await });
         }
     }
 

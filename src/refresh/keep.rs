@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::attempt::Outcome;
 use super::engine::{Failure, Refresher};
 use super::lease::{LONGEST_PAUSE, Lease};
+use super::unsettled::Unreadable;
 use crate::oidc::{self, Provider};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
@@ -57,17 +58,22 @@ impl Fresh {
 
     async fn hold(mut self, begun: Instant) {
         let end = self.engine.sessions.absolute_end(self.lease.record.created, &self.secrets);
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut unreadable) = (FIRST_PAUSE, Unreadable::default());
         loop {
             self.lease.hold(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            if self.store().await.is_ok() {
+            let Err(error) = self.store().await else {
                 tracing::info!(after = ?begun.elapsed(), "held tokens are settled");
                 return;
-            }
+            };
             if self.engine.now() >= end {
                 tracing::warn!("the session of held tokens is over; the store never took them");
                 self.too_late();
+                return;
+            }
+            if unreadable.is_for_good(&error) {
+                // Another's to read, or nobody's: its tokens are not ours to revoke.
+                tracing::warn!(%error, "held tokens are dropped: their session's record has become one of another kind");
                 return;
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::unsettled::Place;
+use super::unsettled::{Place, Unreadable};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::random;
 use crate::session::manager::{SessionError, Sessions};
@@ -211,18 +211,18 @@ impl Lease {
     }
 
     async fn settle(mut self, change: impl Fn(&mut Record) + Send + Sync) {
-        let mut pause = Duration::from_millis(50);
+        let (mut pause, mut unreadable) = (Duration::from_millis(50), Unreadable::default());
         loop {
-            match self.sessions.amend(&self.key, &self.record, Announce::Everyone, &change).await {
+            let error = match self.sessions.amend(&self.key, &self.record, Announce::Everyone, &change).await {
                 Ok((Swap::Stored | Swap::Gone, _)) => return,
                 Ok((Swap::Conflict, _)) => match self.reread().await {
                     Ok(true) => continue,
                     Ok(false) => return,
-                    Err(_) => {}
+                    Err(error) => error,
                 },
-                Err(_) => {}
-            }
-            if self.sessions.clock().now() >= self.record.absolute_end {
+                Err(error) => error,
+            };
+            if unreadable.is_for_good(&error) || self.sessions.clock().now() >= self.record.absolute_end {
                 return;
             }
             tokio::time::sleep(pause).await;

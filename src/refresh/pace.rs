@@ -50,6 +50,8 @@ pub(super) enum Entry {
     AfterWait(Leave),
     /// Not before this time has passed: the provider is down, or wants to be left alone.
     NotFor(Duration),
+    /// Not within the caller's patience: every place was taken.
+    Full,
 }
 
 impl Paces {
@@ -62,8 +64,8 @@ impl Paces {
         Self(providers.iter().map(|(name, provider)| (name.clone(), pace(provider))).collect())
     }
 
-    /// Waits for a place and for the rate; those who came first go first.
-    pub(super) async fn enter(&self, provider: &str) -> Entry {
+    /// Waits for a place, no longer than `patience`, and for the rate; those who came first go first.
+    pub(super) async fn enter(&self, provider: &str, patience: Duration) -> Entry {
         let Some(pace) = self.0.get(provider) else { return Entry::NotFor(Duration::from_secs(1)) };
         let breaker = pace.provider.breaker();
         let mut behind = pace.behind_probe().await;
@@ -72,10 +74,11 @@ impl Paces {
         }
         let (place, waited) = match pace.places.clone().try_acquire_owned() {
             Ok(place) => (place, false),
-            Err(_) => match pace.places.clone().acquire_owned().await {
-                Ok(place) => (place, true),
+            Err(_) => match tokio::time::timeout(patience, pace.places.clone().acquire_owned()).await {
+                Ok(Ok(place)) => (place, true),
+                Err(_) => return Entry::Full,
                 // Never closed.
-                Err(_) => return Entry::NotFor(Duration::from_secs(1)),
+                Ok(Err(_)) => return Entry::NotFor(Duration::from_secs(1)),
             },
         };
         let leave = Leave { _place: place };

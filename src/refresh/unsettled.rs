@@ -2,12 +2,20 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::session::manager::SessionError;
+use crate::store::StoreError;
 use crate::store::record::SessionKey;
 use crate::telemetry::Throttle;
 
 /// Most sessions at a time. What a refresh holds for one takes a few KiB, about what the session itself does.
 const MOST: usize = 4_096;
+
+/// A record that was unreadable for so long, for example because a newer version has written it, is given up.
+const FOR_GOOD: Duration = Duration::from_secs(30);
 
 /// The sessions for which something is held, or may have to be: one place each.
 #[derive(Clone, Default)]
@@ -17,6 +25,21 @@ pub struct Unsettled(Arc<Mutex<HashSet<SessionKey>>>);
 pub(super) struct Place {
     key: SessionKey,
     among: Unsettled,
+}
+
+/// Tells a record that cannot be read, now and from now on, from a store that answers something odd for a moment.
+#[derive(Default)]
+pub(super) struct Unreadable(Option<Instant>);
+
+impl Unreadable {
+    /// Whether nothing but a record that cannot be read was met for [`FOR_GOOD`].
+    pub(super) fn is_for_good(&mut self, error: &SessionError) -> bool {
+        if !matches!(error, SessionError::Store(StoreError::Damaged(_))) {
+            self.0 = None;
+            return false;
+        }
+        self.0.get_or_insert_with(Instant::now).elapsed() >= FOR_GOOD
+    }
 }
 
 impl Unsettled {
@@ -63,6 +86,21 @@ impl Drop for Place {
 mod tests {
     use super::*;
     use crate::store::conformance::fresh_key;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_is_given_up_only_when_it_stays_unreadable() {
+        let damaged = SessionError::from(StoreError::Damaged("newer".to_owned()));
+        let away = SessionError::from(StoreError::Unavailable("away".to_owned()));
+        let mut unreadable = Unreadable::default();
+        assert!(!unreadable.is_for_good(&damaged));
+        tokio::time::advance(FOR_GOOD / 2).await;
+        assert!(!unreadable.is_for_good(&away), "anything else begins it anew");
+        assert!(!unreadable.is_for_good(&damaged));
+        tokio::time::advance(FOR_GOOD / 2).await;
+        assert!(!unreadable.is_for_good(&damaged));
+        tokio::time::advance(FOR_GOOD / 2).await;
+        assert!(unreadable.is_for_good(&damaged));
+    }
 
     #[test]
     fn a_session_has_one_place_and_there_are_only_so_many() {

@@ -208,3 +208,59 @@ async fn b2_no_more_calls_at_a_time_than_allowed() {
     eventually_refreshed(&world, 8.0).await;
     assert_shown_once(&world);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_a_provider_that_hangs_holds_up_no_other() {
+    let clock = ticking().clock;
+    let now = clock.clone();
+    let slow = cloakroom::demo::Provider::start(ProviderConfig {
+        access_token_lifetime: secs(600),
+        clock: std::sync::Arc::new(move || std::time::UNIX_EPOCH + Duration::from_millis(now.now().as_millis())),
+        ..ProviderConfig::default()
+    })
+    .expect("a provider");
+    slow.switches().auto_login("alice");
+    let two = Wishes {
+        refresh: "{ ahead: 60s, concurrency: 2, per_second: 1000 }".into(),
+        provider_yaml: format!(
+            "  - {{ name: slow, kind: oidc, issuer: {}, client_id: {}, client_auth: {{ method: client_secret_basic, \
+             secret: {{ env: TEST_SECRET }} }} }}",
+            slow.issuer(),
+            cloakroom::demo::CLIENT_ID
+        ),
+        more: "  - { hosts: [localhost], provider: slow, routes: [{ path: /, upstream: demo, access: required }] }"
+            .into(),
+        clock,
+        ..wishes(None)
+    };
+    let world = world(two).await;
+    eventually("both are known", || async {
+        world.proxy.admin_page("/readyz?verbose").await.1.contains("provider slow: ready")
+    })
+    .await;
+    // More than can be asked for at a time, and due before the other.
+    for _ in 0..8 {
+        let mut browser = world.browser();
+        let callback = browser.authorize(&format!("http://localhost:{}/", world.proxy.address.port())).await;
+        assert_eq!(browser.navigate(&callback).await.status, StatusCode::OK);
+    }
+    world.clock.advance(secs(1));
+    let mut browser = world.logged_in().await;
+    let gate = cloakroom::demo::Gate::closed();
+    slow.switches().fault(cloakroom::demo::provider::Endpoint::Token, Fault::hold(&gate));
+    world.clock.advance(NOT_YET + DUE);
+    gate.arrived(2).await;
+    let begun = std::time::Instant::now();
+    eventually_refreshed(&world, 1.0).await;
+    // Less than a call may take; and the clock of the test stands still, so what was put off does not come again.
+    assert!(begun.elapsed() < secs(6), "after {:?}", begun.elapsed());
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    gate.open();
+    slow.switches().faults(cloakroom::demo::provider::Endpoint::Token).clear();
+    let series = r#"cloakroom_token_refreshes_total{mode="background",provider="slow",result="ok"}"#;
+    eventually("those of the slow one come in their turn", || async {
+        world.clock.advance(secs(1));
+        world.metric(series).await >= 8.0
+    })
+    .await;
+}

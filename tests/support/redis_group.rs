@@ -55,6 +55,32 @@ impl Watched {
         watched
     }
 
+    /// Stops a Sentinel (`-STOP`) or lets it go on (`-CONT`).
+    pub(crate) fn signal_sentinel(&self, n: usize, signal: &str) {
+        let (_, process, _) = &self.sentinels[n];
+        let status = Command::new("kill").args([signal, &process.id().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()));
+    }
+
+    /// Ends a Sentinel, which knows only what it knew when it is started again.
+    pub(crate) fn kill_sentinel(&mut self, n: usize) {
+        let (_, process, _) = &mut self.sentinels[n];
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+
+    pub(crate) fn restart_sentinel(&mut self, n: usize) {
+        let (port, process, directory) = &mut self.sentinels[n];
+        *process = run_sentinel(directory);
+        until("the Sentinel answers", || !ask(*port, "PING").is_empty());
+    }
+
+    /// What a Sentinel takes for the primary, `None` if it does not answer.
+    pub(crate) fn named_by(&self, n: usize) -> Option<u16> {
+        let answer = ask(self.sentinels[n].0, "SENTINEL get-master-addr-by-name main");
+        answer.lines().rfind(|line| !line.is_empty())?.parse().ok()
+    }
+
     /// All Sentinels.
     pub(crate) fn url(&self) -> String {
         let mut ports = self.sentinels.iter().map(|(port, ..)| port);
@@ -84,15 +110,19 @@ fn sentinel(primary: u16) -> (u16, Child, tempfile::TempDir) {
         directory.path().display()
     );
     std::fs::write(&file, text).unwrap();
-    let process = Command::new(super::redis_server::program())
-        .arg(&file)
+    let process = run_sentinel(&directory);
+    (port, process, directory)
+}
+
+fn run_sentinel(directory: &tempfile::TempDir) -> Child {
+    Command::new(super::redis_server::program())
+        .arg(directory.path().join("sentinel.conf"))
         .arg("--sentinel")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("redis-server must be installed (Debian: apt install redis-server)");
-    (port, process, directory)
+        .expect("redis-server must be installed (Debian: apt install redis-server)")
 }
 
 /// Asks a Sentinel, which knows no `QUIT`; so whatever comes within a moment is the answer.

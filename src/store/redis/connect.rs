@@ -22,14 +22,25 @@ const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the Sentinels are asked whether the server is still the one.
 const SENTINELS_ASKED_EVERY: Duration = Duration::from_secs(1);
 
+/// How many times in a row most Sentinels must name another primary, without an election later than ours, until they are
+/// believed: Sentinels that were set up anew count from the beginning.
+const OUTVOTED: u32 = 5;
+
 /// Most commands waiting for the connection; more than these fail at once.
 const COMMAND_BUFFER: usize = 5_000;
 
 /// fred's task of one connection; the connection ends with it.
 pub(super) struct Router {
     task: ConnectHandle,
-    /// Where it leads to.
+    pub(super) leads_to: Place,
+}
+
+/// Where a connection leads to.
+#[derive(Clone)]
+pub(super) struct Place {
     pub(super) server: Server,
+    /// The number of the election that made it the primary; 0 where no Sentinel said.
+    election: u64,
 }
 
 impl Router {
@@ -65,20 +76,20 @@ impl Way {
     }
 
     /// Waits until the server is not the one to talk to any more, as far as others can tell.
-    pub(super) async fn replaced(&self, server: &Server) {
+    pub(super) async fn replaced(&self, place: &Place) {
         match &self.target {
             Target::Server(_) => std::future::pending().await,
-            Target::Sentinels(sentinels) => sentinels.named_another(server).await,
+            Target::Sentinels(sentinels) => sentinels.named_another(place).await,
         }
     }
 
     /// A client with one connection to a server, that ends with it.
     pub(super) async fn open(&self, events_waiting: usize) -> Result<(Client, Router), Error> {
-        let (server, is_named) = match &self.target {
-            Target::Server(server) => (server.clone(), false),
-            Target::Sentinels(sentinels) => (sentinels.primary().await?, true),
+        let (place, is_named) = match &self.target {
+            Target::Server(server) => (Place { server: server.clone(), election: 0 }, false),
+            Target::Sentinels(sentinels) => (sentinels.primary().await?.place, true),
         };
-        let (client, router) = open(&self.client, server, self.command_timeout, events_waiting).await?;
+        let (client, router) = open(&self.client, place, self.command_timeout, events_waiting).await?;
         if is_named {
             // Sentinels may not know yet that it is no longer the primary.
             let role: Value = client.custom(command("ROLE"), Vec::<Value>::new()).await?;
@@ -94,7 +105,7 @@ impl Way {
 impl Sentinels {
     /// The newest that any of them knows: each election has a number that is higher than those before it, and for a second
     /// or two only the Sentinel that led the last one knows what came of it. Of those with the same number most votes count.
-    pub(super) async fn primary(&self) -> Result<Server, Error> {
+    async fn primary(&self) -> Result<Named, Error> {
         let asked = self.hosts.iter().map(|host| timeout(SENTINEL_TIMEOUT, self.ask(host)));
         let mut votes: Vec<(Opinion, usize)> = Vec::new();
         let mut electing = Vec::new();
@@ -118,27 +129,34 @@ impl Sentinels {
         // Of equals the first, as the settings have them.
         let most = votes.iter().map(|(opinion, votes)| (opinion.election, *votes)).max();
         let best = votes.into_iter().find(|(opinion, votes)| Some((opinion.election, *votes)) == most);
-        let primary = best.map(|(opinion, _)| opinion.primary).ok_or(failure)?;
-        if electing.contains(&primary) {
+        let (best, votes) = best.ok_or(failure)?;
+        if electing.contains(&best.primary) {
             // Should it return just now, perhaps empty, it is still the wrong one.
             return Err(Error::new(ErrorKind::Sentinel, "the Sentinels are electing another primary: wait"));
         }
-        Ok(primary)
+        let place = Place { server: best.primary, election: best.election };
+        Ok(Named { place, by_most: votes * 2 > self.hosts.len() })
     }
 
     /// Waits until the Sentinels name another server than this one. It may go on answering as a primary for ten seconds
     /// before they make a replica of it: one that was cut off, or that was away and has returned.
-    pub(super) async fn named_another(&self, than: &Server) {
-        loop {
+    async fn named_another(&self, than: &Place) {
+        let mut outvoted = 0;
+        while outvoted < OUTVOTED {
             sleep(SENTINELS_ASKED_EVERY).await;
-            if self.primary().await.is_ok_and(|primary| primary != *than) {
-                return;
+            match self.primary().await {
+                Ok(named) if named.place.server == than.server => outvoted = 0,
+                Ok(named) if named.place.election > than.election => return,
+                // Who has not heard of the latest election yet names the primary before it.
+                Ok(named) if named.by_most => outvoted += 1,
+                _ => {}
             }
         }
     }
 
     async fn ask(&self, host: &Server) -> Result<Opinion, Error> {
-        let (client, _router) = open(&self.client, host.clone(), SENTINEL_TIMEOUT, 32).await?;
+        let place = Place { server: host.clone(), election: 0 };
+        let (client, _router) = open(&self.client, place, SENTINEL_TIMEOUT, 32).await?;
         let about = |what: &str| vec![what.to_owned(), self.service.clone()];
         // Before the address, so that an election that ends in between is no longer going on.
         let state: Option<HashMap<String, String>> =
@@ -157,6 +175,13 @@ impl Sentinels {
             replaces_it,
         })
     }
+}
+
+/// What the Sentinels say together.
+struct Named {
+    place: Place,
+    /// Whether more than half of all those in the settings say so.
+    by_most: bool,
 }
 
 /// What one Sentinel says.
@@ -181,7 +206,7 @@ pub(super) fn command(name: &'static str) -> CustomCommand {
 
 async fn open(
     config: &Config,
-    server: Server,
+    leads_to: Place,
     command_timeout: Duration,
     events_waiting: usize,
 ) -> Result<(Client, Router), Error> {
@@ -201,12 +226,12 @@ async fn open(
     };
     connection.tcp.nodelay = Some(true);
     // No reconnection policy: the client ends with its connection.
-    let client = Client::new(address::at(config, server.clone()), Some(performance), Some(connection), None);
+    let client = Client::new(address::at(config, leads_to.server.clone()), Some(performance), Some(connection), None);
 
     // Listening must begin before the task does, and the task's handle must be ours from its first moment.
     let mut connected = std::pin::pin!(client.wait_for_connect());
     let early = futures::future::poll_immediate(connected.as_mut()).await;
-    let router = Router { task: client.connect(), server };
+    let router = Router { task: client.connect(), leads_to };
     match early {
         Some(result) => result?,
         None => connected.await?,

@@ -294,11 +294,11 @@ async fn keep(shared: &Shared) {
                 told = false;
                 shared.state.send_replace(State::Up(Arc::clone(&connection)));
                 let mut over = connection.over.subscribe();
-                let address = router.server.clone();
+                let place = router.leads_to.clone();
                 let reason = tokio::select! {
                     reason = router.ended() => reason,
                     _ = over.wait_for(|over| *over) => "it does not answer, or is not the server it was".to_owned(),
-                    () = shared.way.replaced(&address) => "the Sentinels name another server".to_owned(),
+                    () = shared.way.replaced(&place) => "the Sentinels name another server".to_owned(),
                 };
                 shared.give_up(&connection, None);
                 drop(router);

@@ -95,6 +95,33 @@ async fn a_frozen_primary_is_left_for_the_one_that_was_elected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_sentinel_that_is_behind_pulls_nobody_off_the_right_primary() {
+    let mut watched = Watched::start();
+    let (old, new) = (watched.servers[0].port(), watched.servers[1].port());
+    watched.kill_sentinel(0);
+    watched.servers[0].kill();
+    until("the others have elected", || [1, 2].iter().all(|n| watched.named_by(*n) == Some(new)));
+    let store = store(&watched.url(), Clock::system());
+    time_to_recover(&store).await;
+    watched.servers[0].restart();
+    until("the old primary follows", || watched.servers[0].ask("INFO replication").contains("role:slave"));
+    // The one that knows nothing of it is alone.
+    watched.signal_sentinel(1, "-STOP");
+    watched.signal_sentinel(2, "-STOP");
+    watched.restart_sentinel(0);
+    until("the other is behind", || watched.named_by(0) == Some(old));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        store.ping().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(watched.named_by(0), Some(old), "it has heard of the election: nothing was tried");
+    for n in [1, 2] {
+        watched.signal_sentinel(n, "-CONT");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_the_sentinels_do_not_know_is_said() {
     let watched = shared(&WATCHED, Watched::start);
     let error = store(&watched.url().replace("=main", "=other"), Clock::system()).ping().await.unwrap_err().to_string();
