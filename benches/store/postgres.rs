@@ -32,10 +32,17 @@ const CREATE: &str = "INSERT INTO bench.sessions (key, version, last_seen, idle_
     sealing_key, meta, sealed, subject, provider_session)
     VALUES ($1::bytea, 1, $2::bigint, $2::bigint, $2::bigint, 0, $2::bigint, 'k', $3::bytea, $4::bytea, $1::bytea, $1::bytea)
     ON CONFLICT (key) DO UPDATE SET version = 1";
-const REPLACE: &str =
-    "WITH done AS (UPDATE bench.sessions SET version = version + 1, meta = $3::bytea, sealed = $4::bytea
-    WHERE key = $1::bytea AND ends > $2::bigint RETURNING key)
-    SELECT (SELECT count(*) FROM done), (SELECT version FROM bench.sessions WHERE key = $1::bytea)";
+const REPLACE: &str = "WITH done AS (
+        UPDATE bench.sessions SET version = version + 1, last_seen = GREATEST(last_seen, $2::bigint),
+            idle_end = GREATEST(idle_end, $2::bigint), absolute_end = $2::bigint,
+            returning_end = GREATEST(returning_end, 0), due = $2::bigint, sealing_key = 'k',
+            meta = $3::bytea, sealed = $4::bytea
+        WHERE key = $1::bytea AND ends > 0 RETURNING key, version
+    ), told AS MATERIALIZED (
+        SELECT pg_notify('bench_raw', 'r' || version || ':' || encode(key, 'hex')) FROM done WHERE version < 0
+    )
+    SELECT (SELECT count(*) FROM done), (SELECT count(*) FROM told),
+           (SELECT version FROM bench.sessions WHERE key = $1::bytea AND ends > 0)";
 
 struct Raw {
     clients: Vec<(Client, [Statement; 3])>,
@@ -76,7 +83,7 @@ impl Raw {
         let (client, statements) = &self.clients[turn.connection];
         let (key, end) = (key(RAW + n), i64::MAX);
         let (meta, sealed) = (&[b'm'; 300][..], &[0x5a_u8; 2048][..]);
-        let now = if statement == 2 { 0 } else { end };
+        let now = if statement == 2 { i64::try_from(Clock::system().now().as_millis()).expect("fits") } else { end };
         client.query(&statements[statement], &[&&key.as_bytes()[..], &now, &meta, &sealed]).await.expect("a write");
     }
 

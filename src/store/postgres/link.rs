@@ -3,13 +3,14 @@
 //! A task of ours, the *keeper*, makes the first connection and with it a [`Pool`]; when that is given up, the next one.
 //! All others see the [`State`] and need not try: while PostgreSQL is known to be away, commands fail at once.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -163,17 +164,24 @@ impl Shared {
         deadline: Instant,
     ) -> Result<Vec<Row>, StoreError> {
         let pool = self.pool(deadline).await?;
-        let lent = pool.take(deadline).await.map_err(unavailable)?;
+        // One timer for both waits: to set one is a good part of what a command costs here.
+        let mut timer = pin!(sleep_until(deadline));
+        let lent = pool.take(timer.as_mut()).await.map_err(unavailable)?;
         let Some(session) = lent.session() else {
             return Err(StoreError::Unavailable("the connection was lost".to_owned()));
         };
         let sent = Instant::now();
-        match timeout_at(deadline, session.query(query, values)).await {
-            Ok(Ok(rows)) => {
+        let answer = tokio::select! {
+            biased;
+            answer = session.query(query, values) => Some(answer),
+            () = timer => None,
+        };
+        match answer {
+            Some(Ok(rows)) => {
                 pool.note_answer();
                 Ok(rows)
             }
-            Ok(Err(fault)) => {
+            Some(Err(fault)) => {
                 if fault.kind == Kind::Server {
                     self.give_up(&pool, &fault.text);
                     lent.discard();
@@ -182,7 +190,7 @@ impl Shared {
                 }
                 Err(unavailable(fault))
             }
-            Err(_) => {
+            None => {
                 // The commands behind this one need not find out one by one.
                 if sent.elapsed() * 2 >= self.command_timeout && pool.is_silent_since(sent) {
                     self.give_up(&pool, "PostgreSQL does not answer");

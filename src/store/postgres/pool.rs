@@ -1,13 +1,14 @@
 //! The connections to one server, from the moment it was found until it is given up. Each is lent to one command at a
 //! time: a statement that waits for a lock keeps no other waiting behind it.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep};
 
 use super::dial::{Dialer, Session};
 use super::fault::{Fault, Kind};
@@ -63,10 +64,10 @@ impl Pool {
         })
     }
 
-    /// A connection that is idle now or comes free, or a new one while there are too few.
-    pub(super) async fn take(self: &Arc<Self>, deadline: Instant) -> Result<Lent, Fault> {
+    /// A connection that is idle now or comes free, or a new one while there are too few; no later than `deadline`.
+    pub(super) async fn take(self: &Arc<Self>, mut deadline: Pin<&mut Sleep>) -> Result<Lent, Fault> {
         loop {
-            self.turn(deadline).await?;
+            self.turn(deadline.as_mut()).await?;
             let mut connections = self.connections();
             // The latest one first: it is the warmest, and the others may rest.
             match connections.idle.pop() {
@@ -80,20 +81,23 @@ impl Pool {
     }
 
     /// Waits until there is an idle connection for the caller.
-    async fn turn(self: &Arc<Self>, deadline: Instant) -> Result<(), Fault> {
+    async fn turn(self: &Arc<Self>, deadline: Pin<&mut Sleep>) -> Result<(), Fault> {
         if let Ok(turn) = self.ready.try_acquire() {
             turn.forget();
             return Ok(());
         }
         let _waiter = Waiter::new(&self.waiting).ok_or_else(busy)?;
         self.open_more();
-        match timeout_at(deadline, self.ready.acquire()).await {
-            Ok(Ok(turn)) => {
-                turn.forget();
-                Ok(())
-            }
-            Ok(Err(_)) => Err(Fault::server("the connection was lost")),
-            Err(_) => Err(busy()),
+        tokio::select! {
+            biased;
+            turn = self.ready.acquire() => match turn {
+                Ok(turn) => {
+                    turn.forget();
+                    Ok(())
+                }
+                Err(_) => Err(Fault::server("the connection was lost")),
+            },
+            () = deadline => Err(busy()),
         }
     }
 
