@@ -43,7 +43,7 @@ use crate::store::redis::{AddressError, RedisStore};
 use crate::telemetry::Metrics;
 
 /// Attempts of one request at an upstream, the first included.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 4;
 /// How long requests and refreshes may go on after the shutdown has begun: as long as a provider may take to refresh a
 /// token, and a little to store what it gave. The process ends as soon as there are none.
 const GRACE_SECONDS: u64 = 35;

@@ -93,5 +93,6 @@ fn route(path: &str) -> Option<Route> {
         identity_headers: Vec::new(),
         max_body: 1,
         csrf: true,
+        retry_unauthorized: true,
     })
 }

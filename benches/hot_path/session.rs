@@ -73,6 +73,7 @@ fn secrets(tickets: TicketSeed) -> Secrets {
         access_token: SecretText::new("a".repeat(1024)),
         access_issued: Timestamp::from_secs(0),
         access_expires: None,
+        forced: None,
         refresh_token: Some(SecretText::new("r".repeat(512))),
         refresh_expires: None,
         offline: false,

@@ -39,7 +39,7 @@ sections! {
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
     SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "routes";
     ALIASES "sites[].aliases": "login" "logout" "userinfo";
-    ROUTE "sites[].routes[]": "path" "upstream" "strip_prefix" "access" "on_missing" "token" "identity_headers" "max_body" "csrf";
+    ROUTE "sites[].routes[]": "path" "upstream" "strip_prefix" "access" "on_missing" "token" "identity_headers" "max_body" "csrf" "retry_unauthorized";
     TOKEN "sites[].routes[].token": "kind";
     SECRET "(secret)": "env" "file";
 }

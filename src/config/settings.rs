@@ -382,6 +382,8 @@ pub struct Route {
     pub max_body: u64,
     /// Whether unsafe methods need the CSRF token; default true.
     pub csrf: bool,
+    /// Whether a request whose token the upstream refuses is sent again with a newer one; default true.
+    pub retry_unauthorized: bool,
 }
 
 /// Who may pass a route.

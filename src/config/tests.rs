@@ -133,10 +133,10 @@ upstreams: [Upstream { name: "a", endpoints: [Endpoint { host: "::1", port: 80 }
 timeouts: UpstreamTimeouts { connect: 2s, read: 60s, write: 60s, idle: 60s } }],
 sites: [Site { name: "app.example.com", hosts: [Exact("app.example.com"), Wildcard("example.org"), Exact("[::1]"), Exact("xn--bcher-kva.example")], provider: Some("p"), auth_path: /auth,
 aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [Origin(https://app.example.com/)],
-routes: [Route { path: /, upstream: "a", strip_prefix: None, access: Required, on_missing: Auto, token: Access, identity_headers: [], max_body: 10485760, csrf: true },
-Route { path: /p, upstream: "a", strip_prefix: Some(/p), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true }] },
+routes: [Route { path: /, upstream: "a", strip_prefix: None, access: Required, on_missing: Auto, token: Access, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true },
+Route { path: /p, upstream: "a", strip_prefix: Some(/p), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true }] },
 Site { name: "*", hosts: [Any], provider: None, auth_path: /auth, aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [],
-routes: [Route { path: /, upstream: "a", strip_prefix: None, access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true }] }] }"#,
+routes: [Route { path: /, upstream: "a", strip_prefix: None, access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true }] }] }"#,
     );
     let settings::ClientAuth::Post(secret) = &settings.providers[0].client_auth else { panic!() };
     assert_eq!(secret.expose(), "secret", "the line break is taken off");

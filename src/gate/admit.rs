@@ -367,7 +367,7 @@ impl Gate {
         })
     }
 
-    fn count_unauthenticated(&self, answer: &str) {
+    pub(super) fn count_unauthenticated(&self, answer: &str) {
         self.metrics.unauthenticated_total.with_label_values(&[answer]).inc();
     }
 

@@ -4,19 +4,22 @@
 mod admit;
 mod client;
 mod hygiene;
+mod refused;
 mod upgrade;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderValue, Method, Uri};
 
 pub use admit::{Gate, refusal};
 pub use client::{Client, Connection, Scheme};
 pub use hygiene::Hygiene;
+pub use refused::{Refusal, asks_for_token};
 pub use upgrade::Upgrade;
 
 use crate::answer::Answer;
+use crate::config::settings::Token;
 use crate::login::{Endpoint, SiteAuth};
 use crate::routing::table::{Route, Site};
 use crate::session::cookie::Foreign;
@@ -74,6 +77,18 @@ pub struct Pass {
     pub needs_csrf_cookie: bool,
     /// Who asks, for the forwarded headers.
     pub client: Client,
+}
+
+impl Pass {
+    /// What the route sends of a session in `Authorization`.
+    #[must_use]
+    pub fn token_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
+        match self.route.token {
+            Token::None => None,
+            Token::Access => open.authorization(),
+            Token::Id => open.id_authorization(),
+        }
+    }
 }
 
 /// A request to one of our own endpoints.

@@ -152,6 +152,7 @@ impl Logins {
                 access_token: tokens.access_token,
                 access_issued: self.sessions.clock().now(),
                 access_expires: tokens.access_expires,
+                forced: None,
                 refresh_token: tokens.refresh_token,
                 refresh_expires: tokens.refresh_expires,
                 offline: tokens.offline.unwrap_or_else(|| provider.asks_offline()),

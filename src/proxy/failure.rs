@@ -3,7 +3,7 @@
 use pingora::prelude::{Error, ErrorSource, ErrorType, Session};
 use pingora_proxy::FailToProxy;
 
-use super::{Context, request, respond, upstream};
+use super::{Context, request, respond, unauthorized, upstream};
 use crate::answer::Code;
 use crate::gate;
 use crate::telemetry::handles::method_label;
@@ -12,6 +12,14 @@ use crate::telemetry::handles::method_label;
 pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
     if is_gone(error) {
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
+    }
+    if let Some(answer) = ctx.instead.take() {
+        session.set_keepalive(None);
+        let status = answer.status().as_u16();
+        if let Err(error) = respond::write(session, ctx, *answer).await {
+            tracing::debug!(%error, "an answer could not be given to the client");
+        }
+        return FailToProxy { error_code: status, can_reuse_downstream: false };
     }
     let mut code = code(error);
     if code == Code::UpstreamTimeout
@@ -38,7 +46,7 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
     if session.response_written().is_none() {
         // Pingora closes the connection after an error; a client that is not told would send its next request there.
         session.set_keepalive(None);
-        let answer = gate::refusal(&request::view(session.req_header(), session, ctx), code, text(code));
+        let answer = gate::refusal(&request::view(session.req_header(), session, &ctx.connection), code, text(code));
         if let Err(error) = respond::write(session, ctx, answer).await {
             tracing::debug!(%error, "an error could not be told to the client");
         }
@@ -55,9 +63,9 @@ fn is_gone(error: &Error) -> bool {
         )
 }
 
-/// Whether the error is the client's doing.
+/// Whether the error is the client's doing, or no error at all.
 pub(super) fn is_the_clients(error: &Error) -> bool {
-    is_gone(error) || code(error).status().is_client_error()
+    is_gone(error) || *error.etype() == unauthorized::ANSWERED || code(error).status().is_client_error()
 }
 
 /// What a request was about, without anything that a stranger wrote but the method.

@@ -7,7 +7,9 @@ mod leash;
 mod request;
 mod respond;
 mod response;
+mod retry;
 mod stream;
+mod unauthorized;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -20,9 +22,10 @@ use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{Error, HttpPeer, ProxyHttp, Session};
-use pingora_proxy::FailToProxy;
+use pingora_proxy::{FailToProxy, ProxyWarnLogContext};
 use tokio::sync::oneshot;
 
+use crate::answer::Answer;
 use crate::gate::{Gate, Pass};
 use crate::listener::{self, Connection};
 use crate::routing::tunnel::CloseCode;
@@ -39,6 +42,8 @@ pub struct Context {
     started: Instant,
     pass: Option<Box<Pass>>,
     in_flight: Option<InFlight>,
+    /// Attempts at an upstream so far.
+    attempts: usize,
     /// Endpoint of the present attempt.
     address: Option<SocketAddr>,
     /// Endpoint that could not be reached.
@@ -49,6 +54,10 @@ pub struct Context {
     tunnel: bool,
     /// Tells the tunnel to end.
     close: Option<oneshot::Sender<CloseCode>>,
+    /// The upstream refused the token, and the request is sent again with a newer one.
+    sent_again: bool,
+    /// What the client gets in place of the upstream's answer.
+    instead: Option<Box<Answer>>,
     /// Status of an answer of our own.
     answered: Option<StatusCode>,
 }
@@ -71,12 +80,15 @@ impl ProxyHttp for Proxy {
             started: Instant::now(),
             pass: None,
             in_flight: None,
+            attempts: 0,
             address: None,
             failed: None,
             upstream_started: None,
             body_bytes: 0,
             tunnel: false,
             close: None,
+            sent_again: false,
+            instead: None,
             answered: None,
         }
     }
@@ -122,6 +134,30 @@ impl ProxyHttp for Proxy {
         upstream::body(body, end_of_stream, ctx)
     }
 
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        if unauthorized::is_refusal(upstream_response) {
+            // On the heap: it is rare, and would make this future large for all others.
+            Box::pin(unauthorized::filter(&self.gate, session, upstream_response, ctx)).await?;
+        }
+        Ok(())
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        retry::after_error(session, error, ctx, client_reused)
+    }
+
     async fn response_filter(
         &self,
         session: &mut Session,
@@ -144,6 +180,18 @@ impl ProxyHttp for Proxy {
     /// Clients that go away or send nonsense are no trouble of ours, and what could not be parsed may hold a secret.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, error: &Error) -> bool {
         failure::is_the_clients(error) || failure::quotes_bytes(error)
+    }
+
+    /// Requests that are sent again are counted; a line each would only make an outage worse.
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        tracing::debug!(reason = failure::told(error), "a request is sent again");
+        true
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {

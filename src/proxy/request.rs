@@ -1,5 +1,6 @@
 //! `request_filter`: limits, then the gate.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +11,7 @@ use pingora::prelude::{Error, ErrorType, Session};
 use super::{Context, fields, respond, stream};
 use crate::answer::{Answer, Code};
 use crate::gate::{self, Gate, Request, Upgrade, Verdict};
+use crate::listener::Connection;
 use crate::login::Reply;
 
 /// Most header fields of a request.
@@ -74,13 +76,14 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
         // Pingora would take any `Upgrade` for the beginning of a tunnel.
         session.req_header_mut().remove_header(&UPGRADE);
     }
-    let verdict = gate.admit(view(session.req_header(), session, ctx)).await;
+    let verdict = gate.admit(view(session.req_header(), session, &ctx.connection)).await;
     let refused = match verdict {
         Verdict::Forward(pass) => {
             let too_long = content_length(&session.req_header().headers).is_some_and(|n| n > pass.route.max_body);
             ctx.in_flight = Some(pass.route.metrics.enter());
             if too_long {
-                let answer = gate::refusal(&view(session.req_header(), session, ctx), Code::BodyTooLarge, "");
+                let answer =
+                    gate::refusal(&view(session.req_header(), session, &ctx.connection), Code::BodyTooLarge, "");
                 respond::write(session, ctx, answer).await?;
                 return Ok(true);
             }
@@ -99,7 +102,7 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
                 0 => Ok(Bytes::new()),
                 most => own_body(session, most).await?,
             };
-            let request = view(session.req_header(), session, ctx);
+            let request = view(session.req_header(), session, &ctx.connection);
             let answer = match body {
                 Ok(body) => gate.endpoint(request, &call, &body).await,
                 Err(code) => Answer::problem(code, None, None).into(),
@@ -118,8 +121,12 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
 }
 
 /// The request for the gate.
-pub(super) fn view<'r>(header: &'r RequestHeader, session: &Session, ctx: &Context) -> Request<'r> {
-    let connection = ctx.connection.as_ref();
+pub(super) fn view<'r>(
+    header: &'r RequestHeader,
+    session: &Session,
+    connection: &Option<Arc<Connection>>,
+) -> Request<'r> {
+    let connection = connection.as_ref();
     let peer = connection.map(|c| c.peer.ip()).or_else(|| Some(session.client_addr()?.as_inet()?.ip()));
     Request {
         method: &header.method,

@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 use tokio::sync::oneshot;
 
 use super::{Context, fields};
-use crate::config::settings::Token;
 use crate::gate::Pass;
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
@@ -29,6 +28,7 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
     let Some(address) = upstream.pick_except(ctx.failed) else {
         return Error::e_explain(ErrorType::ConnectNoRoute, "the upstream has no endpoint");
     };
+    ctx.attempts += 1;
     ctx.address = Some(address);
     ctx.upstream_started = Some(Instant::now());
     if !session.is_upgrade_req() {
@@ -56,7 +56,12 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
     ctx.body_bytes = 0;
     let Some(pass) = &ctx.pass else { return Ok(()) };
     set_path(request, pass)?;
+    // Who has begun to send the body waits for no `100 Continue` any more.
+    let begun = ctx.attempts > 1 && session.as_ref().get_retry_buffer().is_some();
     fields::edit(request, |headers| {
+        if begun {
+            headers.remove(EXPECT);
+        }
         headers.reserve(OURS + pass.route.identity_headers.len());
         match &pass.cookies {
             Foreign::Unchanged => {}
@@ -76,12 +81,7 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
 
 /// Token and claims of the user.
 fn identify(headers: &mut HeaderMap, pass: &Pass, open: &Open) {
-    let authorization = match pass.route.token {
-        Token::None => None,
-        Token::Access => open.authorization(),
-        Token::Id => open.id_authorization(),
-    };
-    if let Some(value) = authorization {
+    if let Some(value) = pass.token_of(open) {
         headers.insert(AUTHORIZATION, value.clone());
     }
     for (name, claim) in &pass.route.identity_headers {

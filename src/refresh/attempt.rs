@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::engine::{Failure, Refresher};
 use super::keep::{Fresh, merge};
 use super::lease::{self, LEASE, Lease, MARGIN, MayShow, SIGN_OF_LIFE, Taken};
+use super::need::{Need, OTHERS_PATIENCE};
 use super::pace::{Entry, Leave};
 use crate::oidc::{self, Previous, Provider, RefreshError};
 use crate::primitives::clock::Timestamp;
@@ -21,16 +22,10 @@ use crate::primitives::failpoint::fail_point;
 use crate::session::manager::entry_of;
 use crate::session::model::Secrets;
 use crate::session::open::{Open, Profile};
-use crate::session::plan::is_fresh;
 use crate::store::record::{Intent, Record, SessionKey};
 use crate::store::{Announce, Swap};
 use crate::telemetry::audit::Event;
 
-/// How long others may take before a refresh gives up waiting for them.
-const OTHERS_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a refresh that nobody waits for waits for a place at the provider. Then it is put off, so that one provider
-/// that is slow keeps none of the others from being asked.
-const UNHURRIED: Duration = Duration::from_secs(1);
 /// Pauses between two looks at another's refresh; an announcement ends one early.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LATER_LOOKS: Duration = Duration::from_millis(400);
@@ -44,38 +39,6 @@ const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(30);
 const PAUSE_IN_DOUBT: Duration = Duration::from_secs(600);
 /// Pause before a token is shown again to a provider that forgives it.
 const PAUSE_FORGIVEN: Duration = Duration::from_millis(500);
-
-/// Why there should be a refresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    /// A request needs a token with `minimum_lifetime` left.
-    Minimum,
-    /// It is due in the background.
-    Due,
-    /// It is due, and was claimed for that by the background refresher, which puts it off if the provider has no place
-    /// for it.
-    Claimed,
-}
-
-impl Need {
-    fn mode(self) -> &'static str {
-        match self {
-            Self::Minimum => "inline",
-            Self::Due | Self::Claimed => "background",
-        }
-    }
-
-    fn is_due(self) -> bool {
-        self != Self::Minimum
-    }
-
-    fn patience(self) -> Duration {
-        match self {
-            Self::Claimed => UNHURRIED,
-            Self::Minimum | Self::Due => OTHERS_PATIENCE,
-        }
-    }
-}
 
 /// What became of it.
 #[derive(Clone)]
@@ -156,7 +119,7 @@ impl Attempt {
             // Its record is kept for a user who may return; nobody is logged on by it (behaviour B1).
             return Step::Done(Outcome::Ended);
         }
-        if !self.is_needed(&record, &secrets, now) {
+        if !self.need.holds(&record, &secrets, now, self.engine.minimum_lifetime) {
             // Somebody was faster; the result is in the record.
             return Step::Done(self.renewed(&record, &secrets));
         }
@@ -213,15 +176,6 @@ impl Attempt {
                 tracing::warn!(%error, "the intent of a refresh could not be stored");
                 failed(Failure::Store)
             }
-        }
-    }
-
-    fn is_needed(&self, record: &Record, secrets: &Secrets, now: Timestamp) -> bool {
-        match self.need {
-            Need::Minimum => {
-                !is_fresh(secrets.access_issued, secrets.access_expires, now, self.engine.minimum_lifetime)
-            }
-            Need::Due | Need::Claimed => record.due.is_some_and(|due| due <= now),
         }
     }
 
@@ -303,7 +257,11 @@ impl Attempt {
             self.count(provider, &answer);
             let error = match answer {
                 Ok(tokens) => {
-                    let secrets = merge(&secrets, tokens, self.engine.now());
+                    let now = self.engine.now();
+                    let mut secrets = merge(&secrets, tokens, now);
+                    if let Need::Refused(_) = self.need {
+                        secrets.forced = Some(now);
+                    }
                     let (engine, profile) = (self.engine.clone(), self.profile.clone());
                     let fresh = Fresh { engine, key: self.key, profile, provider: provider.clone(), lease, secrets };
                     return Step::Done(fresh.keep().await);

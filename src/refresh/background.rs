@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::attempt::{Need, Outcome};
+use super::attempt::Outcome;
 use super::engine::{Failure, Refresher};
+use super::need::Need;
 use crate::primitives::random;
 use crate::store::Claim;
 use crate::store::record::SessionKey;

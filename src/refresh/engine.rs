@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
-use super::attempt::{Attempt, Need, Outcome};
+use super::attempt::{Attempt, Outcome};
 use super::flight::Flights;
+use super::need::Need;
 use super::pace::Paces;
 use super::unsettled::Unsettled;
 use crate::config::settings;
@@ -26,6 +27,8 @@ const WAIT_ALIVE: Duration = Duration::from_secs(2);
 const WAIT_DEAD: Duration = Duration::from_secs(8);
 /// What a request that waited too long is told to wait before it asks again.
 const PAUSE_SLOW: Duration = Duration::from_secs(1);
+/// How long nothing newer is looked for in the store when there was nothing newer than a token that was refused.
+const NOTHING_NEWER: Duration = Duration::from_secs(30);
 /// Sessions whose pause is remembered.
 const PAUSES: usize = 50_000;
 
@@ -68,6 +71,8 @@ pub struct Refresher {
     pub(super) paces: Paces,
     flights: Flights<SessionKey, Outcome>,
     pauses: Cache<SessionKey, Pause>,
+    /// Generations of tokens that upstreams refuse and that there is nothing newer than, and until when that is believed.
+    refused: Cache<SessionKey, (u64, Timestamp)>,
     pub(super) unsettled: Unsettled,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -82,9 +87,9 @@ impl Refresher {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let paces = Paces::new(&providers, settings);
-        let (flights, pauses) = (Flights::new(), Cache::new(PAUSES));
+        let (flights, pauses, refused) = (Flights::new(), Cache::new(PAUSES), Cache::new(PAUSES));
         let (minimum_lifetime, unsettled) = (settings.minimum_lifetime, Unsettled::default());
-        Arc::new(Self { sessions, providers, minimum_lifetime, paces, flights, pauses, unsettled, metrics })
+        Arc::new(Self { sessions, providers, minimum_lifetime, paces, flights, pauses, refused, unsettled, metrics })
     }
 
     /// Whether the session's access token may go upstream as it is.
@@ -99,15 +104,14 @@ impl Refresher {
         if self.is_fresh(&open) {
             return Refreshed::Renewed(open);
         }
-        let result = match self.pauses.get(open.key()) {
-            Some(pause) if pause.generation == open.generation() && self.now() < pause.until => {
-                Refreshed::Failed(pause.failure)
-            }
-            _ if !open.has_refresh_token() => Refreshed::Failed(Failure::NoRefreshToken),
-            _ => match self.wait(&open).await {
+        // Who would hold a dead token at the end of the short wait waits as if it were dead already.
+        let patience = if open.is_alive(self.now().plus(WAIT_ALIVE)) { WAIT_ALIVE } else { WAIT_DEAD };
+        let result = match self.hopeless(&open) {
+            Some(failure) => Refreshed::Failed(failure),
+            None => match self.wait(&open, Need::Minimum, patience).await {
                 // A flight that was about to land had looked before the token grew old, and found nothing to do.
                 Refreshed::Renewed(same) if same.generation() == open.generation() && !self.is_fresh(&same) => {
-                    self.wait(&open).await
+                    self.wait(&open, Need::Minimum, patience).await
                 }
                 result => result,
             },
@@ -118,15 +122,45 @@ impl Refresher {
         }
     }
 
-    async fn wait(self: &Arc<Self>, open: &Arc<Open>) -> Refreshed {
-        // Who would hold a dead token at the end of the short wait waits as if it were dead already.
-        let patience = if open.is_alive(self.now().plus(WAIT_ALIVE)) { WAIT_ALIVE } else { WAIT_DEAD };
+    /// The session with a newer access token than the one of `open`, which an upstream has refused although its time is
+    /// not over: the one in the store if that is newer, else one from the provider, for each session once in five minutes
+    /// among all replicas (behaviour B5). Of the same generation again if there is nothing newer to be had.
+    pub async fn replace(self: &Arc<Self>, open: &Arc<Open>) -> Refreshed {
+        let generation = open.generation();
+        if let Some(failure) = self.hopeless(open) {
+            return Refreshed::Failed(failure);
+        }
+        if self.refused.get(open.key()).is_some_and(|(same, until)| same == generation && self.now() < until) {
+            return Refreshed::Renewed(open.clone());
+        }
+        let need = Need::Refused(generation);
+        let is_same = |result: &Refreshed| matches!(result, Refreshed::Renewed(got) if got.generation() == generation);
+        let mut result = self.wait(open, need, WAIT_DEAD).await;
+        if is_same(&result) {
+            // It may have been that of a flight that began for another reason, and found none for itself.
+            result = self.wait(open, need, WAIT_DEAD).await;
+        }
+        if is_same(&result) {
+            self.refused.insert(*open.key(), (generation, self.now().plus(NOTHING_NEWER)));
+        }
+        result
+    }
+
+    /// Why a refresh need not even be tried, if that is known.
+    fn hopeless(&self, open: &Open) -> Option<Failure> {
+        match self.pauses.get(open.key()) {
+            Some(pause) if pause.generation == open.generation() && self.now() < pause.until => Some(pause.failure),
+            _ => (!open.has_refresh_token()).then_some(Failure::NoRefreshToken),
+        }
+    }
+
+    async fn wait(self: &Arc<Self>, open: &Arc<Open>, need: Need, patience: Duration) -> Refreshed {
         let waiters = self.metrics.token_refresh_waiters.with_label_values(&[open.provider()]);
         waiters.inc();
         let flight = async {
             loop {
                 let flight = self.flights.join(*open.key(), || {
-                    Attempt::new(self.clone(), *open.key(), Need::Minimum, Some(open.profile().clone())).run()
+                    Attempt::new(self.clone(), *open.key(), need, Some(open.profile().clone())).run()
                 });
                 match flight.await {
                     Some(Outcome::PutOff) => {}

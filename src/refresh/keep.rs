@@ -160,6 +160,7 @@ pub(super) fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secr
         access_token: tokens.access_token,
         access_issued: now,
         access_expires: tokens.access_expires,
+        forced: old.forced,
         refresh_token,
         refresh_expires,
         offline: tokens.offline.unwrap_or(old.offline),

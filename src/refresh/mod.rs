@@ -6,6 +6,7 @@ pub mod engine;
 mod flight;
 mod keep;
 mod lease;
+mod need;
 mod pace;
 mod unsettled;
 

@@ -92,6 +92,8 @@ pub struct Route {
     pub max_body: u64,
     /// Whether unsafe methods need the CSRF token.
     pub csrf: bool,
+    /// Whether a request whose token the upstream refuses is sent again with a newer one.
+    pub retry_unauthorized: bool,
     /// Counts its requests.
     pub metrics: Arc<RouteMetrics>,
 }
@@ -178,6 +180,7 @@ impl Site {
                     .collect(),
                 max_body: route.max_body,
                 csrf: route.csrf,
+                retry_unauthorized: route.retry_unauthorized,
             };
             routes.insert(route.path.as_str().into(), Arc::new(compiled));
         }

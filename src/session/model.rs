@@ -16,6 +16,8 @@ pub struct Secrets {
     pub access_issued: Timestamp,
     /// When it ends; `None` if the provider does not say.
     pub access_expires: Option<Timestamp>,
+    /// When it was last replaced before its time, because an upstream refused it.
+    pub forced: Option<Timestamp>,
     /// Gets the next access token.
     pub refresh_token: Option<SecretText>,
     /// When it ends; `None` if the provider does not say.
@@ -39,6 +41,8 @@ struct Plain {
     ati: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ate: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    frc: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rt: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +77,7 @@ impl Secrets {
             at: text(&self.access_token),
             ati: self.access_issued,
             ate: self.access_expires,
+            frc: self.forced,
             rt: self.refresh_token.as_ref().map(text),
             rte: self.refresh_expires,
             off: self.offline,
@@ -97,6 +102,7 @@ impl Secrets {
             access_token: take(&mut plain.at),
             access_issued: plain.ati,
             access_expires: plain.ate,
+            forced: plain.frc,
             refresh_token: plain.rt.as_mut().map(take),
             refresh_expires: plain.rte,
             offline: plain.off,
@@ -118,6 +124,7 @@ mod tests {
             access_token: SecretText::new("at".into()),
             access_issued: Timestamp::from_secs(1),
             access_expires: Some(Timestamp::from_secs(5)),
+            forced: Some(Timestamp::from_secs(3)),
             refresh_token: None,
             refresh_expires: None,
             offline: true,
@@ -129,6 +136,7 @@ mod tests {
         let back = Secrets::from_plaintext(&secrets.to_plaintext().unwrap()).unwrap();
         assert_eq!(back.access_token.expose(), "at");
         assert_eq!(back.access_expires, secrets.access_expires);
+        assert_eq!(back.forced, secrets.forced);
         assert!(back.refresh_token.is_none());
         assert!(back.offline);
         assert_eq!(back.claims, secrets.claims);

@@ -66,6 +66,7 @@ mod tests {
             access_token: SecretText::new("at".into()),
             access_issued: Timestamp::from_secs(1_000),
             access_expires: Some(Timestamp::from_secs(1_000 + life)),
+            forced: None,
             refresh_token: Some(SecretText::new("rt".into())),
             refresh_expires: None,
             offline: false,

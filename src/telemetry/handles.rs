@@ -121,6 +121,7 @@ pub struct UpstreamMetrics {
     requests: IntCounterVec,
     counters: Box<CodeSlots>,
     duration: Histogram,
+    refused: IntCounterVec,
 }
 
 impl UpstreamMetrics {
@@ -130,6 +131,7 @@ impl UpstreamMetrics {
             requests: metrics.upstream_requests_total.clone(),
             counters: Box::default(),
             duration: metrics.upstream_request_duration_seconds.with_label_values(&[name]),
+            refused: metrics.upstream_unauthorized_retries_total.clone(),
         }
     }
 
@@ -137,6 +139,11 @@ impl UpstreamMetrics {
     pub fn answered(&self, code: StatusCode, elapsed: Duration) {
         self.duration.observe(elapsed.as_secs_f64());
         count(&self.counters, code, |code| self.requests.with_label_values(&[&*self.name, code]));
+    }
+
+    /// The upstream refused a token of ours, and this became of it.
+    pub fn refused_token(&self, result: &'static str) {
+        self.refused.with_label_values(&[&*self.name, result]).inc();
     }
 
     /// The upstream gave no answer: `reason` is one of a fixed list (`connect`, `timeout`, `reset`, …) and stands where

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub upstream_requests_total: IntCounterVec,
     /// From the request sent to the response header. Label: upstream.
     pub upstream_request_duration_seconds: HistogramVec,
+    /// Answers that refused a token of ours; count through [`UpstreamMetrics`]. Labels: upstream, result.
+    pub upstream_unauthorized_retries_total: IntCounterVec,
     /// Logins that ended. Labels: provider, result, reason.
     pub logins_total: IntCounterVec,
     /// From the start of a login to its callback. Label: provider.
@@ -131,6 +133,11 @@ impl Metrics {
                 "upstream_request_duration_seconds",
                 "Time from the request sent upstream to the response header.",
                 &["upstream"],
+            )?,
+            upstream_unauthorized_retries_total: make.counter(
+                "upstream_unauthorized_retries_total",
+                "Answers of upstreams that refused a token of ours.",
+                &["upstream", "result"],
             )?,
             logins_total: make.counter("logins_total", "Logins that ended.", &["provider", "result", "reason"])?,
             login_duration_seconds: make.histogram(

@@ -121,6 +121,7 @@ pub(crate) fn secrets(session: usize, token_length: usize, issued: Timestamp, ex
         access_token: SecretText::new(access_token(session, 0, token_length)),
         access_issued: issued,
         access_expires: Some(expires),
+        forced: None,
         refresh_token: Some(SecretText::new(refresh_token(session, 0))),
         refresh_expires: None,
         offline: false,

@@ -62,5 +62,6 @@ mod store_postgres;
 mod tls;
 mod tokens;
 mod upstream_failures;
+mod upstream_unauthorized;
 mod websocket;
 mod wire;

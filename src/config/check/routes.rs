@@ -110,6 +110,11 @@ fn route(
     }
     let max_body = fields.optional(reader, "max_body", DEFAULT_BODY, |r, n| values::size(r, n, LARGEST_BODY));
     let csrf = fields.optional(reader, "csrf", true, |r, n| r.boolean(n));
+    let retry_unauthorized = fields.optional(reader, "retry_unauthorized", true, |r, n| r.boolean(n));
+    if let (Some(at), Some(true), Some(Token::None)) = (fields.get("retry_unauthorized"), retry_unauthorized, token) {
+        let help = "remove it, or set a `token` that goes upstream";
+        reader.note(Code::NoEffect, at, "no token of this route could be refused", help);
+    }
     Some(Route {
         path: path?,
         upstream: upstream?,
@@ -120,6 +125,7 @@ fn route(
         identity_headers: identity_headers?,
         max_body: max_body?,
         csrf: csrf?,
+        retry_unauthorized: retry_unauthorized?,
     })
 }
 

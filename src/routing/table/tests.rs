@@ -30,6 +30,7 @@ fn route(path: &str) -> settings::Route {
         identity_headers: Vec::new(),
         max_body: 1,
         csrf: true,
+        retry_unauthorized: true,
     }
 }
 

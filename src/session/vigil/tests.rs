@@ -64,6 +64,7 @@ impl World {
             access_token: SecretText::new("at".into()),
             access_issued: self.clock.now(),
             access_expires: Some(self.clock.now().plus(MINUTE)),
+            forced: None,
             refresh_token: Some(SecretText::new("rt".into())),
             refresh_expires,
             offline: false,

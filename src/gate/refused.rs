@@ -1,0 +1,123 @@
+//! What becomes of a request whose token the upstream refuses (behaviour B5).
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::WWW_AUTHENTICATE;
+use http_auth::{ChallengeParser, ChallengeRef};
+
+use super::admit::Gate;
+use super::{Pass, Request};
+use crate::answer::{Answer, Code};
+use crate::config::settings::{Access, OnMissing};
+use crate::login::navigation::{is_navigation, may_navigate};
+use crate::refresh::Refreshed;
+use crate::session::open::Open;
+
+/// What to do with a request whose token was refused.
+pub enum Refusal {
+    /// Its client gets the upstream's answer: there is no newer token, or none for now.
+    PassOn,
+    /// It goes upstream once more, as a request of this session.
+    Again(Arc<Open>),
+    /// The session is over. Here is the answer.
+    Over(Box<Answer>),
+}
+
+impl Gate {
+    /// Looks for a newer token than the one that the upstream of `pass` has refused.
+    ///
+    /// Whatever keeps us from getting one (the provider is away, the store is, the token was replaced only just now) says
+    /// nothing about the request, so the upstream's own answer stands and the session is kept. Only where the provider
+    /// has ended the session is there something to say that the upstream cannot know.
+    pub async fn refused(&self, request: Request<'_>, pass: &Pass) -> Refusal {
+        let Some(open) = &pass.session else { return Refusal::PassOn };
+        match self.refresher.replace(open).await {
+            Refreshed::Renewed(newer) if pass.token_of(&newer) != pass.token_of(open) => Refusal::Again(newer),
+            Refreshed::Ended if pass.route.access == Access::Required => {
+                self.ended(request, pass).map_or(Refusal::PassOn, |answer| Refusal::Over(Box::new(answer)))
+            }
+            Refreshed::Renewed(_) | Refreshed::Ended | Refreshed::Failed(_) => Refusal::PassOn,
+        }
+    }
+
+    /// A navigation is sent to log in, everything else gets 401; as if the session had been over before.
+    fn ended(&self, request: Request<'_>, pass: &Pass) -> Option<Answer> {
+        let login = self.auth.get(pass.site.index)?.login_url();
+        let to_login = match pass.route.on_missing {
+            OnMissing::Auto => is_navigation(request.method, request.headers),
+            OnMissing::Redirect => may_navigate(request.method, request.headers),
+            OnMissing::Unauthorized => false,
+        };
+        self.count_unauthenticated(if to_login { "redirect" } else { "401" });
+        if !to_login {
+            return Some(Answer::problem(Code::RefreshRejected, None, Some(&login)));
+        }
+        let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("return_to", target).finish();
+        Answer::redirect(&format!("{login}?{query}"))
+    }
+}
+
+/// Whether a 401 asks for nothing but a better token. One that wants another login (RFC 9470), more rights or another
+/// scheme is for the client to read; so is one that cannot be read here.
+#[must_use]
+pub fn asks_for_token(answer: &HeaderMap) -> bool {
+    let (mut bearer, mut other) = (false, false);
+    for field in answer.get_all(WWW_AUTHENTICATE) {
+        let Ok(text) = field.to_str() else { return false };
+        for challenge in ChallengeParser::new(text) {
+            match challenge {
+                Ok(challenge) if !challenge.scheme.eq_ignore_ascii_case("bearer") => other = true,
+                Ok(challenge) if says_no_more(&challenge) => bearer = true,
+                Ok(_) | Err(_) => return false,
+            }
+        }
+    }
+    bearer || !other
+}
+
+/// Whether a Bearer challenge (RFC 6750 §3) speaks of the token alone.
+fn says_no_more(challenge: &ChallengeRef<'_>) -> bool {
+    challenge.params.iter().all(|(name, value)| {
+        if name.eq_ignore_ascii_case("error") {
+            return value.to_unescaped() == "invalid_token";
+        }
+        // RFC 9470 §3, and the claims that Entra ID asks for when it re-evaluates a session.
+        !["acr_values", "max_age", "claims"].iter().any(|more| name.eq_ignore_ascii_case(more))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_challenge_that_speaks_of_the_token_alone_asks_for_a_newer_one() {
+        for (fields, asks) in [
+            (&[][..], true),
+            (&["Bearer"], true),
+            (&["bearer realm=\"api\""], true),
+            (&["Bearer realm=\"a, b\", error=\"invalid_token\", error_description=\"it \\\"ended\\\"\""], true),
+            (&["Bearer scope=\"read\", error=invalid_token"], true),
+            (&["Basic realm=\"x\", Bearer error=\"invalid_token\""], true),
+            (&["Basic realm=\"x\"", "Bearer"], true),
+            (&["Basic realm=\"x\""], false),
+            (&["DPoP algs=\"ES256\", error=\"invalid_token\""], false),
+            (&["Bearer error=\"insufficient_user_authentication\", acr_values=\"gold\""], false),
+            (&["Bearer error=\"insufficient_scope\""], false),
+            (&["Bearer error=\"invalid_request\""], false),
+            (&["Bearer error=\"invalid_token\", max_age=5"], false),
+            (&["Bearer error=\"insufficient_claims\", claims=\"e30=\""], false),
+            (&["Bearer error=\"invalid_token\"", "Bearer error=\"insufficient_scope\""], false),
+            (&["Bearer error=\"invalid_token"], false),
+            (&["Bearer \u{fc}"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(WWW_AUTHENTICATE, http::HeaderValue::from_bytes(field.as_bytes()).unwrap());
+            }
+            assert_eq!(asks_for_token(&headers), asks, "{fields:?}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! `upstream_response_filter`: an upstream refuses a token of ours. It gets the request again with a newer one, once.
+//! Nothing has reached the client by then.
+
+use http::{HeaderName, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::prelude::{Error, ErrorType, Session};
+
+use super::{Context, request};
+use crate::gate::{Gate, Refusal, asks_for_token};
+
+/// Says that the request is to be sent again.
+pub(super) const REFUSED: ErrorType = ErrorType::Custom("the upstream refuses the token");
+/// Says that [`Context::instead`] is the answer.
+pub(super) const ANSWERED: ErrorType = ErrorType::Custom("the session is over");
+/// A gRPC call that fails at once has its status in the header (gRPC over HTTP/2, Trailers-Only).
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Whether an answer refuses the credentials of its request.
+pub(super) fn is_refusal(response: &ResponseHeader) -> bool {
+    match response.status {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::OK => response.headers.get(GRPC_STATUS).is_some_and(|status| status == "16"),
+        _ => false,
+    }
+}
+
+/// Decides about an answer that [`is_refusal`]. An error ends this attempt; what follows is in the error's type.
+pub(super) async fn filter(
+    gate: &Gate,
+    session: &mut Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+) -> pingora::Result<()> {
+    let Some(pass) = &mut ctx.pass else { return Ok(()) };
+    let sent = pass.session.as_ref().and_then(|open| pass.token_of(open));
+    if sent.is_none() || !pass.route.retry_unauthorized || !asks_for_token(&response.headers) {
+        return Ok(());
+    }
+    let upstream = pass.route.upstream.clone();
+    let metrics = upstream.metrics();
+    if ctx.sent_again {
+        metrics.refused_token("refused_again");
+        return Ok(());
+    }
+    if session.as_ref().retry_buffer_truncated() {
+        metrics.refused_token("body_too_long");
+        return Ok(());
+    }
+    let refusal = gate.refused(request::view(session.req_header(), session, &ctx.connection), pass).await;
+    let (result, error) = match refusal {
+        Refusal::PassOn => {
+            metrics.refused_token("nothing_newer");
+            return Ok(());
+        }
+        Refusal::Again(newer) => {
+            pass.session = Some(newer);
+            ctx.sent_again = true;
+            ("sent_again", REFUSED)
+        }
+        Refusal::Over(answer) => {
+            ctx.instead = Some(answer);
+            ("session_over", ANSWERED)
+        }
+    };
+    metrics.refused_token(result);
+    // This answer goes no further, so it is counted here.
+    if let Some(started) = ctx.upstream_started.take() {
+        metrics.answered(response.status, started.elapsed());
+    }
+    Err(Error::explain(error, "by the upstream's answer").into_up())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_401_refuses_and_so_does_a_grpc_call_that_fails_at_once() {
+        let refuses = |code: u16, status: Option<&str>| {
+            let mut response = ResponseHeader::build(code, None).unwrap();
+            if let Some(status) = status {
+                response.insert_header("Grpc-Status", status).unwrap();
+            }
+            is_refusal(&response)
+        };
+        assert!(refuses(401, None) && refuses(200, Some("16")));
+        assert!(!refuses(200, None) && !refuses(200, Some("7")) && !refuses(403, None) && !refuses(100, Some("16")));
+    }
+}
