@@ -42,8 +42,8 @@ use crate::store::postgres::{PostgresAddressError, PostgresStore};
 use crate::store::redis::{AddressError, RedisStore};
 use crate::telemetry::Metrics;
 
-/// Attempts of one request at an upstream, the first included.
-const ATTEMPTS: usize = 4;
+/// Attempts of one request at an upstream: as many as its settings may ask for, and one more with a newer token.
+const ATTEMPTS: usize = settings::MOST_ATTEMPTS + 1;
 /// How long requests and refreshes may go on after the shutdown has begun: as long as a provider may take to refresh a
 /// token, and a little to store what it gave. The process ends as soon as there are none.
 const GRACE_SECONDS: u64 = 35;

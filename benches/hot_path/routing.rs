@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use cloakroom::config::settings::{
-    Access, Aliases, Endpoint, HostPattern, OnMissing, Refresh, Route, Session, Settings, Site, Store, Token, Upstream,
-    UpstreamTimeouts,
+    Access, Aliases, Endpoint, HostPattern, OnMissing, Refresh, Retries, Route, Session, Settings, Site, Store, Token,
+    Upstream, UpstreamTimeouts,
 };
 use cloakroom::primitives::path::{PathPrefix, canonical};
 use cloakroom::routing::discovery::system_lookup;
@@ -63,6 +63,7 @@ fn settings() -> Settings {
             name: "api".into(),
             endpoints: (1..=3).map(|port| Endpoint { host: "127.0.0.1".into(), port }).collect(),
             timeouts: UpstreamTimeouts { connect: second, read: second, write: second, idle: second },
+            retries: Retries::default(),
         }],
         sites: (0..SITES).filter_map(site).collect(),
     }

@@ -35,8 +35,9 @@ sections! {
     PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
     BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
     CLIENT_AUTH "providers[].client_auth": "method" "secret";
-    UPSTREAM "upstreams[]": "name" "endpoints" "timeouts";
+    UPSTREAM "upstreams[]": "name" "endpoints" "timeouts" "retries";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
+    RETRIES "upstreams[].retries": "attempts" "budget";
     SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "routes";
     ALIASES "sites[].aliases": "login" "logout" "userinfo";
     ROUTE "sites[].routes[]": "path" "upstream" "strip_prefix" "access" "on_missing" "token" "identity_headers" "max_body" "csrf" "retry_unauthorized";

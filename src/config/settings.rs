@@ -291,7 +291,27 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// How long each step may take.
     pub timeouts: UpstreamTimeouts,
+    /// How often requests may be sent again.
+    pub retries: Retries,
 }
+
+/// How often requests to an upstream may be sent again.
+#[derive(Clone, Copy, Debug)]
+pub struct Retries {
+    /// Most attempts at one request, the first included; default 3, 1 = none is sent again.
+    pub attempts: usize,
+    /// Most retries in ten seconds, in percent of the requests in them, beside a hundred that are always granted; default 20.
+    pub budget: u8,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { attempts: 3, budget: 20 }
+    }
+}
+
+/// Most attempts that an upstream may be given.
+pub const MOST_ATTEMPTS: usize = 10;
 
 /// One `host:port`; a DNS name is re-resolved in the background.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -130,7 +130,7 @@ csrf: Csrf { cookie: "XSRF-TOKEN", header: "x-xsrf-token", mode: Enforce }, cach
 refresh: Refresh { ahead: 60s, minimum_lifetime: 10s, active_within: 900s, concurrency: 32, per_second: 100 },
 providers: [Provider { name: "p", issuer: "http://localhost:9/", client_id: "c", client_auth: Post(SecretText(…)), scopes: ["openid", "email"], refresh_token_grace: 0ns, backchannel_logout: BackchannelLogout { scope: Session, require_exp: true }, authorization_params: {} }],
 upstreams: [Upstream { name: "a", endpoints: [Endpoint { host: "::1", port: 80 }, Endpoint { host: "10.0.0.1", port: 81 }, Endpoint { host: "host.example", port: 82 }],
-timeouts: UpstreamTimeouts { connect: 2s, read: 60s, write: 60s, idle: 60s } }],
+timeouts: UpstreamTimeouts { connect: 2s, read: 60s, write: 60s, idle: 60s }, retries: Retries { attempts: 3, budget: 20 } }],
 sites: [Site { name: "app.example.com", hosts: [Exact("app.example.com"), Wildcard("example.org"), Exact("[::1]"), Exact("xn--bcher-kva.example")], provider: Some("p"), auth_path: /auth,
 aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [Origin(https://app.example.com/)],
 routes: [Route { path: /, upstream: "a", strip_prefix: None, access: Required, on_missing: Auto, token: Access, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true },

@@ -67,6 +67,22 @@ pub(super) fn size(reader: &mut Reader<'_>, node: &Node, most: u64) -> Option<u6
     }
 }
 
+/// `20%`.
+pub(super) fn percent(reader: &mut Reader<'_>, node: &Node) -> Option<u8> {
+    if let Kind::Integer(number) = node.kind {
+        reader.show(node);
+        reader.note(Code::BadValue, node, "a share needs its sign", format!("write `{number}%`"));
+        return None;
+    }
+    let text = reader.text(node)?;
+    let number = text.strip_suffix('%').and_then(|number| number.trim_end().parse::<u8>().ok());
+    let percent = number.filter(|number| *number <= 100);
+    if percent.is_none() {
+        reader.note(Code::BadValue, node, format!("`{text}` is no share"), "write a whole number from `0%` to `100%`");
+    }
+    percent
+}
+
 /// `127.0.0.1:9090`, `[::]:8080`.
 pub(super) fn socket_address(reader: &mut Reader<'_>, node: &Node) -> Option<SocketAddr> {
     let text = reader.text(node)?;

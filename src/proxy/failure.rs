@@ -43,7 +43,7 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
     } else {
         tracing::debug!(reason, code = code.as_str(), "a request failed");
     }
-    if session.response_written().is_none() {
+    if !respond::has_begun(session) {
         // Pingora closes the connection after an error; a client that is not told would send its next request there.
         session.set_keepalive(None);
         let answer = gate::refusal(&request::view(session.req_header(), session, &ctx.connection), code, text(code));
@@ -88,6 +88,11 @@ pub(super) fn told(error: &Error) -> String {
 /// Whether the error's text holds what could not be parsed: header fields, cookies among them (behaviour D3).
 pub(super) fn quotes_bytes(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::InvalidHTTPHeader | ErrorType::H1Error)
+}
+
+/// The word for the error in metrics.
+pub(super) fn word(error: &Error) -> &'static str {
+    code(error).as_str()
 }
 
 fn code(error: &Error) -> Code {

@@ -46,8 +46,8 @@ pub struct Context {
     attempts: usize,
     /// Endpoint of the present attempt.
     address: Option<SocketAddr>,
-    /// Endpoint that could not be reached.
-    failed: Option<SocketAddr>,
+    /// Endpoints that failed this request.
+    failed: Vec<SocketAddr>,
     upstream_started: Option<Instant>,
     body_bytes: u64,
     /// The protocol was switched: what flows is no body.
@@ -82,7 +82,7 @@ impl ProxyHttp for Proxy {
             in_flight: None,
             attempts: 0,
             address: None,
-            failed: None,
+            failed: Vec::new(),
             upstream_started: None,
             body_bytes: 0,
             tunnel: false,
@@ -112,7 +112,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        upstream::failed_to_connect(ctx, error)
+        retry::failed_to_connect(ctx, error)
     }
 
     async fn upstream_request_filter(

@@ -14,6 +14,17 @@ const DRAIN_BYTES: usize = 10 * 1024 * 1024;
 /// Longest time that this may take.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 
+/// Whether the client has got the header of a final answer: from then on it can be told nothing else. Interim answers do
+/// not count, but for the switch to another protocol.
+pub(super) fn has_begun(session: &Session) -> bool {
+    session.response_written().is_some_and(|header| is_final(header.status))
+}
+
+/// Whether a status ends what can be said in a header.
+pub(super) fn is_final(status: StatusCode) -> bool {
+    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
+}
+
 /// Sends the answer. An error means that the client is gone.
 pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answer) -> pingora::Result<()> {
     let (parts, body) = answer.into_response().into_parts();

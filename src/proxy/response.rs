@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
 use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, Session};
 
-use super::{Context, failure, leash};
+use super::{Context, failure, leash, respond};
 use crate::answer::ERROR_HEADER;
 use crate::gate::{Gate, Pass};
 use crate::listener;
@@ -26,7 +26,7 @@ pub(super) fn filter(
         leash::tunnel(gate, ctx);
     }
     let Some(pass) = &ctx.pass else { return Ok(()) };
-    let last = !response.status.is_informational() || response.status == StatusCode::SWITCHING_PROTOCOLS;
+    let last = respond::is_final(response.status);
     if last && let Some(started) = ctx.upstream_started.take() {
         pass.route.upstream.metrics().answered(response.status, started.elapsed());
     }
@@ -84,7 +84,7 @@ fn is_private(headers: &HeaderMap) -> bool {
 /// The request is over, whichever way.
 pub(super) fn finished(gate: &Gate, session: &Session, error: Option<&Error>, ctx: &mut Context) {
     listener::untie();
-    let written = session.response_written().map(|header| header.status);
+    let written = session.response_written().map(|header| header.status).filter(|status| respond::is_final(*status));
     let Some(status) = ctx.answered.or(written) else {
         // The client went away before there was anything to tell it.
         if let Some(error) = error {

@@ -1,17 +1,96 @@
-//! `error_while_proxy`: which requests are sent once more.
+//! `fail_to_connect` and `error_while_proxy`: which requests are sent once more.
+//!
+//! A request is repeated only where that cannot do its work twice: nothing of it was sent, the upstream says that it has
+//! not touched it, or its method is idempotent (RFC 9110 §9.2.2) and its body can be sent again. Nothing of an answer may
+//! have reached the client. A timeout is never a reason: an upstream that is slow gets slower by it.
 
-use pingora::prelude::{Error, Session};
+use std::time::Instant;
 
-use super::{Context, unauthorized};
+use pingora::RetryType;
+use pingora::prelude::{Error, ErrorSource, ErrorType, Session};
 
-/// Decides whether a request is sent again after an attempt that went wrong while it was under way.
-pub(super) fn after_error(session: &Session, mut error: Box<Error>, ctx: &Context, reused: bool) -> Box<Error> {
-    if *error.etype() == unauthorized::REFUSED {
-        error.set_retry(ctx.sent_again);
-    } else if !session.req_header().method.is_idempotent() || session.as_ref().retry_buffer_truncated() {
-        error.set_retry(false);
-    } else {
-        error.retry.decide_reuse(reused);
+use super::{Context, failure, respond, unauthorized};
+
+/// Nothing was sent yet, so another endpoint may be tried whatever the method.
+pub(super) fn failed_to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    if let Some(pass) = &ctx.pass {
+        pass.route.upstream.metrics().failed("connect");
     }
+    ctx.failed.extend(ctx.address);
+    error.set_retry(is_granted(ctx));
     error
+}
+
+/// The connection was there, and something went wrong on it.
+pub(super) fn after_error(session: &Session, mut error: Box<Error>, ctx: &mut Context, reused: bool) -> Box<Error> {
+    if *error.etype() == unauthorized::REFUSED {
+        error.set_retry(true);
+        return error;
+    }
+    let again = *error.esource() == ErrorSource::Upstream
+        && !respond::has_begun(session)
+        && !session.as_ref().retry_buffer_truncated()
+        && (is_untouched(&error) || session.req_header().method.is_idempotent() && is_broken(&error, reused));
+    if again && !reused {
+        ctx.failed.extend(ctx.address);
+    }
+    let again = again && is_granted(ctx);
+    if let Some(pass) = ctx.pass.as_ref().filter(|_| again) {
+        // The last failure of a request is counted with the answer to it.
+        pass.route.upstream.metrics().failed(failure::word(&error));
+    }
+    error.set_retry(again);
+    error
+}
+
+/// The upstream has said that it did nothing with the request (RFC 9113 §8.7).
+fn is_untouched(error: &Error) -> bool {
+    *error.etype() == ErrorType::H2Error && error.retry == RetryType::Decided(true)
+}
+
+/// The connection ended before there was an answer. One that had been idle may have ended before the request came.
+fn is_broken(error: &Error, reused: bool) -> bool {
+    match error.retry {
+        RetryType::Decided(true) => true,
+        RetryType::ReusedOnly if reused => true,
+        _ => matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError),
+    }
+}
+
+/// Whether the upstream's settings and budget have one more attempt for this request.
+fn is_granted(ctx: &Context) -> bool {
+    let Some(pass) = &ctx.pass else { return false };
+    let retries = pass.route.upstream.retries();
+    // Sending it again for a refused token is counted on its own.
+    let attempts = ctx.attempts - usize::from(ctx.sent_again);
+    if attempts >= retries.attempts() {
+        return false;
+    }
+    let granted = retries.take(Instant::now());
+    pass.route.upstream.metrics().retried(if granted { "sent_again" } else { "over_budget" });
+    granted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_connection_is_no_timeout_and_no_nonsense() {
+        let with = |kind: ErrorType, retry: RetryType| {
+            let mut error = Error::new(kind).into_up();
+            error.retry = retry;
+            error
+        };
+        let broken = |kind, retry, reused| is_broken(&with(kind, retry), reused);
+        let no = || RetryType::Decided(false);
+        assert!(broken(ErrorType::ConnectionClosed, RetryType::ReusedOnly, false));
+        assert!(broken(ErrorType::ReadError, no(), false) && broken(ErrorType::WriteError, no(), true));
+        assert!(broken(ErrorType::H2Error, RetryType::Decided(true), false));
+        assert!(!broken(ErrorType::ReadTimedout, no(), true) && !broken(ErrorType::WriteTimedout, no(), true));
+        assert!(!broken(ErrorType::InvalidHTTPHeader, no(), true));
+        assert!(is_untouched(&with(ErrorType::H2Error, RetryType::Decided(true))));
+        assert!(!is_untouched(&with(ErrorType::H2Error, no())));
+        assert!(!is_untouched(&with(ErrorType::ReadError, RetryType::Decided(true))));
+    }
 }

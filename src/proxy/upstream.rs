@@ -21,16 +21,20 @@ const OURS: usize = 4;
 /// A body longer than the route takes.
 pub(super) const TOO_LONG: ErrorType = ErrorType::HTTPStatus(413);
 
-/// An endpoint of the route's upstream; not the one that has just failed, if there is another.
+/// An endpoint of the route's upstream; none of those that have just failed, if there is another.
 pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
     let pass = ctx.pass.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was decided"))?;
     let upstream = &pass.route.upstream;
-    let Some(address) = upstream.pick_except(ctx.failed) else {
+    let Some(address) = upstream.pick_except(&ctx.failed) else {
         return Error::e_explain(ErrorType::ConnectNoRoute, "the upstream has no endpoint");
     };
+    let now = Instant::now();
+    if ctx.attempts == 0 {
+        upstream.retries().note_request(now);
+    }
     ctx.attempts += 1;
     ctx.address = Some(address);
-    ctx.upstream_started = Some(Instant::now());
+    ctx.upstream_started = Some(now);
     if !session.is_upgrade_req() {
         return Ok(Box::new(upstream.peer(address)));
     }
@@ -38,16 +42,6 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
     let (close, ending) = oneshot::channel();
     ctx.close = Some(close);
     Ok(Box::new(upstream.tunnel_peer(address, ending)))
-}
-
-/// Nothing was sent yet, so another endpoint may be tried whatever the method.
-pub(super) fn failed_to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
-    if let Some(pass) = &ctx.pass {
-        pass.route.upstream.metrics().failed("connect");
-    }
-    ctx.failed = ctx.address;
-    error.set_retry(true);
-    error
 }
 
 /// Our cookies leave; token, identity and forwarding headers enter; the path is the canonical one. Runs for every

@@ -3,6 +3,7 @@
 pub mod discovery;
 mod frames;
 pub mod host;
+pub mod retries;
 pub mod table;
 pub mod tunnel;
 pub mod upstream;

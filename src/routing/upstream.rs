@@ -22,6 +22,7 @@ use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 use tokio::sync::oneshot;
 
 use super::discovery::{Endpoints, Lookup};
+use super::retries::Retries;
 use super::tunnel::{self, CloseCode};
 use crate::config::settings::{self, UpstreamTimeouts};
 use crate::telemetry::handles::UpstreamMetrics;
@@ -60,6 +61,7 @@ pub struct Upstream {
     targets: ArcSwap<Vec<Target>>,
     next: AtomicUsize,
     metrics: UpstreamMetrics,
+    retries: Retries,
 }
 
 impl Upstream {
@@ -78,6 +80,7 @@ impl Upstream {
             targets: ArcSwap::default(),
             next: AtomicUsize::new(0),
             metrics: metrics.upstream(&settings.name),
+            retries: Retries::new(settings.retries),
         };
         if fixed {
             // Without names the discovery never waits, so one poll completes it.
@@ -98,16 +101,22 @@ impl Upstream {
         &self.metrics
     }
 
+    /// How often its requests may be sent again.
+    #[must_use]
+    pub fn retries(&self) -> &Retries {
+        &self.retries
+    }
+
     /// The next address in turn; `None` only while no address is known.
     #[must_use]
     pub fn pick(&self) -> Option<SocketAddr> {
-        self.pick_except(None)
+        self.pick_except(&[])
     }
 
-    /// The next address in turn that is not the one that just failed. Addresses that are not healthy, and at last the
-    /// failed one, are taken when there is nothing better: a request that may succeed is better than one that cannot.
+    /// The next address in turn that is none of those that just failed. Addresses that are not healthy, and at last the
+    /// failed ones, are taken when there is nothing better: a request that may succeed is better than one that cannot.
     #[must_use]
-    pub fn pick_except(&self, failed: Option<SocketAddr>) -> Option<SocketAddr> {
+    pub fn pick_except(&self, failed: &[SocketAddr]) -> Option<SocketAddr> {
         let targets = self.targets.load();
         if let [only] = targets.as_slice() {
             // Neither its health nor what just happened would change anything.
@@ -117,8 +126,8 @@ impl Upstream {
         let mut second_best = None;
         let mut last_resort = None;
         for target in targets.iter().cycle().skip(start).take(targets.len()) {
-            if Some(target.address) == failed {
-                last_resort = failed;
+            if failed.contains(&target.address) {
+                last_resort = last_resort.or(Some(target.address));
             } else if self.balancer.backends().ready(&target.backend) {
                 return Some(target.address);
             } else {
@@ -280,6 +289,7 @@ mod tests {
             name: "api".into(),
             endpoints: endpoints.iter().map(|(host, port)| Endpoint { host: (*host).into(), port: *port }).collect(),
             timeouts: UpstreamTimeouts { connect: second, read: second * 2, write: second * 3, idle: second * 4 },
+            retries: settings::Retries::default(),
         }
     }
 
@@ -287,22 +297,25 @@ mod tests {
         Upstream::new(&settings(endpoints), 0, system_lookup(), &Metrics::new().unwrap())
     }
 
-    fn ports(upstream: &Upstream, failed: Option<SocketAddr>, picks: usize) -> Vec<u16> {
+    fn ports(upstream: &Upstream, failed: &[SocketAddr], picks: usize) -> Vec<u16> {
         (0..picks).map(|_| upstream.pick_except(failed).unwrap().port()).collect()
     }
 
     #[test]
     fn addresses_take_turns_without_any_service_running() {
         let upstream = upstream(&[("127.0.0.1", 1), ("127.0.0.1", 2), ("127.0.0.1", 3)]);
-        assert_eq!(ports(&upstream, None, 6), [1, 2, 3, 1, 2, 3]);
+        assert_eq!(ports(&upstream, &[], 6), [1, 2, 3, 1, 2, 3]);
     }
 
     #[test]
     fn a_failed_address_is_avoided_unless_it_is_the_only_one() {
-        let failed = Some("127.0.0.1:2".parse().unwrap());
+        let failed = &["127.0.0.1:2".parse().unwrap()];
         let pair = upstream(&[("127.0.0.1", 1), ("127.0.0.1", 2)]);
         assert_eq!(ports(&pair, failed, 3), [1, 1, 1]);
         assert_eq!(ports(&upstream(&[("127.0.0.1", 2)]), failed, 2), [2, 2]);
+        let three = upstream(&[("127.0.0.1", 1), ("127.0.0.1", 2), ("127.0.0.1", 3)]);
+        let both = ["127.0.0.1:3".parse().unwrap(), "127.0.0.1:2".parse().unwrap()];
+        assert_eq!(ports(&three, &both, 6), [1; 6]);
         assert_eq!(upstream(&[("name.invalid", 1)]).pick(), None);
     }
 

@@ -122,6 +122,7 @@ pub struct UpstreamMetrics {
     counters: Box<CodeSlots>,
     duration: Histogram,
     refused: IntCounterVec,
+    retries: IntCounterVec,
 }
 
 impl UpstreamMetrics {
@@ -132,6 +133,7 @@ impl UpstreamMetrics {
             counters: Box::default(),
             duration: metrics.upstream_request_duration_seconds.with_label_values(&[name]),
             refused: metrics.upstream_unauthorized_retries_total.clone(),
+            retries: metrics.upstream_retries_total.clone(),
         }
     }
 
@@ -139,6 +141,11 @@ impl UpstreamMetrics {
     pub fn answered(&self, code: StatusCode, elapsed: Duration) {
         self.duration.observe(elapsed.as_secs_f64());
         count(&self.counters, code, |code| self.requests.with_label_values(&[&*self.name, code]));
+    }
+
+    /// An attempt failed that might be followed by another, and this became of it.
+    pub fn retried(&self, result: &'static str) {
+        self.retries.with_label_values(&[&*self.name, result]).inc();
     }
 
     /// The upstream refused a token of ours, and this became of it.

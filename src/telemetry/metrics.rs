@@ -41,6 +41,9 @@ pub struct Metrics {
     pub upstream_requests_total: IntCounterVec,
     /// From the request sent to the response header. Label: upstream.
     pub upstream_request_duration_seconds: HistogramVec,
+    /// Failed attempts that were followed by another, or were not for want of budget; count through [`UpstreamMetrics`].
+    /// Labels: upstream, result.
+    pub upstream_retries_total: IntCounterVec,
     /// Answers that refused a token of ours; count through [`UpstreamMetrics`]. Labels: upstream, result.
     pub upstream_unauthorized_retries_total: IntCounterVec,
     /// Logins that ended. Labels: provider, result, reason.
@@ -133,6 +136,11 @@ impl Metrics {
                 "upstream_request_duration_seconds",
                 "Time from the request sent upstream to the response header.",
                 &["upstream"],
+            )?,
+            upstream_retries_total: make.counter(
+                "upstream_retries_total",
+                "Requests to be sent to an upstream again after an attempt that failed.",
+                &["upstream", "result"],
             )?,
             upstream_unauthorized_retries_total: make.counter(
                 "upstream_unauthorized_retries_total",

@@ -62,6 +62,7 @@ mod store_postgres;
 mod tls;
 mod tokens;
 mod upstream_failures;
+mod upstream_retries;
 mod upstream_unauthorized;
 mod websocket;
 mod wire;

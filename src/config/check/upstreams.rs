@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{Names, duplicate};
 use crate::config::decode::Reader;
-use crate::config::schema::{TIMEOUTS, UPSTREAM};
-use crate::config::settings::{Endpoint, Upstream, UpstreamTimeouts};
+use crate::config::diagnostic::Code;
+use crate::config::schema::{RETRIES, TIMEOUTS, UPSTREAM};
+use crate::config::settings::{Endpoint, MOST_ATTEMPTS, Retries, Upstream, UpstreamTimeouts};
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, HOUR, MILLISECOND, SECOND};
 use crate::config::yaml::Node;
@@ -26,7 +27,8 @@ pub(super) fn upstream(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     let name = fields.required(reader, "name", "app", |reader, node| names.define(reader, node));
     let endpoints = fields.required(reader, "endpoints", "[\"127.0.0.1:3000\"]", endpoints);
     let timeouts = fields.optional(reader, "timeouts", DEFAULT, timeouts);
-    Some(Upstream { name: name?, endpoints: endpoints?, timeouts: timeouts? })
+    let retries = fields.optional(reader, "retries", Retries::default(), retries);
+    Some(Upstream { name: name?, endpoints: endpoints?, timeouts: timeouts?, retries: retries? })
 }
 
 fn endpoints(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Endpoint>> {
@@ -51,4 +53,18 @@ fn timeouts(reader: &mut Reader<'_>, node: &Node) -> Option<UpstreamTimeouts> {
     let write = limit("write", DEFAULT.write, DAY);
     let idle = limit("idle", DEFAULT.idle, HOUR);
     Some(UpstreamTimeouts { connect: connect?, read: read?, write: write?, idle: idle? })
+}
+
+fn retries(reader: &mut Reader<'_>, node: &Node) -> Option<Retries> {
+    let fields = reader.fields(node, &RETRIES)?;
+    let default = Retries::default();
+    let attempts = fields.optional(reader, "attempts", default.attempts, |reader, node| {
+        let most = u64::try_from(MOST_ATTEMPTS).unwrap_or(u64::MAX);
+        usize::try_from(reader.integer(node, 1, most)?).ok()
+    });
+    let budget = fields.optional(reader, "budget", default.budget, values::percent);
+    if let (Some(at), Some(1)) = (fields.get("budget"), attempts) {
+        reader.note(Code::NoEffect, at, "nothing is sent again with one attempt", "remove it, or raise `attempts`");
+    }
+    Some(Retries { attempts: attempts?, budget: budget? })
 }

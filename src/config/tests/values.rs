@@ -280,6 +280,9 @@ fn endpoints() {
         &[
             ("endpoints: [\"a:1\"]\n    timeouts: { connect: 1s, read: 1h, write: 5s, idle: 10s }", &[]),
             ("endpoints: [\"a:1\"]\n    timeouts: { connect: 0s, read: 2d }", &["E0202", "E0202"]),
+            ("endpoints: [\"a:1\"]\n    retries: { attempts: 10, budget: 100% }", &[]),
+            ("endpoints: [\"a:1\"]\n    retries: { attempts: 0, budget: 101% }", &["E0202", "E0201"]),
+            ("endpoints: [\"a:1\"]\n    retries: { attempts: 11, budget: 20 }", &["E0202", "E0201"]),
         ],
     );
 }

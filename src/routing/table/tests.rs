@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::settings::{Endpoint, Refresh, Session, Store, UpstreamTimeouts};
+use crate::config::settings::{Endpoint, Refresh, Retries, Session, Store, UpstreamTimeouts};
 use crate::routing::discovery::system_lookup;
 
 fn site(name: &str, hosts: Vec<HostPattern>, paths: &[&str]) -> settings::Site {
@@ -50,6 +50,7 @@ fn settings(sites: Vec<settings::Site>) -> Settings {
             name: "api".into(),
             endpoints: vec![Endpoint { host: "127.0.0.1".into(), port: 1 }],
             timeouts: UpstreamTimeouts { connect: second, read: second, write: second, idle: second },
+            retries: Retries::default(),
         }],
         sites,
     }
