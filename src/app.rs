@@ -390,10 +390,14 @@ impl BackgroundService for Housekeeping {
         let count = self.sessions.keep_count(&self.metrics);
         let compare = self.sessions.compare_keys(&self.conflicts);
         let upkeep = async { tokio::join!(self.watch_start(), self.sample(), count, compare) };
-        let work = async { tokio::join!(upkeep, write_touches, maintain, refresh) };
-        tokio::select! {
-            _ = work => {}
-            _ = shutdown.wait_for(|down| *down) => {}
-        }
+        let work = async {
+            let work = async { tokio::join!(upkeep, write_touches, maintain) };
+            tokio::select! {
+                _ = work => {}
+                _ = shutdown.wait_for(|down| *down) => {}
+            }
+        };
+        // The refresher ends by itself, once it has handed over what it has claimed.
+        tokio::join!(work, refresh);
     }
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL, beside tokio-postgres' own calls of the same statements, prepared, on as many connections.
+//! PostgreSQL, beside tokio-postgres' own calls of like statements, prepared, on as many connections.
 //!
 //! The raw calls are made in two ways: one call at a time on a connection, as the store and every pool make them, and as
 //! many as there are callers, one behind the other, which costs less as long as no statement has to wait.
@@ -11,7 +11,7 @@ use cloakroom::config::settings;
 use cloakroom::primitives::clock::Clock;
 use cloakroom::primitives::secret::SecretText;
 use cloakroom::store::postgres::PostgresStore;
-use cloakroom::store::{Announce, SessionStore as _};
+use cloakroom::store::{Announce, SessionStore as _, Swap};
 use criterion::Criterion;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, NoTls, Statement};
@@ -132,7 +132,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let raw = Arc::new(runtime.block_on(Raw::connect(&server, true)));
     let piped = Arc::new(runtime.block_on(Raw::connect(&server, false)));
     let versions: Arc<Vec<AtomicU64>> = Arc::new((0..SESSIONS).map(|_| AtomicU64::new(1)).collect());
-    let next = Arc::new(AtomicU64::new(1 << 40));
+    let (next, conflicts) = (Arc::new(AtomicU64::new(1 << 40)), Arc::new(AtomicU64::new(0)));
 
     let mut group = criterion.benchmark_group("postgres");
     for (name, many) in [("one caller", false), ("64 callers", true)] {
@@ -208,19 +208,23 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         });
         group.bench_function(format!("replace, {name}, store"), |bencher| {
             bencher.iter_custom(|calls| {
-                let (store, versions) = (store.clone(), versions.clone());
+                let (store, versions, conflicts) = (store.clone(), versions.clone(), conflicts.clone());
                 run(
                     calls,
                     Box::new(move |n| {
-                        let (store, versions) = (store.clone(), versions.clone());
+                        let (store, versions, conflicts) = (store.clone(), versions.clone(), conflicts.clone());
                         Box::pin(async move {
                             let n = n % SESSIONS;
-                            let old = versions[usize::try_from(n).expect("small")].fetch_add(1, Ordering::Relaxed);
-                            // In a crowd two may meet: the loser's answer costs the same.
-                            store
-                                .replace(&key(n), old, &record(n, old + 1), Announce::Nobody)
-                                .await
-                                .expect("an answer");
+                            let version = &versions[usize::try_from(n).expect("small")];
+                            // In a crowd two may meet, now and then: one of them finds another version.
+                            let old = version.load(Ordering::Relaxed);
+                            let new = record(n, old + 1);
+                            let done = store.replace(&key(n), old, &new, Announce::Nobody).await.expect("an answer");
+                            if done == Swap::Stored {
+                                version.store(old + 1, Ordering::Relaxed);
+                            } else {
+                                conflicts.fetch_add(1, Ordering::Relaxed);
+                            }
                         })
                     }),
                 )
@@ -242,6 +246,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         }
     }
     group.finish();
+    println!("{} replacements met another", conflicts.load(Ordering::Relaxed));
     drop((store, raw, piped));
     drop(runtime);
 }

@@ -19,6 +19,7 @@ use super::pace::{Entry, Leave};
 use crate::oidc::{self, Previous, Provider, RefreshError};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
+use crate::primitives::random;
 use crate::session::manager::entry_of;
 use crate::session::model::Secrets;
 use crate::session::open::{Open, Profile};
@@ -37,6 +38,8 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(60);
 const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(30);
 /// How long requests are told at once that the token is in doubt; the record says so for good.
 const PAUSE_IN_DOUBT: Duration = Duration::from_secs(600);
+/// When the list of the due is to name a session again that it should not name at all.
+const NEVER_DUE: Duration = Duration::from_secs(3_600);
 /// Pause before a token is shown again to a provider that forgives it.
 const PAUSE_FORGIVEN: Duration = Duration::from_millis(500);
 
@@ -49,8 +52,9 @@ pub(super) enum Outcome {
     Ended,
     /// No fresh token for now; the session is kept.
     Failed(Failure),
-    /// Not begun, for the provider had no place for a refresh that nobody waits for. Who waits now begins one.
-    PutOff,
+    /// Not begun, for nobody waits for it, and either it was not due or the provider had no place for it: to be claimed
+    /// again at that time. Who waits now begins one.
+    PutOff(Timestamp),
 }
 
 /// One refresh under way.
@@ -120,6 +124,11 @@ impl Attempt {
             return Step::Done(Outcome::Ended);
         }
         if !self.need.holds(&record, &secrets, now, self.engine.minimum_lifetime) {
+            if self.need == Need::Claimed {
+                // The list is behind the record, and would name it again and again.
+                let due = record.due.unwrap_or_else(|| now.plus(NEVER_DUE));
+                return Step::Done(Outcome::PutOff(due));
+            }
             // Somebody was faster; the result is in the record.
             return Step::Done(self.renewed(&record, &secrets));
         }
@@ -152,15 +161,17 @@ impl Attempt {
             Some(intent) => return self.give_up_token(&record, intent.owner).await,
         };
         if self.leave.is_none() {
-            match self.engine.paces.enter(provider.name(), self.need.patience()).await {
+            match self.engine.paces.enter(provider.name(), self.need).await {
                 Entry::Now(leave) => self.leave = Some(leave),
                 Entry::AfterWait(leave) => {
                     self.leave = Some(leave);
                     return Step::LookAgain;
                 }
                 Entry::NotFor(pause) => return failed(Failure::Provider(pause)),
-                Entry::Full if self.need == Need::Claimed => return Step::Done(Outcome::PutOff),
-                Entry::Full => return failed(Failure::Provider(PAUSE_UNAVAILABLE)),
+                Entry::Full(pause) if self.need == Need::Claimed => {
+                    return Step::Done(Outcome::PutOff(self.engine.now().plus(random::jittered(pause * 4 / 3))));
+                }
+                Entry::Full(_) => return failed(Failure::Provider(PAUSE_UNAVAILABLE)),
             }
         }
         let Some(place) = self.engine.unsettled.place(self.key) else { return failed(Failure::Store) };
@@ -252,9 +263,19 @@ impl Attempt {
             let answer = lease.hold(provider.refresh(&token, previous)).await;
             fail_point!("refresh::after_answer");
             timer.observe_duration();
+            self.count(provider, &answer);
+            let again = matches!(answer, Err(RefreshError::InDoubt(_))) && lease.is_forgiven(grace);
+            if again {
+                tracing::warn!(provider = %provider.name(), "a refresh is tried again within the grace");
+                let mut pause = PAUSE_FORGIVEN;
+                while !pause.is_zero() {
+                    lease.hold(tokio::time::sleep(pause)).await;
+                    pause = provider.breaker().admit().unwrap_or_default();
+                }
+                continue;
+            }
             // The store may take its time; the provider has done its part.
             self.leave = None;
-            self.count(provider, &answer);
             let error = match answer {
                 Ok(tokens) => {
                     let now = self.engine.now();
@@ -268,11 +289,6 @@ impl Attempt {
                 }
                 Err(error) => error,
             };
-            if matches!(error, RefreshError::InDoubt(_)) && lease.is_forgiven(grace) {
-                tracing::warn!(provider = %provider.name(), %error, "a refresh is tried again within the grace");
-                lease.hold(tokio::time::sleep(PAUSE_FORGIVEN)).await;
-                continue;
-            }
             return Step::Done(self.refused(lease, provider, error, shown_before).await);
         }
     }

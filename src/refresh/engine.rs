@@ -16,6 +16,7 @@ use super::unsettled::Unsettled;
 use crate::config::settings;
 use crate::oidc::Providers;
 use crate::primitives::clock::Timestamp;
+use crate::primitives::random;
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
 use crate::store::record::SessionKey;
@@ -29,6 +30,8 @@ const WAIT_DEAD: Duration = Duration::from_secs(8);
 const PAUSE_SLOW: Duration = Duration::from_secs(1);
 /// How long nothing newer is looked for in the store when there was nothing newer than a token that was refused.
 const NOTHING_NEWER: Duration = Duration::from_secs(30);
+/// When a claimed session whose refresh is under way already is looked at again.
+const OTHERS_PAUSE: Duration = Duration::from_secs(5);
 /// Sessions whose pause is remembered.
 const PAUSES: usize = 50_000;
 
@@ -163,7 +166,7 @@ impl Refresher {
                     Attempt::new(self.clone(), *open.key(), need, Some(open.profile().clone())).run()
                 });
                 match flight.await {
-                    Some(Outcome::PutOff) => {}
+                    Some(Outcome::PutOff(_)) => {}
                     result => return result,
                 }
             }
@@ -181,13 +184,17 @@ impl Refresher {
             Some(Outcome::Ended) => Refreshed::Ended,
             Some(Outcome::Failed(failure)) => Refreshed::Failed(failure),
             // A waiter that gives up ends nothing: the refresh goes on without it (behaviour R9).
-            Some(Outcome::PutOff) | None => Refreshed::Failed(Failure::Provider(PAUSE_SLOW)),
+            Some(Outcome::PutOff(_)) | None => Refreshed::Failed(Failure::Provider(PAUSE_SLOW)),
         }
     }
 
-    /// Refreshes a session that is due, for either reason of being so.
-    pub(super) async fn refresh_due(self: &Arc<Self>, key: SessionKey, need: Need) -> Outcome {
-        let flight = self.flights.join(key, || Attempt::new(self.clone(), key, need, None).run());
+    /// Refreshes a session that the background refresher has claimed. One that others here wait for already is not its
+    /// to wait for as well.
+    pub(super) async fn refresh_claimed(self: &Arc<Self>, key: SessionKey) -> Outcome {
+        if self.flights.has(&key) {
+            return Outcome::PutOff(self.now().plus(random::jittered(OTHERS_PAUSE)));
+        }
+        let flight = self.flights.join(key, || Attempt::new(self.clone(), key, Need::Claimed, None).run());
         flight.await.unwrap_or(Outcome::Failed(Failure::Store))
     }
 
@@ -196,7 +203,9 @@ impl Refresher {
     pub fn hurry(self: &Arc<Self>, open: &Open) {
         if open.claim_hurry() {
             let (engine, key) = (self.clone(), *open.key());
-            tokio::spawn(async move { engine.refresh_due(key, Need::Due).await });
+            tokio::spawn(async move {
+                engine.flights.join(key, || Attempt::new(engine.clone(), key, Need::Due, None).run()).await
+            });
         }
     }
 

@@ -42,6 +42,11 @@ where
         Self { under_way: Arc::default() }
     }
 
+    /// Whether there is work of this key under way.
+    pub(super) fn has(&self, key: &K) -> bool {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
     /// The result of the work of this key: of the one under way, or of `work`, which is started now. `None` only if the
     /// work panicked or its runtime went away.
     pub(super) async fn join<W>(&self, key: K, work: impl FnOnce() -> W) -> Option<T>

@@ -73,7 +73,7 @@ impl Fresh {
             }
             if unreadable.is_for_good(&error) {
                 // Another's to read, or nobody's: its tokens are not ours to revoke.
-                tracing::warn!(%error, "held tokens are dropped: their session's record has become one of another kind");
+                tracing::warn!(%error, "held tokens are dropped: their session cannot be read any more");
                 return;
             }
         }

@@ -223,6 +223,7 @@ impl Lease {
                 Err(error) => error,
             };
             if unreadable.is_for_good(&error) || self.sessions.clock().now() >= self.record.absolute_end {
+                tracing::warn!(%error, "an intent is not taken back: its session is over, or cannot be read any more");
                 return;
             }
             tokio::time::sleep(pause).await;

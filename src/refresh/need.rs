@@ -11,10 +11,10 @@ use crate::store::record::Record;
 /// How often a session's token may be replaced because an upstream refused it.
 const FORCE_EVERY: Duration = Duration::from_secs(300);
 
-/// How long others may take before a refresh gives up waiting for them.
+/// How long others may take, or leave no place at the provider, before a refresh gives up waiting for them.
 pub(super) const OTHERS_PATIENCE: Duration = Duration::from_secs(30);
-/// How long a refresh that nobody waits for waits for a place at the provider. Then it is put off, so that one provider
-/// that is slow keeps none of the others from being asked.
+/// How long a claimed refresh waits for a place at the provider. Then it is put off, so that one provider that is slow
+/// keeps none of the others from being asked.
 const UNHURRIED: Duration = Duration::from_secs(1);
 
 /// Why there should be a refresh.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cloakroom::demo::{Fault, ProviderConfig};
+use cloakroom::demo::provider::Endpoint;
+use cloakroom::demo::{Fault, Gate, ProviderConfig};
 use reqwest::StatusCode;
 
 use crate::harness::{Browser, Proxy, Wishes, World, eventually};
@@ -189,7 +190,7 @@ async fn b2_no_more_calls_at_a_time_than_allowed() {
     for _ in 0..8 {
         browsers.push(world.logged_in().await);
     }
-    let gate = cloakroom::demo::Gate::closed();
+    let gate = Gate::closed();
     token_fault(&world, Fault::hold(&gate));
     let before = token_calls(&world);
     world.clock.advance(NOT_YET + DUE);
@@ -209,58 +210,100 @@ async fn b2_no_more_calls_at_a_time_than_allowed() {
     assert_shown_once(&world);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn b2_a_provider_that_hangs_holds_up_no_other() {
+/// A world whose second site, `localhost`, has a provider of its own.
+async fn with_two_providers(store: Option<&RedisServer>) -> (World, cloakroom::demo::Provider) {
     let clock = ticking().clock;
     let now = clock.clone();
-    let slow = cloakroom::demo::Provider::start(ProviderConfig {
+    let second = cloakroom::demo::Provider::start(ProviderConfig {
         access_token_lifetime: secs(600),
         clock: std::sync::Arc::new(move || std::time::UNIX_EPOCH + Duration::from_millis(now.now().as_millis())),
         ..ProviderConfig::default()
     })
     .expect("a provider");
-    slow.switches().auto_login("alice");
-    let two = Wishes {
+    second.switches().auto_login("alice");
+    let world = world(Wishes {
         refresh: "{ ahead: 60s, concurrency: 2, per_second: 1000 }".into(),
         provider_yaml: format!(
-            "  - {{ name: slow, kind: oidc, issuer: {}, client_id: {}, client_auth: {{ method: client_secret_basic, \
+            "  - {{ name: second, kind: oidc, issuer: {}, client_id: {}, client_auth: {{ method: client_secret_basic, \
              secret: {{ env: TEST_SECRET }} }} }}",
-            slow.issuer(),
+            second.issuer(),
             cloakroom::demo::CLIENT_ID
         ),
-        more: "  - { hosts: [localhost], provider: slow, routes: [{ path: /, upstream: demo, access: required }] }"
+        more: "  - { hosts: [localhost], provider: second, routes: [{ path: /, upstream: demo, access: required }] }"
             .into(),
         clock,
-        ..wishes(None)
-    };
-    let world = world(two).await;
-    eventually("both are known", || async {
-        world.proxy.admin_page("/readyz?verbose").await.1.contains("provider slow: ready")
+        ..wishes(store)
     })
     .await;
-    // More than can be asked for at a time, and due before the other.
-    for _ in 0..8 {
+    knows_second(&world.proxy).await;
+    (world, second)
+}
+
+async fn knows_second(proxy: &Proxy) {
+    eventually("both providers are known", || async {
+        proxy.admin_page("/readyz?verbose").await.1.contains("provider second: ready")
+    })
+    .await;
+}
+
+async fn log_in_at_second(world: &World, times: usize) {
+    for _ in 0..times {
         let mut browser = world.browser();
         let callback = browser.authorize(&format!("http://localhost:{}/", world.proxy.address.port())).await;
         assert_eq!(browser.navigate(&callback).await.status, StatusCode::OK);
     }
+}
+
+/// Refreshes in the background at the second provider.
+async fn second_refreshes(proxy: &Proxy) -> f64 {
+    let series = r#"cloakroom_token_refreshes_total{mode="background",provider="second",result="ok"} "#;
+    let text = proxy.admin_page("/metrics").await.1;
+    text.lines().find_map(|line| line.strip_prefix(series)?.parse().ok()).unwrap_or(0.0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_a_provider_that_hangs_holds_up_no_other() {
+    let (world, hanging) = with_two_providers(None).await;
+    // Many more than can be asked for at a time, and due before the other.
+    log_in_at_second(&world, 40).await;
     world.clock.advance(secs(1));
     let mut browser = world.logged_in().await;
-    let gate = cloakroom::demo::Gate::closed();
-    slow.switches().fault(cloakroom::demo::provider::Endpoint::Token, Fault::hold(&gate));
+    let gate = Gate::closed();
+    hanging.switches().fault(Endpoint::Token, Fault::hold(&gate));
     world.clock.advance(NOT_YET + DUE);
     gate.arrived(2).await;
     let begun = std::time::Instant::now();
-    eventually_refreshed(&world, 1.0).await;
-    // Less than a call may take; and the clock of the test stands still, so what was put off does not come again.
+    eventually("the other is refreshed", || async {
+        world.clock.advance(Duration::from_millis(10));
+        refreshes(&world.proxy, "ok").await >= 1.0
+    })
+    .await;
+    // Less than a call may take.
     assert!(begun.elapsed() < secs(6), "after {:?}", begun.elapsed());
     assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
     gate.open();
-    slow.switches().faults(cloakroom::demo::provider::Endpoint::Token).clear();
-    let series = r#"cloakroom_token_refreshes_total{mode="background",provider="slow",result="ok"}"#;
-    eventually("those of the slow one come in their turn", || async {
+    hanging.switches().faults(Endpoint::Token).clear();
+    eventually("those of the one that hung come in their turn", || async {
         world.clock.advance(secs(1));
-        world.metric(series).await >= 8.0
+        second_refreshes(&world.proxy).await >= 40.0
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b3_a_replica_that_stops_hands_over_what_waits_for_a_place() {
+    let redis = RedisServer::start();
+    let (world, hanging) = with_two_providers(Some(&redis)).await;
+    log_in_at_second(&world, 6).await;
+    let gate = Gate::closed();
+    hanging.switches().fault(Endpoint::Token, Fault::hold(&gate).times(2));
+    world.clock.advance(NOT_YET + DUE);
+    gate.arrived(2).await;
+    // It has claimed as many as it has places for both providers: two wait. Their claims end in 15 s of a clock that
+    // stands still.
+    world.proxy.drain();
+    let other = world.replica().await;
+    knows_second(&other).await;
+    eventually("the other has the rest", || async { second_refreshes(&other).await >= 4.0 }).await;
+    gate.open();
 }

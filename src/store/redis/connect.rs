@@ -141,12 +141,14 @@ impl Sentinels {
     /// Waits until the Sentinels name another server than this one. It may go on answering as a primary for ten seconds
     /// before they make a replica of it: one that was cut off, or that was away and has returned.
     async fn named_another(&self, than: &Place) {
-        let mut outvoted = 0;
+        let (mut outvoted, mut election) = (0, than.election);
         while outvoted < OUTVOTED {
             sleep(SENTINELS_ASKED_EVERY).await;
             match self.primary().await {
-                Ok(named) if named.place.server == than.server => outvoted = 0,
-                Ok(named) if named.place.election > than.election => return,
+                Ok(named) if named.place.server == than.server => {
+                    (outvoted, election) = (0, election.max(named.place.election));
+                }
+                Ok(named) if named.place.election > election => return,
                 // Who has not heard of the latest election yet names the primary before it.
                 Ok(named) if named.by_most => outvoted += 1,
                 _ => {}
