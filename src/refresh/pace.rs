@@ -103,16 +103,16 @@ impl Paces {
         if let Some(wait) = breaker.wait() {
             return Entry::NotFor(wait);
         }
-        let (place, waited) = match pace.place(need).await {
+        let (place, mut waited) = match pace.place(need).await {
             Ok(place) => place,
             Err(full) => return Entry::Full(full.clamp(SHORTEST_FULL, LONGEST_FULL)),
         };
         let leave = Leave { _place: place };
-        let waited = waited
-            || pace.rate.check().is_err() && {
-                pace.rate.until_ready().await;
-                true
-            };
+        // Whoever has waited for a place is counted too.
+        if pace.rate.check().is_err() {
+            pace.rate.until_ready().await;
+            waited = true;
+        }
         // Asked last: of those that waited while the provider was down only one is to find out whether it is back. Who
         // loses that race waits for the answer.
         let mut admitted = breaker.admit();

@@ -78,9 +78,9 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
         let ledger = world.demo.provider.ledger().clone();
         tokio::spawn(async move {
             let mut counts = Vec::new();
-            for _ in 0..200 {
-                counts.push(ledger.count(Endpoint::Token));
-                tokio::time::sleep(Duration::from_millis(100)).await;
+            for _ in 0..400 {
+                counts.push((Instant::now(), ledger.count(Endpoint::Token)));
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
             counts
         })
@@ -98,7 +98,12 @@ pub(crate) async fn run(scale: Scale) -> Vec<Row> {
     }
     let recovered = up.elapsed();
     let counts = watch.await.expect("a watch");
-    let fastest = counts.windows(11).map(|window| window[10] - window[0]).max().unwrap_or_default();
+    // By the clock, for a busy machine wakes nobody on time.
+    let since = |(at, count): &(Instant, usize)| {
+        let first = counts.iter().find(|(other, _)| at.duration_since(*other) <= secs(1));
+        first.map_or(0, |(_, before)| count - before)
+    };
+    let fastest = counts.iter().map(since).max().unwrap_or_default();
     let again = fleet.shown_again();
     // A bucket that is full gives its content at once and then its rate.
     let most = 3 * 2 * RATE;

@@ -210,6 +210,35 @@ async fn b2_no_more_calls_at_a_time_than_allowed() {
     assert_shown_once(&world);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_who_has_waited_for_a_place_keeps_to_the_rate_too() {
+    let few = Wishes { refresh: "{ ahead: 0s, concurrency: 2, per_second: 5 }".into(), ..wishes(None) };
+    let world = world(few).await;
+    let mut browsers = Vec::new();
+    for _ in 0..15 {
+        browsers.push(world.logged_in().await);
+    }
+    let before = token_calls(&world);
+    world.clock.advance(secs(601));
+    let begun = std::time::Instant::now();
+    let mut calls = vec![(begun, 0)];
+    let requests: Vec<_> = browsers.iter().map(|browser| fetch_soon(browser, "/api/whoami")).collect();
+    while calls.last().is_none_or(|(_, calls)| *calls < 15) {
+        assert!(begun.elapsed() < secs(15), "not all are refreshed: {calls:?}");
+        calls.push((std::time::Instant::now(), token_calls(&world) - before));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // A bucket that is full gives its content at once and then its rate.
+    for (at, count) in &calls {
+        let a_second_before = calls.iter().find(|(other, _)| at.duration_since(*other) <= secs(1));
+        assert!(count - a_second_before.map_or(0, |(_, before)| *before) <= 10, "{calls:?}");
+    }
+    for request in requests {
+        assert_eq!(request.await.expect("an answer").status, StatusCode::OK);
+    }
+    assert_shown_once(&world);
+}
+
 /// A world whose second site, `localhost`, has a provider of its own.
 async fn with_two_providers(store: Option<&RedisServer>) -> (World, cloakroom::demo::Provider) {
     let clock = ticking().clock;

@@ -337,7 +337,7 @@ async fn b5_a_session_that_the_provider_has_ended_is_told_as_such() {
     assert_eq!(page.status, StatusCode::SEE_OTHER, "{page:?}");
     assert_eq!(page.location(), "/auth/login?return_to=%2Fapi%2Fpage%3Fa%3Db%26c%3D%252F");
     heal(&world);
-    let page = browser.log_in(&page.location().to_owned()).await;
+    let page = browser.log_in(page.location()).await;
     assert!(page.body.contains("/api/page?a=b"), "{page:?}");
 
     // Where a session is not needed the upstream has the last word.
