@@ -14,6 +14,7 @@
 //! - [`answer`]: the pages and errors that Cloakroom writes itself;
 //! - [`oidc`]: one OpenID provider, as its client;
 //! - [`routing`]: which site, route and upstream a request belongs to;
+//! - [`files`]: a folder of files as answers;
 //! - [`session`]: what a session is; sealed, cached, looked up;
 //! - [`store`]: where sessions live;
 //! - [`config`]: the settings, parsed and checked;
@@ -26,6 +27,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod files;
 pub mod gate;
 pub mod listener;
 pub mod login;

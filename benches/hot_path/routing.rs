@@ -5,29 +5,35 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use cloakroom::config::settings::{
-    Access, Aliases, Endpoint, HostPattern, OnMissing, Refresh, Retries, Route, Session, Settings, Site, Store, Token,
-    Upstream, UpstreamTimeouts,
+    Aliases, Endpoint, HostPattern, Refresh, Retries, Route, SecurityHeaders, Session, Settings, Site, Store, Upstream,
+    UpstreamTimeouts,
 };
 use cloakroom::primitives::path::{PathPrefix, canonical};
 use cloakroom::routing::discovery::system_lookup;
 use cloakroom::routing::host;
-use cloakroom::routing::table::Table;
+use cloakroom::routing::table::{Asked, Choice, Table};
 use cloakroom::routing::upstream::Upstreams;
 use cloakroom::telemetry::metrics::Metrics;
 use criterion::Criterion;
 use http::header::{HOST, HeaderValue};
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
 
 const SITES: usize = 10;
-const ROUTES_PER_SITE: usize = 100;
 
 pub(crate) fn bench(criterion: &mut Criterion) {
-    let settings = settings();
+    // `cargo bench --bench hot_path -- routes`: many cost what few do.
+    for (group, routes_per_site) in [("routing", 100), ("10 routes", 1), ("10,000 routes", 1000)] {
+        bench_among(criterion, group, routes_per_site);
+    }
+}
+
+fn bench_among(criterion: &mut Criterion, group: &str, routes_per_site: usize) {
+    let settings = settings(routes_per_site);
     let (Ok(metrics), lookup) = (Metrics::new(), system_lookup()) else { return };
     let upstreams = Upstreams::new(&settings.upstreams, &lookup, &metrics);
     let Ok(table) = Table::new(&settings, &upstreams, &metrics) else { return };
 
-    let mut group = criterion.benchmark_group("routing");
+    let mut group = criterion.benchmark_group(group);
     let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("app7.example.com:8443"))]);
     for (name, target) in [
         ("deep route", "/service/42/orders/17/items"),
@@ -39,15 +45,16 @@ pub(crate) fn bench(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let authority = host::of_request(black_box(&uri), black_box(&headers)).ok()?;
                 let path = canonical(uri.path()).ok()?;
-                let route = table.site(&authority.host)?.route(&path)?;
-                route.upstream.pick()
+                let asked = Asked { host: &authority.host, method: &Method::GET, headers: black_box(&headers) };
+                let Choice::Route(route) = table.site(&authority.host)?.route(&path, &asked) else { return None };
+                route.forward()?.upstream.pick()
             });
         });
     }
     group.finish();
 }
 
-fn settings() -> Settings {
+fn settings(routes_per_site: usize) -> Settings {
     let second = Duration::from_secs(1);
     Settings {
         listeners: Vec::new(),
@@ -65,13 +72,13 @@ fn settings() -> Settings {
             timeouts: UpstreamTimeouts { connect: second, read: second, write: second, idle: second },
             retries: Retries::default(),
         }],
-        sites: (0..SITES).filter_map(site).collect(),
+        sites: (0..SITES).filter_map(|number| site(number, routes_per_site)).collect(),
     }
 }
 
-fn site(number: usize) -> Option<Site> {
+fn site(number: usize, routes_per_site: usize) -> Option<Site> {
     let host = format!("app{number}.example.com");
-    let routes = (1..ROUTES_PER_SITE).map(|route_number| format!("/service/{route_number}/orders"));
+    let routes = (1..routes_per_site).map(|route_number| format!("/service/{route_number}/orders"));
     Some(Site {
         name: host.as_str().into(),
         hosts: vec![HostPattern::Exact(host)],
@@ -79,21 +86,11 @@ fn site(number: usize) -> Option<Site> {
         auth_path: PathPrefix::parse("/auth").ok()?,
         aliases: Aliases::default(),
         origins: Vec::new(),
+        security_headers: SecurityHeaders::default(),
         routes: routes.chain(["/".to_owned()]).filter_map(|path| route(&path)).collect(),
     })
 }
 
 fn route(path: &str) -> Option<Route> {
-    Some(Route {
-        path: PathPrefix::parse(path).ok()?,
-        upstream: "api".into(),
-        strip_prefix: None,
-        access: Access::Required,
-        on_missing: OnMissing::Auto,
-        token: Token::Access,
-        identity_headers: Vec::new(),
-        max_body: 1,
-        csrf: true,
-        retry_unauthorized: true,
-    })
+    Some(Route::to_upstream(PathPrefix::parse(path).ok()?, "api"))
 }

@@ -41,6 +41,33 @@ impl Answer {
         Some(answer)
     }
 
+    /// Goes on at `location` with another status than [`Answer::redirect`]'s.
+    #[must_use]
+    pub fn moved(status: StatusCode, location: &str) -> Option<Self> {
+        let mut answer = Self::redirect(location)?;
+        *answer.0.status_mut() = status;
+        Some(answer)
+    }
+
+    /// What stands in the settings.
+    #[must_use]
+    pub fn fixed(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
+        Self::new(status, None, body).header(header::CONTENT_TYPE, content_type)
+    }
+
+    /// A status without a body.
+    #[must_use]
+    pub fn status_only(status: StatusCode) -> Self {
+        Self::new(status, None, Bytes::new())
+    }
+
+    /// Nothing of it is personal: caches may keep it as long as its status allows, unless a header says otherwise.
+    #[must_use]
+    pub fn for_everybody(mut self) -> Self {
+        self.0.headers_mut().remove(header::CACHE_CONTROL);
+        self
+    }
+
     /// A JSON document.
     #[must_use]
     pub fn json(value: &serde_json::Value) -> Self {

@@ -3,10 +3,17 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 
-use super::settings::{Cache, Csrf, CsrfMode, Refresh, SameSite, Session, SessionCookie};
+use super::settings::{
+    Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, OnMissing, Refresh, Route,
+    SameSite, SecurityHeaders, Session, SessionCookie, Token,
+};
 use super::values::{DAY, HOUR, SECOND};
+use crate::primitives::path::PathPrefix;
+
+/// Largest request body where a route does not say.
+pub(super) const MAX_BODY: u64 = 10 << 20;
 
 impl Default for Session {
     fn default() -> Self {
@@ -35,6 +42,45 @@ impl Default for Refresh {
             active_within: HOUR / 4,
             concurrency: NonZeroUsize::MIN.saturating_add(31),
             per_second: NonZeroU32::MIN.saturating_add(99),
+        }
+    }
+}
+
+impl Default for SecurityHeaders {
+    fn default() -> Self {
+        Self {
+            hsts: 365 * DAY,
+            hsts_subdomains: false,
+            nosniff: true,
+            referrer_policy: Some(HeaderValue::from_static("strict-origin-when-cross-origin")),
+            frames: Frames::SameOrigin,
+        }
+    }
+}
+
+impl Route {
+    /// A route to an upstream about which nothing else is said.
+    #[must_use]
+    pub fn to_upstream(path: PathPrefix, upstream: &str) -> Self {
+        Self {
+            path,
+            when: Conditions::default(),
+            action: Action::Upstream(Forward {
+                upstream: upstream.into(),
+                rewrite: None,
+                host: None,
+                request_headers: HeaderChanges::default(),
+                compress: Vec::new(),
+            }),
+            access: Access::Required,
+            on_missing: OnMissing::Auto,
+            token: Token::Access,
+            identity_headers: Vec::new(),
+            max_body: MAX_BODY,
+            csrf: true,
+            retry_unauthorized: true,
+            response_headers: HeaderChanges::default(),
+            cors: None,
         }
     }
 }

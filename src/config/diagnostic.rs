@@ -150,6 +150,7 @@ codes! {
     OriginNotServed = "W0011", "an origin whose host this site does not serve";
     PlainOrigin = "W0012", "an origin over plain HTTP";
     HostWithoutOrigin = "W0013", "a host that no origin of its site names";
+    HeaderDecides = "W0014", "a header that anybody may send decides who may pass";
 }
 
 impl Code {

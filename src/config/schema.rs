@@ -38,10 +38,18 @@ sections! {
     UPSTREAM "upstreams[]": "name" "endpoints" "timeouts" "retries";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
     RETRIES "upstreams[].retries": "attempts" "budget";
-    SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "routes";
+    SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "security_headers" "routes";
+    SECURITY_HEADERS "sites[].security_headers": "hsts" "hsts_subdomains" "nosniff" "referrer_policy" "frame_ancestors";
     ALIASES "sites[].aliases": "login" "logout" "userinfo";
-    ROUTE "sites[].routes[]": "path" "upstream" "strip_prefix" "access" "on_missing" "token" "identity_headers" "max_body" "csrf" "retry_unauthorized";
+    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "on_missing" "token" "identity_headers" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized";
+    WHEN "sites[].routes[].when": "hosts" "methods" "headers";
+    REDIRECT "sites[].routes[].redirect": "to" "status" "path";
+    RESPOND "sites[].routes[].respond": "status" "body" "content_type";
+    FILES "sites[].routes[].files": "root" "fallback" "precompressed" "fingerprinted" "max_age";
     TOKEN "sites[].routes[].token": "kind";
+    REQUEST_HEADERS "sites[].routes[].request_headers": "set" "add" "remove";
+    RESPONSE_HEADERS "sites[].routes[].response_headers": "set" "add" "remove";
+    CORS "sites[].routes[].cors": "origins" "methods" "headers" "expose" "max_age" "credentials";
     SECRET "(secret)": "env" "file";
 }
 

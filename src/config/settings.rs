@@ -3,6 +3,8 @@
 //! Only [`load`](super::load) makes these (and tests). References between sections (`site.provider`, `route.upstream`) are
 //! names that are known to exist.
 
+mod route;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -14,6 +16,10 @@ use http::header::HeaderName;
 use ipnet::IpNet;
 use url::Url;
 
+pub use self::route::{
+    Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, Redirect, Respond,
+    Rewrite, SecurityHeaders,
+};
 use crate::primitives::path::PathPrefix;
 use crate::primitives::secret::{Key256, SecretText};
 
@@ -351,7 +357,9 @@ pub struct Site {
     /// Public origins beside the one the request itself shows (`https://app.example.com`). Redirect URIs use the one
     /// that fits the request best, else the first; the request's own if there is none.
     pub origins: Vec<Origin>,
-    /// Routes; at least one; no path twice.
+    /// What protects its answers in the browser, where the answer does not say so itself.
+    pub security_headers: SecurityHeaders,
+    /// Routes; at least one; no two that the same request would find equally fitting.
     pub routes: Vec<Route>,
 }
 
@@ -386,15 +394,15 @@ pub struct Aliases {
 pub struct Route {
     /// Matches this path and all below it, by whole segments.
     pub path: PathPrefix,
-    /// Where it goes.
-    pub upstream: Arc<str>,
-    /// Taken off the front of the path before forwarding; a prefix of `path`.
-    pub strip_prefix: Option<PathPrefix>,
+    /// What a request must be beside that; default: anything.
+    pub when: Conditions,
+    /// What is done with a request that may pass.
+    pub action: Action,
     /// Who may pass; default required.
     pub access: Access,
     /// What a request without a session gets; default auto.
     pub on_missing: OnMissing,
-    /// Which token goes upstream; default access, and none on a public route.
+    /// Which token goes upstream; default access, and none on a public route or one without an upstream.
     pub token: Token,
     /// Header name -> dotted claim path.
     pub identity_headers: Vec<(HeaderName, ClaimPath)>,
@@ -404,6 +412,10 @@ pub struct Route {
     pub csrf: bool,
     /// Whether a request whose token the upstream refuses is sent again with a newer one; default true.
     pub retry_unauthorized: bool,
+    /// Changes of the answer's header.
+    pub response_headers: HeaderChanges,
+    /// What pages of other origins may do; `None` = nothing is said about it here.
+    pub cors: Option<Cors>,
 }
 
 /// Who may pass a route.

@@ -6,15 +6,17 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
-use super::{Call, Client, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
+use super::{Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::config::settings::{Access, CsrfMode, OnMissing, SameSite, Token};
 use crate::login::navigation::{is_cross_site, is_navigation, may_navigate, wants_page};
 use crate::login::{Endpoint, Logins, Reply, ReturnTo, SiteAuth, Visit, Wishes};
 use crate::primitives::path;
 use crate::refresh::{Failure, Refreshed, Refresher};
+use crate::routing::cors::{Cors, Grant};
 use crate::routing::host::{self, Authority};
-use crate::routing::table::{Route, Site, Table};
+use crate::routing::route::{has_body, is_preflight, redirect_target, rewritten};
+use crate::routing::table::{Action, Asked, Choice, Route, Site, Table};
 use crate::session::cookie::{Foreign, Sorted, Ticket};
 use crate::session::csrf;
 use crate::session::manager::Sessions;
@@ -67,6 +69,7 @@ struct Case<'r> {
     site: &'r Arc<Site>,
     auth: &'r Arc<SiteAuth>,
     route: &'r Arc<Route>,
+    grant: Option<&'r Grant>,
     sorted: &'r Sorted<'r>,
 }
 
@@ -94,7 +97,7 @@ impl Gate {
             // An upstream that answers it sends the request back to the browser, our token in it (behaviour K1).
             self.metrics.requests_rejected_total.with_label_values(&["method"]).inc();
             let answer = refusal(&request, Code::MethodNotAllowed, "").header(http::header::ALLOW, METHODS);
-            return Verdict::Answer(Box::new(Refused { answer, metrics: None }));
+            return Verdict::Answer(Box::new(Refused { answer, metrics: None, dress: None }));
         }
         let upgrade = Upgrade::of(request.method, request.headers);
         if upgrade == Upgrade::Malformed {
@@ -115,7 +118,8 @@ impl Gate {
             Ok(path) => path,
             Err(error) => return self.reject(&request, Some(site), Code::BadRequest, "path", &error.to_string()),
         };
-        if is_ambiguous(site, auth, &path) {
+        let asked = Asked { host: &authority.host, method: request.method, headers: request.headers };
+        if is_ambiguous(site, auth, &path, &asked) {
             let text = "a parameter in the path makes it one route's for us and another's for others";
             return self.reject(&request, Some(site), Code::BadRequest, "path", text);
         }
@@ -141,36 +145,121 @@ impl Gate {
                     ticket: sorted.ticket,
                     client_ip: client.ip,
                     metrics: site.own.clone(),
+                    dress: Dress {
+                        site: site.clone(),
+                        route: None,
+                        grant: None,
+                        tls: client.scheme == super::Scheme::Https,
+                    },
                 }));
             }
         }
-        let Some(route) = site.route(&path) else {
-            return self.reject(&request, Some(site), Code::NotFound, "not_found", "Check the address.");
+        let route = match site.route(&path, &asked) {
+            Choice::Route(route) => route,
+            Choice::Method(allow) => return self.wrong_method(&request, site, &client, allow),
+            Choice::Elsewhere | Choice::Refused => {
+                return self.reject(&request, Some(site), Code::NotFound, "not_found", "Check the address.");
+            }
         };
-        let case = Case { request, upgrade, path: &path, origin, site, auth, route, sorted: &sorted };
+        let preflight = is_preflight(request.method, request.headers);
+        let mut grant = None;
+        if let Some(cors) = &route.cors {
+            grant = cors.grant(request.headers);
+            if preflight {
+                return self.preflight(cors, site, route, grant, &client);
+            }
+        }
+        let case =
+            Case { request, upgrade, path: &path, origin, site, auth, route, grant: grant.as_ref(), sorted: &sorted };
         let session = match self.session(&case).await {
             Ok(session) => session,
-            Err(answer) => {
-                return Verdict::Answer(Box::new(Refused { answer: *answer, metrics: Some(route.metrics.clone()) }));
-            }
+            Err(answer) => return answered(*answer, site, route, grant, &client),
         };
         let needs_ticket = match (&session, sorted.ticket) {
             (Some(open), Ticket::One(shown)) => !open.id().is(&shown),
             _ => false,
         };
         let needs_csrf_cookie = session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
-        let preflight = is_preflight(request.method, request.headers);
-        let path = forwarded_path(route, &path, request.raw_path);
-        Verdict::Forward(Box::new(Pass {
+        let path = match &route.action {
+            Action::Upstream(forward) => {
+                let path = rewritten(forward.rewrite.as_ref(), &path);
+                (path != request.raw_path).then(|| path.into_owned())
+            }
+            Action::Redirect(_) | Action::Respond(_) | Action::Files(_) => Some(path.into_owned()),
+        };
+        let pass = Box::new(Pass {
             site: site.clone(),
             route: route.clone(),
             session,
+            grant,
             cookies: if preflight { Foreign::Nothing } else { sorted.foreign },
             path,
             needs_ticket,
             needs_csrf_cookie,
             client,
-        }))
+        });
+        match &route.action {
+            Action::Upstream(_) => Verdict::Forward(pass),
+            Action::Files(_) => Verdict::Files(pass),
+            Action::Redirect(_) | Action::Respond(_) => self.fixed_answer(&request, *pass),
+        }
+    }
+
+    /// What stands in the settings, for who may see it.
+    fn fixed_answer(&self, request: &Request<'_>, pass: Pass) -> Verdict {
+        let Pass { site, route, grant, client, .. } = &pass;
+        let path = pass.path.as_deref().unwrap_or("/");
+        let answer = match &route.action {
+            Action::Redirect(redirect) => {
+                let target = redirect_target(redirect, &route.path, path, request.uri.query());
+                Answer::moved(redirect.status, &target)
+            }
+            Action::Respond(respond) if has_body(respond.status) => {
+                Some(Answer::fixed(respond.status, respond.content_type.clone(), respond.body.clone()))
+            }
+            Action::Respond(respond) => Some(Answer::status_only(respond.status)),
+            Action::Upstream(_) | Action::Files(_) => None,
+        };
+        let Some(answer) = answer else {
+            return self.reject(request, Some(site), Code::Internal, "internal", "Please try again in a moment.");
+        };
+        // What anybody gets is nobody's own, and `response_headers` may say how long it is good for.
+        let answer = if route.access == Access::Public { answer.for_everybody() } else { answer };
+        answered(answer.cookies(self.own_cookies(&pass)), site, route, grant.clone(), client)
+    }
+
+    /// The cookies that the answer to a request should bring.
+    pub fn own_cookies(&self, pass: &Pass) -> impl Iterator<Item = HeaderValue> + use<> {
+        let open = pass.session.as_ref().filter(|_| pass.needs_ticket || pass.needs_csrf_cookie);
+        let ticket = open.filter(|_| pass.needs_ticket).and_then(|open| self.sessions.cookies().set_session(open.id()));
+        let csrf = open.filter(|_| pass.needs_csrf_cookie).and_then(|open| open.csrf_cookie().cloned());
+        [ticket, csrf].into_iter().flatten()
+    }
+
+    /// Tells a browser what pages of other origins may do (Fetch §4.9). No session is looked up, and nothing goes upstream
+    /// (behaviour C6).
+    fn preflight(
+        &self,
+        cors: &Cors,
+        site: &Arc<Site>,
+        route: &Arc<Route>,
+        grant: Option<Grant>,
+        client: &Client,
+    ) -> Verdict {
+        let answer = cors
+            .of_preflight(grant.as_ref())
+            .fold(Answer::status_only(http::StatusCode::NO_CONTENT), |answer, (name, value)| {
+                answer.header(name, value)
+            });
+        answered(answer.for_everybody(), site, route, grant, client)
+    }
+
+    fn wrong_method(&self, request: &Request<'_>, site: &Arc<Site>, client: &Client, allow: HeaderValue) -> Verdict {
+        self.metrics.requests_rejected_total.with_label_values(&["method"]).inc();
+        let answer = refusal(request, Code::MethodNotAllowed, "").header(http::header::ALLOW, allow);
+        let tls = client.scheme == super::Scheme::Https;
+        let dress = Some(Dress { site: site.clone(), route: None, grant: None, tls });
+        Verdict::Answer(Box::new(Refused { answer, metrics: Some(site.own.clone()), dress }))
     }
 
     /// The fields of a forwarded request that must not reach the upstream.
@@ -304,13 +393,19 @@ impl Gate {
         let Request { method, headers, .. } = case.request;
         let handshake = case.upgrade == Upgrade::WebSocket;
         let unsafe_method = !csrf::is_safe(method);
-        let switched_off = !case.route.csrf || self.csrf_mode == CsrfMode::Off;
-        if !handshake && (switched_off || !unsafe_method) {
+        // Whose pages may use the session, where pages of others may: a page of another origin cannot read the token, but
+        // it cannot hide where it comes from either.
+        let shared = case.route.cors.as_ref().is_some_and(|cors| cors.has_credentials());
+        let with_token = case.route.csrf && self.csrf_mode != CsrfMode::Off;
+        let checks = unsafe_method && (with_token || shared && self.csrf_mode != CsrfMode::Off);
+        if !handshake && !checks {
             return Ok(());
         }
         let origin = case.origin.write();
-        let mut checked = csrf::check_origin(headers, case.auth.trusted_origins(&origin));
-        if unsafe_method && checked.is_ok() {
+        let granted = shared && !handshake && case.grant.is_some();
+        let mut checked =
+            if granted { Ok(()) } else { csrf::check_origin(headers, case.auth.trusted_origins(&origin)) };
+        if unsafe_method && with_token && checked.is_ok() {
             let echo = headers.get(self.sessions.csrf_header()).map(HeaderValue::as_bytes);
             let cookie = echo.is_some_and(|echo| self.has_csrf_cookie(case, echo));
             checked = csrf::check_token(echo, cookie, open.csrf_token());
@@ -374,7 +469,10 @@ impl Gate {
     fn reject(&self, request: &Request<'_>, site: Option<&Arc<Site>>, code: Code, reason: &str, text: &str) -> Verdict {
         self.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
         let metrics = site.map(|site| site.own.clone());
-        Verdict::Answer(Box::new(Refused { answer: refusal(request, code, text), metrics }))
+        // Nobody who may be trusted was asked yet: what the connection itself shows will do.
+        let tls = request.connection.tls;
+        let dress = site.map(|site| Dress { site: site.clone(), route: None, grant: None, tls });
+        Verdict::Answer(Box::new(Refused { answer: refusal(request, code, text), metrics, dress }))
     }
 }
 
@@ -388,28 +486,21 @@ pub fn refusal(request: &Request<'_>, code: Code, text: &str) -> Answer {
     }
 }
 
-/// A browser's question whether a page of another origin may ask (Fetch §4.9); it never carries a session (behaviour C6).
-fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    *method == Method::OPTIONS
-        && headers.contains_key(http::header::ORIGIN)
-        && headers.contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD)
+/// An answer of a route's own.
+fn answered(answer: Answer, site: &Arc<Site>, route: &Arc<Route>, grant: Option<Grant>, client: &Client) -> Verdict {
+    let tls = client.scheme == super::Scheme::Https;
+    let dress = Dress { site: site.clone(), route: Some(route.clone()), grant, tls };
+    Verdict::Answer(Box::new(Refused { answer, metrics: Some(route.metrics.clone()), dress: Some(dress) }))
 }
 
 /// Whether a server that cuts `;` parameters off would see this path below another route (behaviour H4).
-fn is_ambiguous(site: &Site, auth: &SiteAuth, path: &str) -> bool {
+fn is_ambiguous(site: &Site, auth: &SiteAuth, path: &str, asked: &Asked<'_>) -> bool {
     let Some(bare) = path::without_parameters(path) else { return false };
-    let route = |path: &str| site.route(path).map(Arc::as_ptr);
-    auth.endpoint(path) != auth.endpoint(&bare) || route(path) != route(&bare)
-}
-
-/// The path for the upstream: canonical, without the route's prefix. `None` if that is what stands on the wire.
-fn forwarded_path(route: &Route, canonical: &str, raw: &str) -> Option<String> {
-    let path = match route.strip_prefix.as_ref().and_then(|prefix| prefix.rest(canonical)) {
-        Some("") => "/",
-        Some(rest) => rest,
-        None => canonical,
+    let route = |path: &str| match site.route(path, asked) {
+        Choice::Route(route) => Some(Arc::as_ptr(route)),
+        _ => None,
     };
-    (path != raw).then(|| path.to_owned())
+    auth.endpoint(path) != auth.endpoint(&bare) || route(path) != route(&bare)
 }
 
 /// Endpoints that read a body.

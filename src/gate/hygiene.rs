@@ -1,31 +1,11 @@
-//! Header fields that a client may not send, in every spelling (behaviour H1, H2, C4).
+//! Header fields that a client may not send, in every spelling (behaviour H1, H2, C4): see
+//! [`crate::primitives::reserved`]. HTTP names are compared in lower case, which is how a [`HeaderMap`] keeps them.
 //!
-//! Some servers take `X_User_Id` for `X-User-Id`, and CGI gateways make `_` of every sign that is neither letter nor
-//! digit, so `X.User.Id` means the same there. A name therefore counts whichever signs it is written with. HTTP names
-//! are compared in lower case, which is how a [`HeaderMap`] keeps them.
+//! [`HeaderMap`]: http::HeaderMap
 
 use http::header::HeaderName;
 
-/// Names refused whatever the settings.
-const RESERVED: [&str; 14] = [
-    "authorization",
-    "cloakroom-error",
-    "forwarded",
-    "x-forwarded",
-    "x-real-ip",
-    "x-rewrite-url",
-    "x-user-context",
-    "x-user-context-update",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-client-ip",
-    "x-envoy-external-address",
-    "true-client-ip",
-];
-
-/// Whole families refused whatever the settings.
-const RESERVED_PREFIXES: [&str; 2] = ["x-forwarded-", "x-original-"];
+use crate::primitives::reserved::{RESERVED, RESERVED_PREFIXES, dashed, is_other_sign, is_reserved_plain};
 
 /// Knows which header fields are ours alone.
 #[derive(Clone, Debug)]
@@ -67,9 +47,7 @@ impl Hygiene {
     }
 
     fn is_reserved_plain(&self, name: &str) -> bool {
-        RESERVED.contains(&name)
-            || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-            || self.identity.iter().any(|identity| identity == name)
+        is_reserved_plain(name) || self.identity.iter().any(|identity| identity == name)
     }
 }
 
@@ -82,15 +60,6 @@ fn initial(name: &str) -> usize {
 /// The bit of a name's length, the last one for all that are longer.
 fn length(name: &str) -> u64 {
     1 << name.len().min(63)
-}
-
-/// A sign of a header name that stands for `-` somewhere.
-fn is_other_sign(byte: u8) -> bool {
-    !byte.is_ascii_alphanumeric() && byte != b'-'
-}
-
-fn dashed(name: &str) -> String {
-    name.chars().map(|sign| if sign.is_ascii_alphanumeric() { sign } else { '-' }).collect()
 }
 
 #[cfg(test)]

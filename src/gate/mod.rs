@@ -3,6 +3,7 @@
 
 mod admit;
 mod client;
+mod dress;
 mod hygiene;
 mod refused;
 mod upgrade;
@@ -14,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 pub use admit::{Gate, refusal};
 pub use client::{Client, Connection, Scheme};
+pub use dress::{Dress, Fields, change, put_on, silence};
 pub use hygiene::Hygiene;
 pub use refused::{Refusal, asks_for_token};
 pub use upgrade::Upgrade;
@@ -21,7 +23,9 @@ pub use upgrade::Upgrade;
 use crate::answer::Answer;
 use crate::config::settings::Token;
 use crate::login::{Endpoint, SiteAuth};
+use crate::routing::cors::Grant;
 use crate::routing::table::{Route, Site};
+use crate::routing::upstream::Upstream;
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
 use crate::telemetry::handles::RouteMetrics;
@@ -45,6 +49,8 @@ pub struct Request<'r> {
 pub enum Verdict {
     /// It goes upstream like this.
     Forward(Box<Pass>),
+    /// A file of the route's folder answers it.
+    Files(Box<Pass>),
     /// It is for one of our own endpoints; [`Gate::endpoint`] answers it, once the body is read.
     Endpoint(Box<Call>),
     /// This is the answer.
@@ -57,9 +63,11 @@ pub struct Refused {
     pub answer: Answer,
     /// Where it is counted; `None` if not even the site was found.
     pub metrics: Option<Arc<RouteMetrics>>,
+    /// What it wears; `None` if not even the site was found.
+    pub dress: Option<Dress>,
 }
 
-/// A request on its way upstream.
+/// A request that may pass.
 pub struct Pass {
     /// Its site.
     pub site: Arc<Site>,
@@ -67,9 +75,11 @@ pub struct Pass {
     pub route: Arc<Route>,
     /// Its session, if it has one here.
     pub session: Option<Arc<Open>>,
+    /// What `cors` grants to the page that asks.
+    pub grant: Option<Grant>,
     /// Cookies for the upstream.
     pub cookies: Foreign,
-    /// The path for the upstream, if it differs from the one on the wire.
+    /// The path for the upstream, if it differs from the one on the wire; the canonical one where a file answers.
     pub path: Option<String>,
     /// Whether the answer should bring the session's present ticket: the one that came has been exchanged.
     pub needs_ticket: bool,
@@ -80,6 +90,12 @@ pub struct Pass {
 }
 
 impl Pass {
+    /// The upstream that it goes to, if it goes to one.
+    #[must_use]
+    pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.route.forward().map(|forward| &forward.upstream)
+    }
+
     /// What the route sends of a session in `Authorization`.
     #[must_use]
     pub fn token_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
@@ -107,4 +123,6 @@ pub struct Call {
     pub client_ip: IpAddr,
     /// Where it is counted.
     pub metrics: Arc<RouteMetrics>,
+    /// What the answer wears.
+    pub dress: Dress,
 }

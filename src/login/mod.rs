@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use pingora_limits::rate::Rate;
 
 pub use endpoint::{Endpoint, SiteAuth};
@@ -30,6 +29,7 @@ pub use start::Wishes;
 use self::streams::Streams;
 use crate::answer::{Answer, Code, Page};
 use crate::oidc::Provider;
+use crate::primitives::path::escape_query;
 use crate::revocation::{Revoker, TOMBSTONE_LIFE};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{SessionError, Sessions};
@@ -71,9 +71,8 @@ impl Visit<'_> {
     /// browser writes it.
     #[must_use]
     pub fn target(&self) -> String {
-        const IN_QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'\'');
         match self.query {
-            Some(query) => format!("{}?{}", self.path, percent_encode(query.as_bytes(), IN_QUERY)),
+            Some(query) => format!("{}?{}", self.path, escape_query(query)),
             None => self.path.to_owned(),
         }
     }

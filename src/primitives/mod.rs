@@ -1,7 +1,9 @@
 //! Small checked types that every other room uses; nothing here knows of any room.
 
 pub mod clock;
+pub mod coding;
 pub mod failpoint;
 pub mod path;
 pub mod random;
+pub mod reserved;
 pub mod secret;

@@ -8,6 +8,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use percent_encoding::{AsciiSet, CONTROLS, PercentEncode, percent_encode};
+
 /// Why a path was refused. The text may be shown to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
@@ -68,6 +70,13 @@ pub fn without_parameters(canonical: &str) -> Option<String> {
     }
     let bare: Vec<&str> = canonical.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
     rebuild(&bare.join("/")).ok()
+}
+
+/// A query, as it came, fit to stand in a link or a header: what no URI has in it is escaped.
+#[must_use]
+pub fn escape_query(query: &str) -> PercentEncode<'_> {
+    const IN_QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'\'');
+    percent_encode(query.as_bytes(), IN_QUERY)
 }
 
 /// Decodes unreserved characters (RFC 3986 §2.3) and upper-cases every other escape.
@@ -133,6 +142,12 @@ impl PathPrefix {
             return Err(PathError::NotCanonical);
         }
         Ok(Self(text.strip_suffix('/').unwrap_or(text).to_owned()))
+    }
+
+    /// All paths.
+    #[must_use]
+    pub fn root() -> Self {
+        Self(String::new())
     }
 
     /// Without a final slash; the root is `""`.

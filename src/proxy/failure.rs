@@ -31,11 +31,11 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
         code = Code::RequestTimeout;
     }
     let status = code.status().as_u16();
-    if let Some(pass) = &ctx.pass
+    if let Some(forward) = ctx.pass.as_ref().and_then(|pass| pass.route.forward())
         && *error.esource() == ErrorSource::Upstream
         && !code.status().is_client_error()
     {
-        pass.route.upstream.metrics().failed(code.as_str());
+        forward.upstream.metrics().failed(code.as_str());
     }
     let reason = told(error);
     if code == Code::Internal {

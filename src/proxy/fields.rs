@@ -5,9 +5,11 @@
 
 use std::mem;
 
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::gate::Fields;
 
 /// Changes the fields of `header` and forgets how their names were spelt. The request target stays as it was, byte for
 /// byte.
@@ -28,9 +30,27 @@ pub(super) fn edit<T>(header: &mut RequestHeader, change: impl FnOnce(&mut Heade
     Ok(done)
 }
 
+impl Fields for ResponseHeader {
+    fn map(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        // Fails for what is no name or no value, and these are.
+        let _ = self.insert_header(name, value);
+    }
+
+    fn add(&mut self, name: HeaderName, value: HeaderValue) {
+        let _ = self.append_header(name, value);
+    }
+
+    fn take(&mut self, name: &HeaderName) {
+        self.remove_header(name);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use http::header::{ACCEPT, COOKIE};
 
     use super::*;

@@ -1,8 +1,10 @@
 //! The only Pingora [`ProxyHttp`] code: one file a hook. A hook reads the request, calls one function, writes the
 //! answer; what is decided is decided in [`crate::gate`].
 
+mod compress;
 mod failure;
 mod fields;
+mod files;
 mod leash;
 mod request;
 mod respond;
@@ -14,11 +16,11 @@ mod upstream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{Error, HttpPeer, ProxyHttp, Session};
@@ -26,7 +28,7 @@ use pingora_proxy::{FailToProxy, ProxyWarnLogContext};
 use tokio::sync::oneshot;
 
 use crate::answer::Answer;
-use crate::gate::{Gate, Pass};
+use crate::gate::{self, Dress, Fields, Gate, Pass, Scheme};
 use crate::listener::{self, Connection};
 use crate::routing::tunnel::CloseCode;
 use crate::telemetry::handles::InFlight;
@@ -60,6 +62,24 @@ pub struct Context {
     instead: Option<Box<Answer>>,
     /// Status of an answer of our own.
     answered: Option<StatusCode>,
+    /// What an answer to a request that does not pass wears.
+    dress: Option<Dress>,
+    /// Compresses the answer.
+    encoder: Option<compress::Encoder>,
+}
+
+impl Context {
+    /// Puts on what the site and the route want every answer to wear.
+    fn dress(&self, fields: &mut impl Fields) {
+        match (&self.pass, &self.dress) {
+            (Some(pass), _) => {
+                let tls = pass.client.scheme == Scheme::Https;
+                gate::put_on(fields, &pass.site, Some(&pass.route), pass.grant.as_ref(), tls);
+            }
+            (None, Some(dress)) => dress.put_on(fields),
+            (None, None) => {}
+        }
+    }
 }
 
 impl Proxy {
@@ -90,11 +110,13 @@ impl ProxyHttp for Proxy {
             sent_again: false,
             instead: None,
             answered: None,
+            dress: None,
+            encoder: None,
         }
     }
 
     /// None: the module that Pingora adds by itself compresses answers once it is switched on, and costs every request
-    /// until then.
+    /// until then; see [`compress`].
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
@@ -165,6 +187,26 @@ impl ProxyHttp for Proxy {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         response::filter(&self.gate, session, upstream_response, ctx)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> pingora::Result<Option<Duration>> {
+        compress::body(body, end_of_stream, ctx)?;
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _upstream_trailers: &mut HeaderMap,
+        ctx: &mut Context,
+    ) -> pingora::Result<Option<Bytes>> {
+        compress::end(ctx)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {

@@ -8,7 +8,7 @@ use http::header::{EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
-use super::{Context, fields, respond, stream};
+use super::{Context, fields, files, respond, stream};
 use crate::answer::{Answer, Code};
 use crate::gate::{self, Gate, Request, Upgrade, Verdict};
 use crate::listener::Connection;
@@ -84,6 +84,7 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
             if too_long {
                 let answer =
                     gate::refusal(&view(session.req_header(), session, &ctx.connection), Code::BodyTooLarge, "");
+                ctx.pass = Some(pass);
                 respond::write(session, ctx, answer).await?;
                 return Ok(true);
             }
@@ -95,8 +96,15 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
             ctx.pass = Some(pass);
             return Ok(false);
         }
+        Verdict::Files(pass) => {
+            ctx.in_flight = Some(pass.route.metrics.enter());
+            ctx.pass = Some(pass);
+            Box::pin(files::write(gate, session, ctx)).await?;
+            return Ok(true);
+        }
         Verdict::Endpoint(call) => {
             ctx.in_flight = Some(call.metrics.enter());
+            ctx.dress = Some(call.dress.clone());
             let header = session.req_header();
             let body = match call.body_limit(&header.method, &header.headers, gate.sessions.csrf_header()) {
                 0 => Ok(Bytes::new()),
@@ -116,6 +124,7 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
         Verdict::Answer(refused) => refused,
     };
     ctx.in_flight = refused.metrics.map(|metrics| metrics.enter());
+    ctx.dress = refused.dress;
     respond::write(session, ctx, refused.answer).await?;
     Ok(true)
 }

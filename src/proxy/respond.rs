@@ -27,12 +27,26 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 
 /// Sends the answer. An error means that the client is gone.
 pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answer) -> pingora::Result<()> {
-    let (parts, body) = answer.into_response().into_parts();
+    let (mut parts, body) = answer.into_response().into_parts();
+    ctx.dress(&mut parts.headers);
     let status = parts.status;
     ctx.answered = Some(status);
     let mut header: ResponseHeader = parts.into();
     let bodiless = session.req_header().method == http::Method::HEAD || body.is_empty();
-    header.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    // RFC 9110 §8.6 forbids it beside 204; beside 304 it would be that of an answer which is not known here.
+    if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        header.insert_header(http::header::CONTENT_LENGTH, body.len())?;
+    }
+    let drains = prepare(session, status);
+    session.write_response_header(Box::new(header), bodiless).await?;
+    if !bodiless {
+        session.write_response_body(Some(body), true).await?;
+    }
+    if drains { finish(session).await } else { Ok(()) }
+}
+
+/// Before an answer: whether what the client still sends is to be read after it.
+pub(super) fn prepare(session: &mut Session, status: StatusCode) -> bool {
     // A client that is told to close goes on sending until it has read the answer; one that stalls sends nothing.
     let expects = session.req_header().headers.contains_key(http::header::EXPECT);
     let drains = status != StatusCode::REQUEST_TIMEOUT
@@ -42,14 +56,13 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answ
     if drains {
         session.set_keepalive(None);
     }
-    session.write_response_header(Box::new(header), bodiless).await?;
-    if !bodiless {
-        session.write_response_body(Some(body), true).await?;
-    }
-    if drains {
-        session.as_mut().finish_body().await?;
-        let _ = tokio::time::timeout(DRAIN_TIME, drain(session)).await;
-    }
+    drains
+}
+
+/// After it.
+pub(super) async fn finish(session: &mut Session) -> pingora::Result<()> {
+    session.as_mut().finish_body().await?;
+    let _ = tokio::time::timeout(DRAIN_TIME, drain(session)).await;
     Ok(())
 }
 

@@ -5,12 +5,11 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
 use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, Session};
 
-use super::{Context, failure, leash, respond};
+use super::{Context, compress, failure, leash, respond};
 use crate::answer::ERROR_HEADER;
-use crate::gate::{Gate, Pass};
+use crate::gate::{self, Gate, Pass};
 use crate::listener;
 use crate::session::cookie::drop_ours;
-use crate::session::open::Open;
 
 /// The upstream's answer on its way to the client.
 pub(super) fn filter(
@@ -26,9 +25,10 @@ pub(super) fn filter(
         leash::tunnel(gate, ctx);
     }
     let Some(pass) = &ctx.pass else { return Ok(()) };
+    let Some(forward) = pass.route.forward() else { return Ok(()) };
     let last = respond::is_final(response.status);
     if last && let Some(started) = ctx.upstream_started.take() {
-        pass.route.upstream.metrics().answered(response.status, started.elapsed());
+        forward.upstream.metrics().answered(response.status, started.elapsed());
     }
     if last && !ctx.tunnel {
         leash::answer(gate, session, response, ctx);
@@ -40,19 +40,20 @@ pub(super) fn filter(
         }
     }
     response.remove_header(&ERROR_HEADER);
-    if last
-        && (pass.needs_ticket || pass.needs_csrf_cookie)
-        && let Some(open) = &pass.session
-    {
-        set_cookies(gate, response, pass, open)?;
+    if last && !ctx.tunnel {
+        gate::silence(response, &pass.route);
+        ctx.dress(response);
+        ctx.encoder = compress::begin(&forward.compress, session, response)?;
     }
-    Ok(())
+    if last { bring_cookies(gate, response, pass) } else { Ok(()) }
 }
 
-fn set_cookies(gate: &Gate, response: &mut ResponseHeader, pass: &Pass, open: &Open) -> pingora::Result<()> {
-    let ticket = pass.needs_ticket.then(|| gate.sessions.cookies().set_session(open.id())).flatten();
-    let csrf = open.csrf_cookie().filter(|_| pass.needs_csrf_cookie).cloned();
-    for cookie in [ticket, csrf].into_iter().flatten() {
+/// The cookies that the session needs, and with them what keeps the answer to one browser.
+pub(super) fn bring_cookies(gate: &Gate, response: &mut ResponseHeader, pass: &Pass) -> pingora::Result<()> {
+    if pass.session.is_none() || !(pass.needs_ticket || pass.needs_csrf_cookie) {
+        return Ok(());
+    }
+    for cookie in gate.own_cookies(pass) {
         response.append_header(SET_COOKIE, cookie)?;
     }
     keep_to_one_browser(response)

@@ -10,11 +10,12 @@ use pingora::RetryType;
 use pingora::prelude::{Error, ErrorSource, ErrorType, Session};
 
 use super::{Context, failure, respond, unauthorized};
+use crate::routing::upstream::Upstream;
 
 /// Nothing was sent yet, so another endpoint may be tried whatever the method.
 pub(super) fn failed_to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
-    if let Some(pass) = &ctx.pass {
-        pass.route.upstream.metrics().failed("connect");
+    if let Some(upstream) = upstream(ctx) {
+        upstream.metrics().failed("connect");
     }
     ctx.failed.extend(ctx.address);
     error.set_retry(is_granted(ctx));
@@ -35,9 +36,9 @@ pub(super) fn after_error(session: &Session, mut error: Box<Error>, ctx: &mut Co
         ctx.failed.extend(ctx.address);
     }
     let again = again && is_granted(ctx);
-    if let Some(pass) = ctx.pass.as_ref().filter(|_| again) {
+    if let Some(upstream) = upstream(ctx).filter(|_| again) {
         // The last failure of a request is counted with the answer to it.
-        pass.route.upstream.metrics().failed(failure::word(&error));
+        upstream.metrics().failed(failure::word(&error));
     }
     error.set_retry(again);
     error
@@ -57,17 +58,21 @@ fn is_broken(error: &Error, reused: bool) -> bool {
     }
 }
 
+fn upstream(ctx: &Context) -> Option<&Upstream> {
+    Some(ctx.pass.as_ref()?.upstream()?)
+}
+
 /// Whether the upstream's settings and budget have one more attempt for this request.
 fn is_granted(ctx: &Context) -> bool {
-    let Some(pass) = &ctx.pass else { return false };
-    let retries = pass.route.upstream.retries();
+    let Some(upstream) = upstream(ctx) else { return false };
+    let retries = upstream.retries();
     // Sending it again for a refused token is counted on its own.
     let attempts = ctx.attempts - usize::from(ctx.sent_again);
     if attempts >= retries.attempts() {
         return false;
     }
     let granted = retries.take(Instant::now());
-    pass.route.upstream.metrics().retried(if granted { "sent_again" } else { "over_budget" });
+    upstream.metrics().retried(if granted { "sent_again" } else { "over_budget" });
     granted
 }
 

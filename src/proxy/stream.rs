@@ -17,7 +17,8 @@ pub(super) async fn write(
     head: Answer,
     mut events: Events,
 ) -> pingora::Result<()> {
-    let (parts, _) = head.into_response().into_parts();
+    let (mut parts, _) = head.into_response().into_parts();
+    ctx.dress(&mut parts.headers);
     ctx.answered = Some(parts.status);
     let mut header: ResponseHeader = parts.into();
     match session.req_header().version {

@@ -36,7 +36,7 @@ pub(super) async fn filter(
     if sent.is_none() || !pass.route.retry_unauthorized || !asks_for_token(&response.headers) {
         return Ok(());
     }
-    let upstream = pass.route.upstream.clone();
+    let Some(upstream) = pass.upstream().cloned() else { return Ok(()) };
     let metrics = upstream.metrics();
     if ctx.sent_again {
         metrics.refused_token("refused_again");

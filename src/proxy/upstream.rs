@@ -9,7 +9,7 @@ use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 use tokio::sync::oneshot;
 
 use super::{Context, fields};
-use crate::gate::Pass;
+use crate::gate::{self, Pass};
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
 
@@ -24,7 +24,8 @@ pub(super) const TOO_LONG: ErrorType = ErrorType::HTTPStatus(413);
 /// An endpoint of the route's upstream; none of those that have just failed, if there is another.
 pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
     let pass = ctx.pass.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was decided"))?;
-    let upstream = &pass.route.upstream;
+    let nowhere = || Error::explain(ErrorType::InternalError, "a route without an upstream");
+    let upstream = &pass.route.forward().ok_or_else(nowhere)?.upstream;
     let Some(address) = upstream.pick_except(&ctx.failed) else {
         return Error::e_explain(ErrorType::ConnectNoRoute, "the upstream has no endpoint");
     };
@@ -57,6 +58,15 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
             headers.remove(EXPECT);
         }
         headers.reserve(OURS + pass.route.identity_headers.len());
+        if let Some(forward) = pass.route.forward() {
+            // Before what is ours, so that nothing of ours depends on it.
+            if let Some(changes) = &forward.request_headers {
+                gate::change(headers, changes);
+            }
+            if let Some(host) = &forward.host {
+                headers.insert(HOST, host.clone());
+            }
+        }
         match &pass.cookies {
             Foreign::Unchanged => {}
             Foreign::Nothing => {

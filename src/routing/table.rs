@@ -1,4 +1,8 @@
 //! All sites and routes compiled into one lookup table: host to site, path to route, no allocation on the way.
+//!
+//! The longest path with a route for the request's host decides; no shorter one is asked then, so that a route that is
+//! strict about methods or headers is never bypassed to a laxer one above it. Among routes with that path the one counts
+//! that asks for more: see [`super::route`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +11,13 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use http::header::HeaderName;
 
-use super::upstream::{Upstream, Upstreams};
-use crate::config::settings::{self, Access, Aliases, ClaimPath, HostPattern, OnMissing, Origin, Settings, Token};
+use super::cors::Cors;
+pub use super::route::{Action, Asked, Choice, Forward, Route};
+use super::route::{Slot, changes};
+use super::security::SecurityHeaders;
+use super::upstream::Upstreams;
+use crate::config::settings::{self, Aliases, ClaimPath, HostPattern, Origin, Settings};
+use crate::files::Files;
 use crate::primitives::path::PathPrefix;
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::metrics::Metrics;
@@ -61,41 +70,14 @@ pub struct Site {
     /// Every identity header of *any* site: no client may send one of them to any upstream, for two sites may share
     /// an upstream that trusts it.
     pub reserved_headers: Arc<[HeaderName]>,
+    /// What protects its answers in the browser.
+    pub security_headers: SecurityHeaders,
     /// Counts requests that no route serves: our own endpoints, and paths that lead nowhere.
     pub own: Arc<RouteMetrics>,
     /// By prefix, as [`PathPrefix::as_str`] writes it.
-    routes: HashMap<Box<str>, Arc<Route>, RandomState>,
+    routes: HashMap<Box<str>, Slot, RandomState>,
     /// Segments of the deepest route: no lookup needs to begin below.
     depth: usize,
-}
-
-/// One route, compiled.
-#[derive(Debug)]
-pub struct Route {
-    /// Its name in logs and metrics: the path as configured.
-    pub name: Arc<str>,
-    /// Matches this path and all below it.
-    pub path: PathPrefix,
-    /// Where it goes.
-    pub upstream: Arc<Upstream>,
-    /// Taken off the front of the path before forwarding.
-    pub strip_prefix: Option<PathPrefix>,
-    /// Who may pass.
-    pub access: Access,
-    /// What a request without a session gets.
-    pub on_missing: OnMissing,
-    /// Which token goes upstream.
-    pub token: Token,
-    /// Name of a header and the index of its claim in [`Site::claim_paths`].
-    pub identity_headers: Vec<(HeaderName, usize)>,
-    /// Largest request body in bytes.
-    pub max_body: u64,
-    /// Whether unsafe methods need the CSRF token.
-    pub csrf: bool,
-    /// Whether a request whose token the upstream refuses is sent again with a newer one.
-    pub retry_unauthorized: bool,
-    /// Counts its requests.
-    pub metrics: Arc<RouteMetrics>,
 }
 
 impl Table {
@@ -156,20 +138,16 @@ impl Site {
         metrics: &Metrics,
     ) -> Result<Self, TableError> {
         let mut claim_paths = Vec::new();
-        let mut routes = HashMap::with_capacity_and_hasher(settings.routes.len(), RandomState::default());
+        let mut routes: HashMap<Box<str>, Slot, _> =
+            HashMap::with_capacity_and_hasher(settings.routes.len(), RandomState::default());
         for route in &settings.routes {
-            let upstream = upstreams.get(&route.upstream).ok_or_else(|| TableError::UnknownUpstream {
-                site: Arc::clone(&settings.name),
-                route: route.path.to_string(),
-                upstream: Arc::clone(&route.upstream),
-            })?;
             let name: Arc<str> = route.path.to_string().into();
-            let compiled = Route {
+            let compiled = Arc::new(Route {
                 metrics: Arc::new(metrics.route(&settings.name, &name)),
                 name,
                 path: route.path.clone(),
-                upstream: Arc::clone(upstream),
-                strip_prefix: route.strip_prefix.clone(),
+                when: (!route.when.is_empty()).then(|| Box::new(route.when.clone())),
+                action: action(&settings.name, route, upstreams)?,
                 access: route.access,
                 on_missing: route.on_missing,
                 token: route.token,
@@ -181,8 +159,15 @@ impl Site {
                 max_body: route.max_body,
                 csrf: route.csrf,
                 retry_unauthorized: route.retry_unauthorized,
-            };
-            routes.insert(route.path.as_str().into(), Arc::new(compiled));
+                response_headers: changes(&route.response_headers),
+                cors: route.cors.as_ref().map(|cors| Box::new(Cors::new(cors))),
+            });
+            match routes.get_mut(route.path.as_str()) {
+                Some(slot) => slot.add(compiled),
+                None => {
+                    routes.insert(route.path.as_str().into(), Slot::new(compiled));
+                }
+            }
         }
         Ok(Self {
             index,
@@ -193,30 +178,59 @@ impl Site {
             origins: settings.origins.clone(),
             claim_paths,
             reserved_headers,
+            security_headers: SecurityHeaders::new(&settings.security_headers),
             own: Arc::new(metrics.route(&settings.name, OWN)),
             depth: settings.routes.iter().map(|route| route.path.depth()).max().unwrap_or(0),
             routes,
         })
     }
 
-    /// The route with the longest path that covers a canonical path (see [`crate::primitives::path::canonical`]).
+    /// What the routes with the longest path that covers a canonical path (see [`crate::primitives::path::canonical`])
+    /// say to a request. [`Choice::Elsewhere`] if no path does.
     #[must_use]
-    pub fn route(&self, path: &str) -> Option<&Arc<Route>> {
+    pub fn route(&self, path: &str, asked: &Asked<'_>) -> Choice<'_> {
         let mut prefix = first_segments(path, self.depth);
         loop {
-            if let Some(route) = self.routes.get(prefix) {
-                return Some(route);
+            if let Some(slot) = self.routes.get(prefix) {
+                match slot.choose(asked) {
+                    Choice::Elsewhere => {}
+                    choice => return choice,
+                }
             }
             // The empty prefix is the root route; behind it there is nothing.
-            let end = prefix.rfind('/')?;
-            prefix = prefix.get(..end)?;
+            let Some(shorter) = prefix.rfind('/').and_then(|end| prefix.get(..end)) else { return Choice::Elsewhere };
+            prefix = shorter;
         }
     }
 
     /// All routes, in no order.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
-        self.routes.values()
+        self.routes.values().flat_map(Slot::routes)
     }
+}
+
+fn action(site: &Arc<str>, route: &settings::Route, upstreams: &Upstreams) -> Result<Action, TableError> {
+    Ok(match &route.action {
+        settings::Action::Upstream(forward) => {
+            let upstream = upstreams.get(&forward.upstream).ok_or_else(|| TableError::UnknownUpstream {
+                site: Arc::clone(site),
+                route: route.path.to_string(),
+                upstream: Arc::clone(&forward.upstream),
+            })?;
+            Action::Upstream(Forward {
+                upstream: Arc::clone(upstream),
+                rewrite: forward.rewrite.clone(),
+                host: forward.host.clone(),
+                request_headers: changes(&forward.request_headers),
+                compress: forward.compress.clone().into(),
+            })
+        }
+        settings::Action::Redirect(redirect) => Action::Redirect(Box::new(redirect.clone())),
+        settings::Action::Respond(respond) => Action::Respond(Box::new(respond.clone())),
+        settings::Action::Files(files) => {
+            Action::Files(Box::new(Files::new(files, route.access == settings::Access::Public)))
+        }
+    })
 }
 
 /// At most the first `count` segments of a path, each with its leading slash.

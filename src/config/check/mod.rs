@@ -3,6 +3,7 @@
 mod edge;
 mod providers;
 mod routes;
+mod security;
 mod session;
 mod sites;
 mod store;
@@ -77,6 +78,9 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         sites: sites?,
     };
     note_csrf_off(reader, &fields, &settings);
+    if let Some(node) = fields.get("sites") {
+        routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
+    }
     Some(settings)
 }
 

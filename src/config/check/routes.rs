@@ -1,60 +1,71 @@
-//! Routes: path, access, token, headers, limits.
+//! Routes: path, conditions, what is done, access, token, headers, limits.
+
+mod action;
+mod cors;
+mod headers;
+mod when;
+
+use std::collections::HashMap;
 
 use http::header::HeaderName;
 
+pub(super) use self::cors::origin;
+pub(super) use self::headers::reserved;
 use super::sites::Alias;
 use super::{Names, duplicate};
 use crate::config::decode::{Fields, Reader};
+use crate::config::defaults::MAX_BODY;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ROUTE, TOKEN};
-use crate::config::settings::{Access, ClaimPath, OnMissing, Route, Token};
+use crate::config::settings::{Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, Token};
 use crate::config::source::Span;
 use crate::config::values;
 use crate::config::yaml::Node;
 use crate::primitives::path::PathPrefix;
 
-const DEFAULT_BODY: u64 = 10 << 20;
 /// 1 TiB.
 const LARGEST_BODY: u64 = 1 << 40;
 
 /// What of its site a route has to respect.
 pub(super) struct Around<'a> {
+    pub(super) hosts: Option<&'a [HostPattern]>,
     pub(super) provider: bool,
     pub(super) auth_path: Option<&'a PathPrefix>,
     pub(super) aliases: &'a [Alias],
 }
 
-/// At least one; no path twice.
+/// What is known of a route with the same path, if it could be read at all: conditions, access, place.
+type Seen = HashMap<PathPrefix, Vec<(Conditions, Option<Access>, Span)>>;
+
+/// At least one; no two that would fit a request equally well.
 pub(super) fn routes(
     reader: &mut Reader<'_>,
     node: &Node,
     upstreams: &mut Names,
     around: &Around<'_>,
 ) -> Option<Vec<Route>> {
-    let mut seen: Vec<(PathPrefix, Span)> = Vec::new();
+    let mut seen = Seen::new();
     reader.list_of_some(node, |reader, item| {
         let fields = reader.fields(item, &ROUTE)?;
         let path = fields.required(reader, "path", "/", |reader, node| {
             let path = values::path(reader, node)?;
-            check_path(reader, node, &path, &seen, around);
-            seen.push((path.clone(), node.label()));
+            check_path(reader, node, &path, around);
             Some(path)
         });
-        route(reader, item, &fields, path, upstreams, around)
+        let when = fields.optional(reader, "when", Conditions::default(), |r, n| when::conditions(r, n, around.hosts));
+        let twin = path.clone().zip(when.clone());
+        let route = route(reader, item, &fields, path, when, upstreams, around);
+        if let Some((path, when)) = twin {
+            let twins = seen.entry(path).or_default();
+            let access = route.as_ref().map(|route| route.access);
+            check_twins(reader, &fields, &when, access, twins);
+            twins.push((when, access, fields.get("path").unwrap_or(item).label()));
+        }
+        route
     })
 }
 
-fn check_path(
-    reader: &mut Reader<'_>,
-    node: &Node,
-    path: &PathPrefix,
-    seen: &[(PathPrefix, Span)],
-    around: &Around<'_>,
-) {
-    if let Some((_, first)) = seen.iter().find(|(other, _)| other == path) {
-        let message = format!("`{path}` has a route already (a final slash makes no difference)");
-        duplicate(reader, node, &message, *first);
-    }
+fn check_path(reader: &mut Reader<'_>, node: &Node, path: &PathPrefix, around: &Around<'_>) {
     if around.auth_path.is_some_and(|auth| auth.rest(path.as_str()).is_some()) {
         let help = "choose another path, or move the auth endpoints with `auth_path`";
         reader.note(
@@ -70,16 +81,54 @@ fn check_path(
     }
 }
 
+/// Routes with one path must be told apart by something, and by nothing that anybody may choose where it decides who may
+/// pass.
+fn check_twins(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    when: &Conditions,
+    access: Option<Access>,
+    twins: &[(Conditions, Option<Access>, Span)],
+) {
+    let at = fields.get("path").unwrap_or(fields.node);
+    if let Some((_, _, first)) = twins.iter().find(|(twin, _, _)| when::fit_alike(twin, when)) {
+        let message = if when.is_empty() {
+            "this path has a route already (a final slash makes no difference)"
+        } else {
+            "this path has a route already that takes some of these requests, and neither counts more"
+        };
+        duplicate(reader, at, message, *first);
+        return;
+    }
+    let strictness = |access| match access {
+        Access::Public => 0,
+        Access::Optional => 1,
+        Access::Required => 2,
+    };
+    let evaded = |(twin, other, _): &(Conditions, Option<Access>, Span)| match (access, *other) {
+        (Some(access), Some(other)) => {
+            !when.headers.is_empty() && strictness(access) < strictness(other)
+                || !twin.headers.is_empty() && strictness(other) < strictness(access)
+        }
+        _ => false,
+    };
+    if twins.iter().any(evaded) {
+        let help = "give all routes of this path the same `access`";
+        let at = fields.get("when").unwrap_or(at);
+        reader.note(Code::HeaderDecides, at, "whoever sends a certain header passes by less strict a rule", help);
+    }
+}
+
 fn route(
     reader: &mut Reader<'_>,
     node: &Node,
     fields: &Fields<'_>,
     path: Option<PathPrefix>,
+    when: Option<Conditions>,
     upstreams: &mut Names,
     around: &Around<'_>,
 ) -> Option<Route> {
-    let upstream = fields.required(reader, "upstream", "app", |reader, node| upstreams.refer(reader, node));
-    let strip_prefix = fields.maybe(reader, "strip_prefix", |reader, node| strip_prefix(reader, node, path.as_ref()));
+    let action = action::action(reader, node, fields, path.as_ref(), upstreams);
     let words = [("public", Access::Public), ("optional", Access::Optional), ("required", Access::Required)];
     let access = fields.optional(reader, "access", Access::Required, |r, n| r.choice(n, &words));
     if access.is_some_and(|access| access != Access::Public) && !around.provider {
@@ -98,7 +147,8 @@ fn route(
             "remove it, or write `access: required`",
         );
     }
-    let default = if access == Some(Access::Public) { Token::None } else { Token::Access };
+    let goes_on = !matches!(action, Some(Action::Redirect(_) | Action::Respond(_) | Action::Files(_)));
+    let default = if access == Some(Access::Public) || !goes_on { Token::None } else { Token::Access };
     let token = fields.optional(reader, "token", default, token);
     let identity_headers = fields.optional(reader, "identity_headers", Vec::new(), identity_headers);
     if access == Some(Access::Public) {
@@ -108,34 +158,30 @@ fn route(
             reader.note(Code::Contradiction, at, "a public route looks up no session, so it knows no user", help);
         }
     }
-    let max_body = fields.optional(reader, "max_body", DEFAULT_BODY, |r, n| values::size(r, n, LARGEST_BODY));
+    let max_body = fields.optional(reader, "max_body", MAX_BODY, |r, n| values::size(r, n, LARGEST_BODY));
     let csrf = fields.optional(reader, "csrf", true, |r, n| r.boolean(n));
     let retry_unauthorized = fields.optional(reader, "retry_unauthorized", true, |r, n| r.boolean(n));
     if let (Some(at), Some(true), Some(Token::None)) = (fields.get("retry_unauthorized"), retry_unauthorized, token) {
         let help = "remove it, or set a `token` that goes upstream";
         reader.note(Code::NoEffect, at, "no token of this route could be refused", help);
     }
+    let response_headers = fields.optional(reader, "response_headers", Default::default(), headers::of_response);
+    let cors = fields.maybe(reader, "cors", cors::cors);
     Some(Route {
         path: path?,
-        upstream: upstream?,
-        strip_prefix: strip_prefix?,
+        when: when?,
+        action: action?,
         access: access?,
         on_missing: on_missing?,
-        token: token?,
-        identity_headers: identity_headers?,
+        // Nobody is there to read them.
+        token: if goes_on { token? } else { Token::None },
+        identity_headers: if goes_on { identity_headers? } else { Vec::new() },
         max_body: max_body?,
         csrf: csrf?,
         retry_unauthorized: retry_unauthorized?,
+        response_headers: response_headers?,
+        cors: cors?,
     })
-}
-
-fn strip_prefix(reader: &mut Reader<'_>, node: &Node, path: Option<&PathPrefix>) -> Option<PathPrefix> {
-    let prefix = values::path(reader, node)?;
-    if let Some(path) = path.filter(|path| prefix.rest(path.as_str()).is_none()) {
-        let help = format!("write `{path}` or a shorter part of it that ends with a whole segment");
-        reader.note(Code::NotAPrefix, node, format!("`{prefix}` is no prefix of `{path}`"), help);
-    }
-    Some(prefix)
 }
 
 fn token(reader: &mut Reader<'_>, node: &Node) -> Option<Token> {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::routes::{self, Around};
-use super::{Names, duplicate};
+use super::{Names, duplicate, security};
 use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ALIASES, SITE};
-use crate::config::settings::{Access, Aliases, HostPattern, Origin, Site};
+use crate::config::settings::{Access, Aliases, HostPattern, Origin, SecurityHeaders, Site};
 use crate::config::source::Span;
 use crate::config::values;
 use crate::config::yaml::{Kind, Node};
@@ -48,7 +48,10 @@ fn site(
     if let (Some(node), Some(hosts), Some(origins)) = (fields.get("hosts"), &hosts, &origins) {
         note_hosts_without_origin(reader, node, hosts, origins);
     }
+    let security_headers =
+        fields.optional(reader, "security_headers", SecurityHeaders::default(), security::security_headers);
     let around = Around {
+        hosts: hosts.as_deref(),
         // A provider that is named wrongly was meant to be there.
         provider: !matches!(provider, Some(None)),
         auth_path: auth_path.as_ref(),
@@ -79,12 +82,13 @@ fn site(
         auth_path: auth_path?,
         aliases: Aliases { login: alias("login"), logout: alias("logout"), userinfo: alias("userinfo") },
         origins: origins?,
+        security_headers: security_headers?,
         routes: routes?,
     })
 }
 
 /// A host pattern as it is written.
-fn display(host: &HostPattern) -> String {
+pub(super) fn display(host: &HostPattern) -> String {
     match host {
         HostPattern::Exact(host) => host.clone(),
         HostPattern::Wildcard(domain) => format!("*.{domain}"),
@@ -154,7 +158,7 @@ fn origin(reader: &mut Reader<'_>, node: &Node, hosts: Option<&[HostPattern]>) -
     Some(origin)
 }
 
-fn covers(pattern: &HostPattern, host: &str) -> bool {
+pub(super) fn covers(pattern: &HostPattern, host: &str) -> bool {
     match pattern {
         HostPattern::Any => true,
         HostPattern::Exact(exact) => exact == host,
