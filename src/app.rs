@@ -17,7 +17,7 @@ use crate::admin::readiness::{Latch, Readiness};
 use crate::config::settings::{self, Settings, Store};
 use crate::gate::{Gate, Hygiene};
 use crate::listener::tls::{TlsError, install_crypto_provider};
-use crate::listener::{Edge, Limits, until_listening};
+use crate::listener::{Edge, Overload, until_listening};
 use crate::login::{Logins, SiteAuth};
 use crate::oidc::http::{BuildError, Client};
 use crate::oidc::{self, Provider, Providers, SetupError};
@@ -160,8 +160,11 @@ impl App {
         let refresher = gate.refresher.clone();
         let mut server = Server::new_with_opt_and_conf(None, server_conf(settings));
         server.bootstrap();
-        let proxy = http_proxy(&server.configuration, Proxy::new(Arc::new(gate)));
-        let edge = Edge::new(Arc::new(proxy), &settings.listeners, Limits::default(), &metrics)?;
+        let (limits, overload) = (&settings.limits, Overload::default());
+        let proxy = Proxy::new(Arc::new(gate), limits.clone(), overload.clone());
+        let proxy = Arc::new(http_proxy(&server.configuration, proxy));
+        let (edge, upkeep) =
+            Edge::new(proxy, &settings.listeners, &settings.trusted_proxies, limits, &overload, &metrics)?;
         for provider in providers.values() {
             let provider = provider.clone();
             let name = format!("provider {}", provider.name());
@@ -183,6 +186,7 @@ impl App {
             background: Background::new(refresher.clone(), settings.refresh.active_within),
         };
         server.add_service(edge.into_service());
+        server.add_service(background_service("upkeep of listeners", upkeep));
         server.add_service(upstreams.service());
         server.add_service(background_service("housekeeping", housekeeping));
         if let Some(admin) = &settings.admin {

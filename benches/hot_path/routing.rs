@@ -60,6 +60,7 @@ fn settings(routes_per_site: usize) -> Settings {
         listeners: Vec::new(),
         threads: NonZeroUsize::MIN,
         trusted_proxies: Vec::new(),
+        limits: cloakroom::config::settings::Limits::default(),
         admin: None,
         keys: Vec::new(),
         store: Store::Memory,

@@ -40,6 +40,10 @@ pub enum Code {
     BodyTooLarge,
     /// The request header is larger than the proxy takes.
     HeaderTooLarge,
+    /// The request target is longer than the proxy takes.
+    UriTooLong,
+    /// There is no memory for more work.
+    Overloaded,
     /// The login could not be finished.
     LoginFailed,
     /// Too many logins in a short time, probably a loop.
@@ -71,6 +75,8 @@ impl Code {
             Self::BodyTooLarge => "body_too_large",
             Self::RequestTimeout => "request_timeout",
             Self::HeaderTooLarge => "header_too_large",
+            Self::UriTooLong => "uri_too_long",
+            Self::Overloaded => "overloaded",
             Self::LoginFailed => "login_failed",
             Self::TooManyLogins => "too_many_logins",
             Self::TooManyStreams => "too_many_streams",
@@ -95,6 +101,8 @@ impl Code {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyLogins | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -120,6 +128,8 @@ impl Code {
             Self::RequestTimeout => "The request took too long to arrive",
             Self::BodyTooLarge => "The request is too large",
             Self::HeaderTooLarge => "The request header is too large",
+            Self::UriTooLong => "The address is too long",
+            Self::Overloaded => "There is too much to do for the moment",
             Self::LoginFailed => "The login could not be finished",
             Self::TooManyLogins => "Too many logins in a row",
             Self::TooManyStreams => "Too many event streams are open",
@@ -132,7 +142,7 @@ impl Code {
     pub fn retry_after(self) -> Option<u64> {
         match self {
             Self::StoreUnavailable | Self::UpstreamUnavailable => Some(1),
-            Self::ProviderUnavailable => Some(5),
+            Self::ProviderUnavailable | Self::Overloaded => Some(5),
             Self::TooManyLogins | Self::TooManyStreams => Some(10),
             _ => None,
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use super::settings::{
-    Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, OnMissing, Refresh, Route,
-    SameSite, SecurityHeaders, Session, SessionCookie, Token,
+    Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Limits, Most, OnMissing,
+    Refresh, Route, SameSite, SecurityHeaders, Session, SessionCookie, Token,
 };
 use super::values::{DAY, HOUR, SECOND};
 use crate::primitives::path::PathPrefix;
@@ -31,6 +31,33 @@ impl Default for Session {
             },
             cache: Cache { ttl: 5 * SECOND, capacity: 100_000, memory: 256 << 20 },
         }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_timeout: 10 * SECOND,
+            handshake_timeout: 10 * SECOND,
+            keepalive_timeout: 60 * SECOND,
+            body_timeout: 30 * SECOND,
+            body_rate: 240,
+            write_timeout: 30 * SECOND,
+            header_size: 32 << 10,
+            header_fields: 100,
+            uri_length: 8 << 10,
+            requests_per_connection: NonZeroU32::new(10_000),
+            connections: Most::Fitting,
+            connections_per_address: NonZeroU32::new(1000),
+            memory: Most::Fitting,
+            http2: Http2::default(),
+        }
+    }
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self { streams: 100, header_list: 16 << 10, window: 1 << 20, idle: 300 * SECOND }
     }
 }
 

@@ -20,10 +20,12 @@ macro_rules! sections {
 }
 
 sections! {
-    ROOT "": "listeners" "threads" "trusted_proxies" "admin" "keys" "store" "session" "refresh" "providers" "upstreams" "sites";
-    LISTENER "listeners[]": "address" "tls";
-    TLS "listeners[].tls": "certificates";
+    ROOT "": "listeners" "threads" "trusted_proxies" "limits" "admin" "keys" "store" "session" "refresh" "providers" "upstreams" "sites";
+    LISTENER "listeners[]": "address" "tls" "redirect_to_https" "proxy_protocol";
+    TLS "listeners[].tls": "certificates" "min_version" "client_ca" "client_certificate";
     CERTIFICATE "listeners[].tls.certificates[]": "certificate" "key";
+    LIMITS "limits": "header_timeout" "handshake_timeout" "keepalive_timeout" "body_timeout" "body_rate" "write_timeout" "header_size" "header_fields" "uri_length" "requests_per_connection" "connections" "connections_per_address" "memory" "http2";
+    HTTP2 "limits.http2": "streams" "header_list" "window" "idle";
     ADMIN "admin": "address" "token";
     KEY "keys[]": "id" "secret";
     STORE "store": "kind" "url" "prefix" "schema" "command_timeout" "ca" "connections" "path";

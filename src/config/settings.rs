@@ -3,6 +3,7 @@
 //! Only [`load`](super::load) makes these (and tests). References between sections (`site.provider`, `route.upstream`) are
 //! names that are known to exist.
 
+mod edge;
 mod route;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use std::time::Duration;
 use http::header::HeaderName;
 use ipnet::IpNet;
 use url::Url;
+
+pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::route::{
     Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, Redirect, Respond,
@@ -30,8 +33,10 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// Worker threads of the proxy; default: available parallelism.
     pub threads: NonZeroUsize,
-    /// Peers whose `X-Forwarded-*` headers are believed; default: nobody.
+    /// Peers whose `X-Forwarded-*` and PROXY headers are believed; default: nobody.
     pub trusted_proxies: Vec<IpNet>,
+    /// How much a client may ask for, and how long it may take.
+    pub limits: Limits,
     /// Probes and metrics; `None` = no admin listener.
     pub admin: Option<Admin>,
     /// The key ring: the first key seals, all open. At least one, ids unique.
@@ -48,24 +53,6 @@ pub struct Settings {
     pub upstreams: Vec<Upstream>,
     /// Sites; at least one; no host twice.
     pub sites: Vec<Site>,
-}
-
-/// One public socket.
-#[derive(Clone, Debug)]
-pub struct Listener {
-    /// Address and port to bind.
-    pub address: SocketAddr,
-    /// Certificates when the socket speaks TLS (chosen by SNI, the first is the default).
-    pub tls: Option<Vec<Certificate>>,
-}
-
-/// A certificate chain and its key, both PEM files, joined to the folder of the settings file.
-#[derive(Clone, Debug)]
-pub struct Certificate {
-    /// Chain, leaf first.
-    pub certificate: PathBuf,
-    /// Private key (PKCS#8, PKCS#1 or SEC1).
-    pub key: PathBuf,
 }
 
 /// The admin listener.

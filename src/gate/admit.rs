@@ -111,6 +111,17 @@ impl Gate {
         let Some(site) = self.table.site(&authority.host) else {
             return self.reject(&request, None, Code::UnknownHost, "unknown_host", "Check the address.");
         };
+        if let Some(name) = request.connection.only_for
+            && self.table.site(name).is_none_or(|other| other.index != site.index)
+        {
+            return self.reject(
+                &request,
+                Some(site),
+                Code::UnknownHost,
+                "server_name",
+                "Open a connection of its own.",
+            );
+        }
         let Some(auth) = self.auth.get(site.index) else {
             return self.reject(&request, Some(site), Code::Internal, "internal", "Please try again in a moment.");
         };
@@ -122,6 +133,9 @@ impl Gate {
         if is_ambiguous(site, auth, &path, &asked) {
             let text = "a parameter in the path makes it one route's for us and another's for others";
             return self.reject(&request, Some(site), Code::BadRequest, "path", text);
+        }
+        if let Some(verdict) = self.redirect_to_https(&request, &client, site, &asked, &path) {
+            return verdict;
         }
         let sorted = self.sessions.cookies().sort(request.headers);
         if sorted.ticket == Ticket::Doubled {
@@ -466,7 +480,14 @@ impl Gate {
         self.metrics.unauthenticated_total.with_label_values(&[answer]).inc();
     }
 
-    fn reject(&self, request: &Request<'_>, site: Option<&Arc<Site>>, code: Code, reason: &str, text: &str) -> Verdict {
+    pub(super) fn reject(
+        &self,
+        request: &Request<'_>,
+        site: Option<&Arc<Site>>,
+        code: Code,
+        reason: &str,
+        text: &str,
+    ) -> Verdict {
         self.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
         let metrics = site.map(|site| site.own.clone());
         // Nobody who may be trusted was asked yet: what the connection itself shows will do.

@@ -9,11 +9,23 @@ use ipnet::IpNet;
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Connection {
+pub struct Connection<'r> {
     /// The other end.
     pub peer: IpAddr,
     /// Whether it speaks TLS with us.
     pub tls: bool,
+    /// Requests that the browser made over plain HTTP are sent to `https` on this port.
+    pub redirect_to_https: Option<u16>,
+    /// The name in the TLS handshake, where the client's certificate was asked for: it counts for that name's site alone.
+    pub only_for: Option<&'r str>,
+}
+
+impl Connection<'_> {
+    /// Plain TCP from this peer, and no rules.
+    #[must_use]
+    pub fn plain(peer: IpAddr) -> Self {
+        Self { peer, tls: false, redirect_to_https: None, only_for: None }
+    }
 }
 
 /// The scheme that the browser used.
@@ -52,7 +64,7 @@ pub struct Client {
 impl Client {
     /// Reads the connection and, if its other end is in `trusted`, the forwarding headers.
     #[must_use]
-    pub fn of(connection: Connection, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+    pub fn of(connection: Connection<'_>, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let scheme = if connection.tls { Scheme::Https } else { Scheme::Http };
         let peer = connection.peer.to_canonical();
         let mut client = Self { ip: peer, scheme, chain: None, host: None };
@@ -110,7 +122,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
-        Client::of(Connection { peer: peer.parse().unwrap(), tls: false }, &headers, &trusted)
+        Client::of(Connection::plain(peer.parse().unwrap()), &headers, &trusted)
     }
 
     #[test]

@@ -101,6 +101,8 @@ mod tests {
             "x-rewrite-url",
             "x-http-method-override",
             "x-user-context",
+            "client-cert",
+            "client_cert_chain",
         ];
         assert_eq!(unwanted(&bad).len(), bad.len());
     }

@@ -4,6 +4,7 @@
 mod admit;
 mod client;
 mod dress;
+mod https;
 mod hygiene;
 mod refused;
 mod upgrade;
@@ -42,7 +43,7 @@ pub struct Request<'r> {
     /// Header fields.
     pub headers: &'r HeaderMap,
     /// The connection it came over.
-    pub connection: Connection,
+    pub connection: Connection<'r>,
 }
 
 /// What is to be done with a request.

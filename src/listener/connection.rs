@@ -4,14 +4,17 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderValue;
 use pingora::server::ShutdownWatch;
 use prometheus::IntGauge;
+use tokio::sync::watch;
 use tokio::time::Instant;
+
+use super::crowd::Seat;
 
 use crate::telemetry::metrics::Metrics;
 
@@ -73,7 +76,13 @@ pub struct Connection {
     pub tls: bool,
     /// The name that the client asked for in the TLS handshake, in lower case.
     pub server_name: Option<Box<str>>,
-    /// The other end of the socket.
+    /// Its listener asks clients for certificates, which holds for the site of `server_name` alone.
+    pub asks_clients: bool,
+    /// The certificate that the client has shown, as the value of `Client-Cert` (RFC 9440).
+    pub client_certificate: Option<HeaderValue>,
+    /// Plain requests are sent to `https` on this port.
+    pub redirect_to_https: Option<u16>,
+    /// The client: the other end of the socket, or what a load balancer says in a PROXY header.
     pub peer: SocketAddr,
     /// Our end of the socket.
     pub local: SocketAddr,
@@ -86,7 +95,30 @@ pub struct Connection {
     /// The peer's address as a header value, written out once a connection.
     peer_text: HeaderValue,
     shutdown: ShutdownWatch,
+    /// Asks Pingora to close the connection in good order (GOAWAY); `None` where that is not done so.
+    retire: Option<watch::Sender<bool>>,
+    /// Requests on HTTP/2 so far.
+    requests: AtomicU32,
     count: Count,
+    _seat: Seat,
+}
+
+/// What is known when a connection is open.
+pub(super) struct Opened {
+    pub(super) listener: usize,
+    pub(super) tls: bool,
+    pub(super) server_name: Option<Box<str>>,
+    pub(super) asks_clients: bool,
+    pub(super) client_certificate: Option<HeaderValue>,
+    pub(super) redirect_to_https: Option<u16>,
+    pub(super) peer: SocketAddr,
+    pub(super) local: SocketAddr,
+    /// How long the first request header may take from now.
+    pub(super) header: Duration,
+    pub(super) shutdown: ShutdownWatch,
+    pub(super) retire: Option<watch::Sender<bool>>,
+    pub(super) count: Count,
+    pub(super) seat: Seat,
 }
 
 /// Opens the gate of the header deadline and returns the connection of the present request; `None` outside a
@@ -103,24 +135,52 @@ pub fn request_began() -> Option<Arc<Connection>> {
 }
 
 impl Connection {
-    /// The first request header has `header` time from now.
-    pub(super) fn new(
-        listener: usize,
-        (tls, server_name): (bool, Option<Box<str>>),
-        (peer, local): (SocketAddr, SocketAddr),
-        (header, shutdown): (Duration, ShutdownWatch),
-        count: Count,
-    ) -> Self {
-        let peer_text = HeaderValue::from_str(&peer.ip().to_canonical().to_string());
-        let peer_text = peer_text.unwrap_or(HeaderValue::from_static("unknown"));
-        let (opened, started, due) = (Instant::now(), AtomicBool::new(false), AtomicU64::new(nanos(header)));
-        Self { listener, tls, server_name, peer, local, opened, started, due, peer_text, shutdown, count }
+    pub(super) fn new(opened: Opened) -> Self {
+        let peer_text = HeaderValue::from_str(&opened.peer.ip().to_canonical().to_string());
+        Self {
+            listener: opened.listener,
+            tls: opened.tls,
+            server_name: opened.server_name,
+            asks_clients: opened.asks_clients,
+            client_certificate: opened.client_certificate,
+            redirect_to_https: opened.redirect_to_https,
+            peer: opened.peer,
+            local: opened.local,
+            opened: Instant::now(),
+            started: AtomicBool::new(false),
+            due: AtomicU64::new(nanos(opened.header)),
+            peer_text: peer_text.unwrap_or(HeaderValue::from_static("unknown")),
+            shutdown: opened.shutdown,
+            retire: opened.retire,
+            requests: AtomicU32::new(0),
+            count: opened.count,
+            _seat: opened.seat,
+        }
     }
 
     /// The peer's address as a header value.
     #[must_use]
     pub fn peer_text(&self) -> &HeaderValue {
         &self.peer_text
+    }
+
+    /// Whether the server stops.
+    pub(super) fn shutdown(&self) -> &ShutdownWatch {
+        &self.shutdown
+    }
+
+    /// One more request on HTTP/2; with the last one that it may have the connection is closed in good order.
+    pub(super) fn count_request(&self, most: u32) {
+        if self.requests.fetch_add(1, Ordering::Relaxed).checked_add(1) == Some(most) {
+            self.retire();
+        }
+    }
+
+    /// No new requests: the client is told to open another connection.
+    pub(super) fn retire(&self) {
+        if let Some(retire) = &self.retire {
+            retire.send_replace(true);
+        }
     }
 
     /// Waits until the server begins to stop.
@@ -159,6 +219,10 @@ impl Connection {
 
     pub(super) fn has_started(&self) -> bool {
         self.started.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        self.count.protocol.load(Ordering::Relaxed) == Protocol::Http2 as u8
     }
 
     /// The protocol is known now; moves the connection from `new` to its own gauge.

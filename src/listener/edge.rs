@@ -8,111 +8,111 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use ipnet::IpNet;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::server::ShutdownWatch;
 use pingora::services::listening::Service;
 use prometheus::IntCounter;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::{Connection, Count, Gauges, Protocol};
-use super::tls::{Tls, TlsError};
-use crate::config::settings::Listener;
+use super::connection::{Connection, Count, Gauges, Opened, Protocol};
+use super::crowd::Crowd;
+use super::overload::{Overload, Watch};
+use super::proxy_protocol::Said;
+use super::tls::{Secured, Tls, TlsError};
+use super::upkeep::Upkeep;
+use super::{descriptors, proxy_protocol, upkeep};
+use crate::config::settings::{Limits, Listener, Most};
 use crate::telemetry::metrics::Metrics;
-
-/// How long a client may take, and how much it may ask for.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// TLS handshake.
-    pub handshake: Duration,
-    /// From the open connection to a whole request header; on HTTP/2 and h2c this includes the preface. Later
-    /// requests on an HTTP/1 connection have `keepalive` more.
-    pub header: Duration,
-    /// An HTTP/1 connection may be idle this long between two requests; whole seconds.
-    pub keepalive: Duration,
-    /// Longest gap between two reads of an HTTP/1 request body.
-    pub body_gap: Duration,
-    /// Longest wait for a client to take a piece of the answer.
-    pub write: Duration,
-    /// An HTTP/2 connection without a request is closed after this.
-    pub h2_idle: Duration,
-    /// Bytes of one decoded HTTP/2 header list.
-    pub h2_header_list: u32,
-    /// Concurrent requests on one HTTP/2 connection.
-    pub h2_streams: u32,
-    /// Bytes of request bodies that may be under way on one HTTP/2 connection.
-    pub h2_window: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(10),
-            header: Duration::from_secs(10),
-            keepalive: Duration::from_secs(60),
-            body_gap: Duration::from_secs(30),
-            write: Duration::from_secs(30),
-            h2_idle: Duration::from_secs(300),
-            h2_header_list: 16 * 1024,
-            h2_streams: 100,
-            h2_window: 1024 * 1024,
-        }
-    }
-}
 
 /// All public sockets in front of one HTTP application, which must call [`super::request_began`] for each request.
 pub struct Edge<A> {
     app: Arc<A>,
     sockets: Vec<Socket>,
+    /// Peers whose PROXY headers are believed and who may have any number of connections.
+    trusted: Vec<IpNet>,
+    crowd: Arc<Crowd>,
+    overload: Overload,
     limits: Limits,
     options: HttpServerOptions,
     h2: H2Options,
     header_timeouts: IntCounter,
     failed_handshakes: IntCounter,
+    refused: Refusals,
 }
 
 /// One public socket.
 struct Socket {
     address: SocketAddr,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
+    redirect_to_https: Option<u16>,
+    proxy_protocol: bool,
     gauges: Arc<Gauges>,
 }
 
+/// Counts connections that are not taken, by reason.
+struct Refusals {
+    connections: IntCounter,
+    address: IntCounter,
+    memory: IntCounter,
+    proxy_protocol: IntCounter,
+}
+
+/// A connection that is ready for its first request.
+struct Open {
+    connection: Arc<Connection>,
+    stream: Stream,
+    /// Tells Pingora when to close it in good order.
+    closing: ShutdownWatch,
+}
+
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
-    /// Loads the certificates of all listeners.
+    /// Loads the certificates of all listeners. `overload` is raised by the [`Upkeep`] that comes along.
     ///
     /// # Errors
     /// [`TlsError`] if a certificate or key cannot be used.
-    pub fn new(app: Arc<A>, listeners: &[Listener], limits: Limits, metrics: &Metrics) -> Result<Self, TlsError> {
-        let sockets = listeners
-            .iter()
-            .map(|listener| {
-                Ok(Socket {
-                    address: listener.address,
-                    tls: listener.tls.as_deref().map(Tls::load).transpose()?,
-                    gauges: Gauges::new(metrics, &listener.address.to_string()),
-                })
-            })
-            .collect::<Result<_, TlsError>>()?;
+    pub fn new(
+        app: Arc<A>,
+        listeners: &[Listener],
+        trusted: &[IpNet],
+        limits: &Limits,
+        overload: &Overload,
+        metrics: &Arc<Metrics>,
+    ) -> Result<(Self, Upkeep), TlsError> {
+        let socket = |listener: &Listener| Socket::open(listener, metrics);
+        let sockets: Vec<_> = listeners.iter().map(socket).collect::<Result<_, TlsError>>()?;
+        let watched = sockets.iter().filter_map(|socket| Some((socket.address.to_string(), socket.tls.clone()?)));
+        let memory = Watch::new(limits.memory, overload.clone(), metrics);
+        let upkeep = Upkeep::new(watched.collect(), memory, metrics.clone());
         let mut options = HttpServerOptions::default();
         options.h2c = true;
-        options.h2_idle_timeout = Some(limits.h2_idle);
+        options.h2_idle_timeout = Some(limits.http2.idle);
+        // Pingora counts how often a connection is used again.
+        options.keepalive_request_limit = limits.requests_per_connection.map(|most| most.get() - 1);
         let mut h2 = default_h2_options();
-        h2.max_header_list_size(limits.h2_header_list)
-            .max_concurrent_streams(limits.h2_streams)
-            .initial_connection_window_size(limits.h2_window);
+        h2.max_header_list_size(limits.http2.header_list)
+            .max_concurrent_streams(limits.http2.streams)
+            .initial_connection_window_size(limits.http2.window);
         let rejected = |reason| metrics.requests_rejected_total.with_label_values(&[reason]);
-        Ok(Self {
+        let edge = Self {
             app,
             sockets,
-            limits,
+            trusted: trusted.to_vec(),
+            crowd: Crowd::new(most_connections(limits.connections), limits.connections_per_address),
+            overload: overload.clone(),
+            limits: limits.clone(),
             options,
             h2,
             header_timeouts: rejected("header_timeout"),
             failed_handshakes: rejected("tls_handshake"),
-        })
+            refused: Refusals::new(metrics),
+        };
+        Ok((edge, upkeep))
     }
 
     /// The service to add to the server.
@@ -140,25 +140,75 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         by_port
     }
 
-    async fn open(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<(Arc<Connection>, Stream)> {
+    /// `None`: the connection is not taken, which has been counted.
+    async fn open(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Open> {
         let digest = stream.get_socket_digest()?;
         let local = *digest.local_addr()?.as_inet()?;
         let peer = *digest.peer_addr()?.as_inet()?;
         let (listener, socket) = self.socket(local)?;
-        let count = Count::new(&socket.gauges);
-        let header = self.limits.header;
-        let Some(tls) = &socket.tls else {
-            let connection = Connection::new(listener, (false, None), (peer, local), (header, shutdown.clone()), count);
-            return Some((Arc::new(connection), stream));
+        if self.overload.refuses_connections() {
+            self.refused.memory.inc();
+            return None;
+        }
+        let Some(mut seat) = self.crowd.enter() else {
+            self.refused.connections.inc();
+            return None;
         };
-        let answer = tokio::time::timeout(self.limits.handshake, tls.accept(stream)).await;
-        let stream = answer.unwrap_or_else(|_| Err("no handshake in time".to_owned()));
-        match stream {
-            Ok((stream, server_name)) => {
-                let connection =
-                    Connection::new(listener, (true, server_name), (peer, local), (header, shutdown.clone()), count);
-                Some((Arc::new(connection), stream))
+        let count = Count::new(&socket.gauges);
+        let mut stream = *stream.into_any().downcast::<TcpStream>().ok()?;
+        let peer = if socket.proxy_protocol { self.announced(&mut stream, peer).await? } else { peer };
+        if !self.is_trusted(peer) && !seat.claim(peer.ip()) {
+            self.refused.address.inc();
+            return None;
+        }
+        let secured = match &socket.tls {
+            Some(tls) => self.secure(tls, stream, peer).await?,
+            None => Secured { stream: Box::new(stream), server_name: None, client_certificate: None, http2: true },
+        };
+        // Only HTTP/2 has a way to say that no more requests are taken while others go on.
+        let retire = secured.http2.then(|| watch::channel(*shutdown.borrow()));
+        let (retire, closing) = retire.map_or((None, shutdown.clone()), |(retire, closing)| (Some(retire), closing));
+        let connection = Connection::new(Opened {
+            listener,
+            tls: socket.tls.is_some(),
+            server_name: secured.server_name,
+            asks_clients: socket.tls.as_ref().is_some_and(|tls| tls.asks_clients()),
+            client_certificate: secured.client_certificate,
+            redirect_to_https: socket.redirect_to_https,
+            peer,
+            local,
+            header: self.limits.header_timeout,
+            shutdown: shutdown.clone(),
+            retire,
+            count,
+            seat,
+        });
+        Some(Open { connection: Arc::new(connection), stream: secured.stream, closing })
+    }
+
+    /// Whom the PROXY header names.
+    async fn announced(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+        let said = if self.is_trusted(peer) {
+            let read = tokio::time::timeout(self.limits.handshake_timeout, proxy_protocol::read(stream)).await;
+            read.unwrap_or_else(|_| Err("no PROXY header in time".to_owned()))
+        } else {
+            Err("not one of the trusted proxies".to_owned())
+        };
+        match said {
+            Ok(Said::Client(client)) => Some(client),
+            Ok(Said::Itself) => Some(peer),
+            Err(problem) => {
+                tracing::debug!(%peer, %problem, "PROXY protocol");
+                self.refused.proxy_protocol.inc();
+                None
             }
+        }
+    }
+
+    async fn secure(&self, tls: &Tls, stream: TcpStream, peer: SocketAddr) -> Option<Secured> {
+        let secured = tokio::time::timeout(self.limits.handshake_timeout, tls.accept(stream)).await;
+        match secured.unwrap_or_else(|_| Err("no handshake in time".to_owned())) {
+            Ok(secured) => Some(secured),
             Err(problem) => {
                 // Strangers do this all day long; it is no trouble of ours.
                 tracing::debug!(%peer, %problem, "TLS handshake failed");
@@ -167,14 +217,67 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             }
         }
     }
+
+    fn is_trusted(&self, peer: SocketAddr) -> bool {
+        let peer = peer.ip().to_canonical();
+        self.trusted.iter().any(|network| network.contains(&peer))
+    }
+}
+
+impl Socket {
+    fn open(listener: &Listener, metrics: &Metrics) -> Result<Self, TlsError> {
+        let load = |tls| {
+            let (tls, expiries) = Tls::load(tls)?;
+            upkeep::tell(&expiries, metrics);
+            Ok(Arc::new(tls))
+        };
+        Ok(Self {
+            address: listener.address,
+            tls: listener.tls.as_ref().map(load).transpose()?,
+            redirect_to_https: listener.redirect_to_https,
+            proxy_protocol: listener.proxy_protocol,
+            gauges: Gauges::new(metrics, &listener.address.to_string()),
+        })
+    }
+}
+
+impl Refusals {
+    fn new(metrics: &Metrics) -> Self {
+        let refused = |reason| metrics.connections_rejected_total.with_label_values(&[reason]);
+        Self {
+            connections: refused("connections"),
+            address: refused("address"),
+            memory: refused("memory"),
+            proxy_protocol: refused("proxy_protocol"),
+        }
+    }
+}
+
+/// How many connections are taken; told in the log.
+fn most_connections(most: Most) -> Option<u64> {
+    let descriptors = descriptors::raise_limit();
+    let fitting = descriptors::connections_for(descriptors);
+    let most = match most {
+        Most::Fitting => Some(fitting),
+        Most::Given(most) => Some(most),
+        Most::Unlimited => None,
+    };
+    match most {
+        Some(most) if most <= fitting => tracing::info!(connections = most, descriptors, "limit on client connections"),
+        _ => {
+            let help = "each connection may need two descriptors; raise the limit (`ulimit -n`, `LimitNOFILE=`)";
+            tracing::warn!(connections = most, descriptors, help, "more client connections than descriptors bear");
+        }
+    }
+    most
 }
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let (connection, stream) = self.open(stream, shutdown).await?;
+        let Open { connection, stream, closing } = self.open(stream, shutdown).await?;
         let app = Arc::new(ConnectionApp { edge: Arc::clone(self), connection: Arc::clone(&connection) });
-        let served = connection.scope(app.process_new(stream, shutdown));
+        let served = connection.scope(app.process_new(stream, &closing));
         match while_in_time(&connection, served).await {
             Some(reusable) => reusable,
             None => {
@@ -203,7 +306,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
     fn process_new_http<'app, 'shutdown, 'future>(
         self: &'app Arc<Self>,
         mut session: ServerSession,
-        shutdown: &'shutdown ShutdownWatch,
+        _: &'shutdown ShutdownWatch,
     ) -> BoxFuture<'future, Option<ReusedHttpStream>>
     where
         'app: 'future,
@@ -211,21 +314,25 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
         Self: 'future,
     {
         let (connection, limits) = (&self.connection, &self.edge.limits);
-        session.set_write_timeout(Some(limits.write));
+        let shutdown = connection.shutdown();
+        session.set_write_timeout(Some(limits.write_timeout));
         if session.is_http2() {
             connection.speaks(Protocol::Http2);
             connection.begin();
+            if let Some(most) = limits.requests_per_connection {
+                connection.count_request(most.get());
+            }
             // Each stream is a task of its own.
             return Box::pin(connection.scope(self.edge.app.process_new_http(session, shutdown)));
         }
-        session.set_read_timeout(Some(limits.body_gap));
+        session.set_read_timeout(Some(limits.body_timeout));
         if connection.has_started() {
-            connection.await_header(limits.keepalive + limits.header);
+            connection.await_header(limits.keepalive_timeout + limits.header_timeout);
         } else {
             connection.speaks(Protocol::Http1);
             if session.get_keepalive().is_some() {
                 // Pingora carries it over to the later requests of the connection.
-                session.set_keepalive(Some(limits.keepalive.as_secs()));
+                session.set_keepalive(Some(limits.keepalive_timeout.as_secs()));
             }
         }
         self.edge.app.process_new_http(session, shutdown)
@@ -244,12 +351,23 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
 ///
 /// One timer serves all requests of a connection: it is not set anew for each of them, but goes off at a time that was
 /// right once, and then sees how long there is to go. The time that is due only ever moves forward.
+///
+/// An HTTP/2 connection watches the server's stop here; HTTP/1 is told of it by Pingora.
 async fn while_in_time<F: Future>(connection: &Connection, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
+    let mut shutdown = connection.shutdown().clone();
+    let mut stop = pin!(async move {
+        let _ = shutdown.wait_for(|down| *down).await;
+    });
+    let mut stopping = false;
     let mut timer = pin!(tokio::time::sleep_until(connection.header_due().unwrap_or_else(Instant::now)));
     std::future::poll_fn(|context| {
         if let Poll::Ready(output) = work.as_mut().poll(context) {
             return Poll::Ready(Some(output));
+        }
+        if !stopping && connection.is_http2() && stop.as_mut().poll(context).is_ready() {
+            stopping = true;
+            connection.retire();
         }
         while let Some(due) = connection.header_due() {
             if timer.as_mut().poll(context).is_pending() {

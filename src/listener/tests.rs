@@ -1,7 +1,9 @@
 //! Real sockets, Pingora's real proxy, clients with one bad manner each. Deadlines are short; nothing waits by sleeping.
 
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -18,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::settings::{Certificate, Listener};
+use crate::config::settings::{Certificate, Limits, Listener, ListenerTls, Most, TlsVersion};
 use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for anything that must happen.
@@ -29,7 +31,7 @@ struct Tell;
 
 #[async_trait]
 impl ProxyHttp for Tell {
-    type CTX = Option<std::sync::Arc<Connection>>;
+    type CTX = Option<Arc<Connection>>;
 
     fn new_ctx(&self) -> Self::CTX {
         request_began()
@@ -59,7 +61,8 @@ impl ProxyHttp for Tell {
 /// A running edge; stops when dropped.
 struct Running {
     address: SocketAddr,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
+    overload: Overload,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
     _files: tempfile::TempDir,
@@ -88,15 +91,17 @@ impl Running {
             certificates.push(reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap());
         }
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let listener = Listener { address, tls: (!names.is_empty()).then_some(settings) };
-        let metrics = Metrics::new().unwrap();
-        let app = std::sync::Arc::new(http_proxy(&std::sync::Arc::new(ServerConf::default()), Tell));
-        let edge = Edge::new(app, std::slice::from_ref(&listener), limits, &metrics).unwrap();
+        let tls = ListenerTls { certificates: settings, min_version: TlsVersion::Tls12, clients: None };
+        let tls = (!names.is_empty()).then_some(tls);
+        let listener = Listener { address, tls, redirect_to_https: None, proxy_protocol: false };
+        let (metrics, overload) = (Arc::new(Metrics::new().unwrap()), Overload::default());
+        let app = Arc::new(http_proxy(&Arc::new(ServerConf::default()), Tell));
+        let (edge, _) = Edge::new(app, std::slice::from_ref(&listener), &[], &limits, &overload, &metrics).unwrap();
         let (stop, stopped) = watch::channel(false);
         let mut service = edge.into_service();
         let task = tokio::spawn(async move { service.start_service(None, stopped, 1).await });
         tokio::time::timeout(PATIENCE, until_listening(&[listener])).await.unwrap();
-        Self { address, metrics, stop, task, _files: files, certificates }
+        Self { address, metrics, overload, stop, task, _files: files, certificates }
     }
 
     async fn plain(limits: Limits) -> Self {
@@ -109,6 +114,10 @@ impl Running {
 
     fn all_open(&self) -> i64 {
         ["new", "http1", "h2"].iter().map(|protocol| self.open(protocol)).sum()
+    }
+
+    fn refused(&self, reason: &str) -> u64 {
+        self.metrics.connections_rejected_total.with_label_values(&[reason]).get()
     }
 
     fn rejected(&self, reason: &str) -> u64 {
@@ -151,7 +160,8 @@ async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) {
 }
 
 fn short(header: u64) -> Limits {
-    Limits { header: Duration::from_millis(header), handshake: Duration::from_millis(header), ..Limits::default() }
+    let time = Duration::from_millis(header);
+    Limits { header_timeout: time, handshake_timeout: time, ..Limits::default() }
 }
 
 #[tokio::test]
@@ -215,7 +225,7 @@ async fn a_trickled_header_is_cut() {
 
 #[tokio::test]
 async fn a_trickled_second_header_is_cut_too() {
-    let edge = Running::plain(Limits { keepalive: Duration::from_secs(1), ..short(1000) }).await;
+    let edge = Running::plain(Limits { keepalive_timeout: Duration::from_secs(1), ..short(1000) }).await;
     let (mut read, mut write) = TcpStream::connect(edge.address).await.unwrap().into_split();
     write.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     // Bytes that come before the answer is out would end the connection for another reason.
@@ -278,4 +288,97 @@ async fn a_stopping_edge_closes_idle_connections_at_once() {
     assert_eq!(read_to_close(&mut stream).await, "");
     until("none", || edge.all_open() == 0).await;
     assert_eq!(edge.rejected("header_timeout"), 0, "closed by the stop, not by a deadline");
+}
+
+/// Opens a connection and makes a request on it; `None` if it is not taken.
+async fn served(edge: &Running) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut first = [0];
+    let read = tokio::time::timeout(PATIENCE, stream.peek(&mut first)).await.expect("an answer or an end");
+    matches!(read, Ok(1)).then_some(stream)
+}
+
+/// Waits until what [`until_listening`] has opened is gone: connections are taken in turn.
+async fn settled(edge: &Running) {
+    drop(served(edge).await.expect("room"));
+    until("none", || edge.all_open() == 0).await;
+}
+
+#[tokio::test]
+async fn no_more_connections_are_taken_than_there_is_room_for() {
+    let most = NonZeroU32::new(2);
+    for (limits, reason) in [
+        (Limits { connections: Most::Given(2), ..Limits::default() }, "connections"),
+        (Limits { connections_per_address: most, ..Limits::default() }, "address"),
+    ] {
+        let edge = Running::plain(limits).await;
+        settled(&edge).await;
+        let before = edge.refused(reason);
+        let held = (served(&edge).await.expect("the first"), served(&edge).await.expect("the second"));
+        assert!(served(&edge).await.is_none() && served(&edge).await.is_none());
+        assert_eq!(edge.refused(reason) - before, 2, "{reason}");
+        drop(held.0);
+        until("a place is free", || edge.all_open() == 1).await;
+        assert!(served(&edge).await.is_some());
+        drop(held.1);
+    }
+}
+
+#[tokio::test]
+async fn without_memory_no_connection_is_taken() {
+    let edge = Running::plain(Limits::default()).await;
+    settled(&edge).await;
+    edge.overload.set(overload::Level::Critical);
+    assert!(served(&edge).await.is_none());
+    assert_eq!(edge.refused("memory"), 1);
+    edge.overload.set(overload::Level::High);
+    assert!(served(&edge).await.is_some(), "that is for the request to hear");
+}
+
+#[tokio::test]
+async fn a_connection_ends_in_good_order_after_so_many_requests() {
+    let edge = Running::plain(Limits { requests_per_connection: NonZeroU32::new(3), ..Limits::default() }).await;
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    for _ in 0..2 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        read_answer(&mut stream).await;
+    }
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let last = read_to_close(&mut stream).await.to_ascii_lowercase();
+    assert!(last.starts_with("http/1.1 200") && last.contains("connection: close"), "{last}");
+
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    for _ in 0..20 {
+        let answer = http2.get(format!("http://{}/", edge.address)).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "GOAWAY lets what has begun go on");
+    }
+    drop(http2);
+    until("none", || edge.all_open() == 0).await;
+}
+
+#[tokio::test]
+async fn http2_is_told_to_go_after_so_many_requests_and_at_the_stop() {
+    for (most, requests, stops) in [(Some(3), 3, false), (None, 1, true)] {
+        let most = most.and_then(NonZeroU32::new);
+        let edge = Running::plain(Limits { requests_per_connection: most, ..Limits::default() }).await;
+        let stream = TcpStream::connect(edge.address).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+        let ended = tokio::spawn(connection);
+        for _ in 0..requests {
+            sender = sender.ready().await.unwrap();
+            let request = http::Request::get("http://a/").body(()).unwrap();
+            let (answer, _) = sender.send_request(request, true).unwrap();
+            let (head, mut body) = answer.await.unwrap().into_parts();
+            assert_eq!(head.status, 200);
+            while body.data().await.is_some() {}
+        }
+        if stops {
+            edge.stop.send(true).unwrap();
+        }
+        // The client's end is over as soon as it is told, for it has no streams left.
+        let end = tokio::time::timeout(PATIENCE, ended).await.expect("an end").unwrap();
+        assert!(end.is_ok(), "{end:?}");
+        until("none", || edge.all_open() == 0).await;
+    }
 }

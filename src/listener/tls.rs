@@ -1,74 +1,28 @@
-//! TLS towards clients. The only file that names the TLS backend: rustls with ring.
+//! TLS towards clients. This file and [`certificates`](super::certificates) alone name the TLS backend: rustls with ring.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as TcpStream;
+use pingora::protocols::tls::TlsRef;
 use pingora::protocols::{Ssl as _, Stream};
 use rustls::crypto::ring;
-use rustls::pki_types::pem::{self, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, ServerConfig};
+use rustls::server::{NoClientAuth, ProducesTickets, WebPkiClientVerifier};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use sha2::{Digest as _, Sha256};
 
-use crate::config::settings::Certificate;
+pub use super::certificates::TlsError;
+use super::certificates::{Expiry, Resolver, authorities};
+use crate::config::settings::{ListenerTls, TlsVersion};
 
-/// A certificate or key cannot be used. The text says which file and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {problem}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system or the PEM parser says.
-        problem: String,
-    },
-    /// No certificate in the file.
-    #[error("{0} holds no PEM certificate; it must hold the chain, the server's own certificate first")]
-    NoCertificate(PathBuf),
-    /// No key in the file.
-    #[error("{0} holds no PEM private key (PKCS#8, PKCS#1 or SEC1); decrypt an encrypted key first")]
-    NoKey(PathBuf),
-    /// The first certificate is not one.
-    #[error("the first certificate in {path} cannot be used: {problem}")]
-    BadCertificate {
-        /// The file.
-        path: PathBuf,
-        /// What the parser says.
-        problem: String,
-    },
-    /// The key is of a kind that the backend does not know.
-    #[error(
-        "the key in {path} cannot be used: {problem}; use RSA of 2048 bits or more, ECDSA P-256 or P-384, or Ed25519"
-    )]
-    BadKey {
-        /// The file.
-        path: PathBuf,
-        /// What the backend says.
-        problem: String,
-    },
-    /// Certificate and key are strangers to each other.
-    #[error(
-        "the key in {key} does not belong to the certificate in {certificate}; check that both are from the same renewal"
-    )]
-    Mismatch {
-        /// The certificate file.
-        certificate: PathBuf,
-        /// The key file.
-        key: PathBuf,
-    },
-    /// A TLS listener without a certificate.
-    #[error("a TLS listener needs at least one certificate")]
-    NoneGiven,
-    /// The backend refuses its own configuration.
-    #[error("TLS cannot be set up: {0}")]
-    Backend(String),
-}
+/// Largest file whose change is noticed by its content; more of it is not looked at.
+const LARGEST_FILE: u64 = 1 << 20;
 
 /// Makes rustls with ring the TLS of the whole process, for outgoing connections too. Call it first in `main`; later
 /// calls do nothing.
@@ -77,192 +31,210 @@ pub fn install_crypto_provider() {
     let _ = ring::default_provider().install_default();
 }
 
-/// TLS of one listener: certificates by name, HTTP/2 and HTTP/1.1, session tickets.
-pub struct Tls(ArcSwap<ServerConfig>);
+/// TLS of one listener: certificates by name, HTTP/2 and HTTP/1.1, session tickets under keys that change every six hours.
+pub struct Tls {
+    settings: ListenerTls,
+    config: ArcSwap<ServerConfig>,
+    /// What the files held when they were last read, whether that was of use or not.
+    seen: Mutex<Fingerprint>,
+}
+
+/// SHA-256 of all files of a listener.
+type Fingerprint = [u8; 32];
+
+/// A connection whose handshake is done.
+pub(super) struct Secured {
+    pub(super) stream: Stream,
+    /// The name that the client asked for, in lower case.
+    pub(super) server_name: Option<Box<str>>,
+    /// The client's certificate as a field of RFC 9440, if it has shown one that we trust.
+    pub(super) client_certificate: Option<HeaderValue>,
+    /// It speaks HTTP/2.
+    pub(super) http2: bool,
+}
 
 impl Tls {
-    /// Reads and checks the files.
+    /// Reads and checks the files; tells when the certificates end.
     ///
     /// # Errors
     /// [`TlsError`] if one of them cannot be used.
-    pub fn load(certificates: &[Certificate]) -> Result<Self, TlsError> {
-        Ok(Self(ArcSwap::from(server_config(certificates)?)))
+    pub(super) fn load(settings: &ListenerTls) -> Result<(Self, Vec<Expiry>), TlsError> {
+        // Taken first: a change in between is then found at the next look.
+        let seen = Mutex::new(fingerprint(settings));
+        let (config, expiries) = server_config(settings, None)?;
+        Ok((Self { settings: settings.clone(), config: ArcSwap::from(config), seen }, expiries))
     }
 
-    /// Reads the files again; connections from now on use them. On an error everything stays as it was.
+    /// Reads the files again if they have changed; connections from now on use them. On an error everything stays as it
+    /// was. `None`: nothing has changed since the last look.
     ///
     /// # Errors
     /// [`TlsError`], as [`Tls::load`].
-    pub fn reload(&self, certificates: &[Certificate]) -> Result<(), TlsError> {
-        self.0.store(server_config(certificates)?);
-        Ok(())
+    pub(super) fn reload(&self) -> Option<Result<Vec<Expiry>, TlsError>> {
+        let now = fingerprint(&self.settings);
+        if std::mem::replace(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner), now) == now {
+            return None;
+        }
+        // Tickets stay good, unless they vouch for clients: an authority that is gone must not live on in them.
+        let tickets = self.settings.clients.is_none().then(|| self.config.load().ticketer.clone());
+        Some(server_config(&self.settings, tickets).map(|(config, expiries)| {
+            self.config.store(config);
+            expiries
+        }))
     }
 
-    /// Shakes hands and returns the stream inside, with the name the client asked for. The error is for the log.
-    pub(super) async fn accept(&self, stream: Stream) -> Result<(Stream, Option<Box<str>>), String> {
-        let stream = stream.into_any().downcast::<TcpStream>().map_err(|_| "not a TCP connection".to_owned())?;
-        let acceptor = Acceptor::from_server_config(self.0.load_full());
-        let stream = acceptor.tls_handshake(*stream).await.map_err(|error| error.to_string())?;
-        let server_name = stream.get_ssl().and_then(|tls| tls.server_name()).map(Into::into);
-        Ok((Box::new(stream), server_name))
+    /// Whether clients are asked for certificates.
+    pub(super) fn asks_clients(&self) -> bool {
+        self.settings.clients.is_some()
+    }
+
+    /// Shakes hands. The error is for the log.
+    pub(super) async fn accept(&self, stream: TcpStream) -> Result<Secured, String> {
+        let acceptor = Acceptor::from_server_config(self.config.load_full());
+        let stream = acceptor.tls_handshake(stream).await.map_err(|error| error.to_string())?;
+        let session = stream.get_ssl();
+        let server_name = session.and_then(|tls| tls.server_name()).map(Into::into);
+        let client_certificate = session.and_then(client_certificate);
+        let http2 = stream.selected_alpn_proto() == Some(pingora::protocols::ALPN::H2);
+        Ok(Secured { stream: Box::new(stream), server_name, client_certificate, http2 })
     }
 }
 
-fn server_config(certificates: &[Certificate]) -> Result<Arc<ServerConfig>, TlsError> {
+/// A byte sequence (RFC 8941 §3.3.5) with the DER form of the certificate (RFC 9440 §2.2).
+fn client_certificate(session: &TlsRef) -> Option<HeaderValue> {
+    let der = session.peer_certificate_der()?;
+    HeaderValue::try_from(format!(":{}:", STANDARD.encode(der))).ok()
+}
+
+fn server_config(
+    settings: &ListenerTls,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+) -> Result<(Arc<ServerConfig>, Vec<Expiry>), TlsError> {
     let backend = |error: rustls::Error| TlsError::Backend(error.to_string());
-    let resolver = Resolver::load(certificates)?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
+    let resolver = Resolver::load(&settings.certificates)?;
+    let expiries = resolver.expiries().to_vec();
+    let provider = Arc::new(ring::default_provider());
+    let clients = match &settings.clients {
+        None => Arc::new(NoClientAuth),
+        Some(clients) => {
+            let roots = Arc::new(authorities(&clients.authorities)?);
+            let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+            let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
+            builder.build().map_err(|error| TlsError::BadAuthorities {
+                path: clients.authorities.clone(),
+                problem: error.to_string(),
+            })?
+        }
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions(settings.min_version))
         .map_err(backend)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Resumption without memory of ours; the default would remember 256 sessions.
-    config.ticketer = ring::Ticketer::new().map_err(backend)?;
-    Ok(Arc::new(config))
-}
-
-/// Chooses the certificate: exact name, then wildcard, then the first of the list.
-#[derive(Debug)]
-struct Resolver {
-    exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By what follows the first label.
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    default: Arc<CertifiedKey>,
-}
-
-impl Resolver {
-    fn load(certificates: &[Certificate]) -> Result<Self, TlsError> {
-        let (mut exact, mut wildcard, mut default) = (HashMap::new(), HashMap::new(), None);
-        for files in certificates {
-            let certified = Arc::new(certified_key(files)?);
-            for name in names(&certified, &files.certificate)? {
-                // Where two certificates have a name in common, the earlier one serves it.
-                match name.strip_prefix("*.") {
-                    Some(parent) => wildcard.entry(parent.to_owned()).or_insert_with(|| Arc::clone(&certified)),
-                    None => exact.entry(name).or_insert_with(|| Arc::clone(&certified)),
-                };
-            }
-            default.get_or_insert(certified);
-        }
-        Ok(Self { exact, wildcard, default: default.ok_or(TlsError::NoneGiven)? })
-    }
-
-    fn find(&self, server_name: &str) -> Option<&Arc<CertifiedKey>> {
-        self.exact.get(server_name).or_else(|| self.wildcard.get(server_name.split_once('.')?.1))
-    }
-}
-
-impl ResolvesServerCert for Resolver {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls hands the name over in lower case.
-        let chosen = hello.server_name().and_then(|name| self.find(name)).unwrap_or(&self.default);
-        Some(Arc::clone(chosen))
-    }
-}
-
-fn certified_key(files: &Certificate) -> Result<CertifiedKey, TlsError> {
-    let chain = read(&files.certificate, |path| CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>())?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(files.certificate.clone()));
-    }
-    let key = match PrivateKeyDer::from_pem_file(&files.key) {
-        Err(pem::Error::NoItemsFound) => return Err(TlsError::NoKey(files.key.clone())),
-        other => read(&files.key, |_| other)?,
+    config.ticketer = match tickets {
+        Some(tickets) => tickets,
+        None => ring::Ticketer::new().map_err(backend)?,
     };
-    let key = ring::sign::any_supported_type(&key)
-        .map_err(|error| TlsError::BadKey { path: files.key.clone(), problem: error.to_string() })?;
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
-        // Some kinds of key cannot be compared; the handshake will tell.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(TlsError::Mismatch { certificate: files.certificate.clone(), key: files.key.clone() })
-        }
-        Err(error) => Err(TlsError::BadCertificate { path: files.certificate.clone(), problem: error.to_string() }),
+    Ok((Arc::new(config), expiries))
+}
+
+fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static FROM_12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    static FROM_13: [&SupportedProtocolVersion; 1] = [&TLS13];
+    match least {
+        TlsVersion::Tls12 => &FROM_12,
+        TlsVersion::Tls13 => &FROM_13,
     }
 }
 
-/// Reads a PEM file; the parser's error gets the name of the file.
-fn read<T>(path: &Path, parse: impl FnOnce(&Path) -> Result<T, pem::Error>) -> Result<T, TlsError> {
-    parse(path).map_err(|error| TlsError::Unreadable {
-        path: path.to_owned(),
-        problem: match error {
-            pem::Error::Io(error) => error.to_string(),
-            other => other.to_string(),
-        },
-    })
+/// What the files hold. Modification times are no help: Kubernetes swaps a symbolic link, and copies keep old times.
+fn fingerprint(settings: &ListenerTls) -> Fingerprint {
+    let pairs = settings.certificates.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+    let mut all = Sha256::new();
+    for file in pairs.chain(settings.clients.iter().map(|clients| &clients.authorities)) {
+        // A file that is away for the moment is a change too.
+        all.update(Sha256::digest(content(file).unwrap_or_default()));
+    }
+    all.finalize().into()
 }
 
-/// The DNS names in a certificate, in lower case.
-fn names(certified: &CertifiedKey, path: &Path) -> Result<Vec<String>, TlsError> {
-    let bad = |problem: String| TlsError::BadCertificate { path: path.to_owned(), problem };
-    let leaf = certified.cert.first().ok_or_else(|| TlsError::NoCertificate(path.to_owned()))?;
-    let parsed = webpki::EndEntityCert::try_from(leaf).map_err(|error| bad(error.to_string()))?;
-    Ok(parsed.valid_dns_names().map(str::to_ascii_lowercase).collect())
+fn content(file: &Path) -> std::io::Result<zeroize::Zeroizing<Vec<u8>>> {
+    use std::io::Read as _;
+    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    std::fs::File::open(file)?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::super::certificates::tests::{Files, both, files};
     use super::*;
+    use crate::config::settings::Certificate;
 
-    struct Files {
-        _folder: tempfile::TempDir,
-        certificate: PathBuf,
-        key: PathBuf,
+    fn settings(certificates: Vec<Certificate>) -> ListenerTls {
+        ListenerTls { certificates, min_version: TlsVersion::Tls12, clients: None }
     }
 
-    fn files(names: &[&str]) -> Files {
-        let folder = tempfile::tempdir().unwrap();
-        let made =
-            rcgen::generate_simple_self_signed(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
-        let (certificate, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
-        std::fs::write(&certificate, made.cert.pem()).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        Files { _folder: folder, certificate, key }
-    }
-
-    fn both(certificate: &Files, key: &Files) -> Certificate {
-        Certificate { certificate: certificate.certificate.clone(), key: key.key.clone() }
+    fn overwrite(old: &Files, new: &Files) {
+        fs::copy(&new.certificate, &old.certificate).unwrap();
+        fs::copy(&new.key, &old.key).unwrap();
     }
 
     #[test]
-    fn certificates_are_chosen_exactly_then_by_one_label_then_the_first() {
-        let (first, second, third) = (files(&["first.test"]), files(&["*.Example.test"]), files(&["app.example.test"]));
-        let all = [both(&first, &first), both(&second, &second), both(&third, &third)];
-        let resolver = Resolver::load(&all).unwrap();
-        let leaf = |files: &Files| CertificateDer::from_pem_file(&files.certificate).unwrap();
-        let served = |name: &str| resolver.find(name).map(|certified| certified.cert[0].clone());
-        assert_eq!(served("app.example.test"), Some(leaf(&third)));
-        assert_eq!(served("other.example.test"), Some(leaf(&second)));
-        for stranger in ["a.b.example.test", "example.test", "test"] {
-            assert_eq!(served(stranger), None, "{stranger}");
-        }
-        assert_eq!(resolver.default.cert[0], leaf(&first));
-    }
-
-    #[test]
-    fn mistakes_name_the_file_and_the_remedy() {
-        let (one, two) = (files(&["one.test"]), files(&["two.test"]));
-        let text = |certificate: &Certificate| Tls::load(std::slice::from_ref(certificate)).err().unwrap().to_string();
-        assert!(text(&both(&one, &two)).contains("does not belong to the certificate"));
-        let swapped = Certificate { certificate: one.key.clone(), key: one.certificate.clone() };
-        assert!(text(&swapped).contains("tls.key holds no PEM certificate"), "{}", text(&swapped));
-        let no_key = Certificate { certificate: one.certificate.clone(), key: one.certificate.clone() };
-        assert!(text(&no_key).contains("tls.crt holds no PEM private key"), "{}", text(&no_key));
-        let missing = Certificate { certificate: "/nowhere/tls.crt".into(), key: one.key.clone() };
-        assert!(text(&missing).starts_with("cannot read /nowhere/tls.crt: No such file"), "{}", text(&missing));
-        assert!(matches!(Tls::load(&[]), Err(TlsError::NoneGiven)));
-    }
-
-    #[test]
-    fn a_failed_reload_keeps_the_old_certificates() {
+    fn changed_files_are_read_once_and_bad_ones_change_nothing() {
         let one = files(&["one.test"]);
-        let tls = Tls::load(&[both(&one, &one)]).unwrap();
-        let before = tls.0.load_full();
-        assert!(tls.reload(&[both(&one, &files(&["two.test"]))]).is_err());
-        assert!(Arc::ptr_eq(&before, &tls.0.load_full()));
-        tls.reload(&[both(&one, &one)]).unwrap();
-        assert!(!Arc::ptr_eq(&before, &tls.0.load_full()));
+        let (tls, _) = Tls::load(&settings(vec![both(&one, &one)])).unwrap();
+        let before = tls.config.load_full();
+        assert!(tls.reload().is_none(), "nothing has changed");
+        fs::copy(files(&["two.test"]).certificate, &one.certificate).unwrap();
+        assert!(matches!(tls.reload(), Some(Err(TlsError::Mismatch { .. }))), "half of a renewal");
+        assert!(tls.reload().is_none(), "told once");
+        assert!(Arc::ptr_eq(&before, &tls.config.load_full()));
+        overwrite(&one, &files(&["three.test"]));
+        assert_eq!(tls.reload().unwrap().unwrap().len(), 1);
+        let after = tls.config.load_full();
+        assert!(!Arc::ptr_eq(&before, &after));
+        assert!(Arc::ptr_eq(&before.ticketer, &after.ticketer), "sessions may still be resumed");
+        fs::remove_file(&one.certificate).unwrap();
+        assert!(matches!(tls.reload(), Some(Err(TlsError::Unreadable { .. }))));
+    }
+
+    #[test]
+    fn a_swapped_symbolic_link_is_a_change() {
+        let (one, two) = (files(&["one.test"]), files(&["two.test"]));
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("..data");
+        symlink(one.certificate.parent().unwrap(), &data).unwrap();
+        let pair = Certificate { certificate: data.join("tls.crt"), key: data.join("tls.key") };
+        let (tls, _) = Tls::load(&settings(vec![pair])).unwrap();
+        assert!(tls.reload().is_none());
+        let next = folder.path().join("..next");
+        symlink(two.certificate.parent().unwrap(), &next).unwrap();
+        fs::rename(&next, &data).unwrap();
+        assert!(tls.reload().is_some_and(|outcome| outcome.is_ok()));
+    }
+
+    #[test]
+    fn an_authority_that_is_gone_does_not_live_on_in_tickets() {
+        let (one, other) = (files(&["one.test"]), files(&["other.test"]));
+        let mut settings = settings(vec![both(&one, &one)]);
+        let authorities = tempfile::NamedTempFile::new().unwrap();
+        fs::copy(&other.certificate, authorities.path()).unwrap();
+        settings.clients = Some(crate::config::settings::ClientCertificates {
+            authorities: authorities.path().to_owned(),
+            required: true,
+        });
+        let (tls, _) = Tls::load(&settings).unwrap();
+        let before = tls.config.load_full();
+        fs::copy(&one.certificate, authorities.path()).unwrap();
+        tls.reload().unwrap().unwrap();
+        assert!(!Arc::ptr_eq(&before.ticketer, &tls.config.load_full().ticketer));
+        fs::write(authorities.path(), "").unwrap();
+        assert!(matches!(tls.reload(), Some(Err(TlsError::NoCertificate(_)))));
     }
 }

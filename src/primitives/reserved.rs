@@ -6,8 +6,10 @@
 use http::header::HeaderName;
 
 /// Names refused whatever the settings.
-pub const RESERVED: [&str; 14] = [
+pub const RESERVED: [&str; 16] = [
     "authorization",
+    "client-cert",
+    "client-cert-chain",
     "cloakroom-error",
     "forwarded",
     "x-forwarded",

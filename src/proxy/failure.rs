@@ -68,6 +68,11 @@ pub(super) fn is_the_clients(error: &Error) -> bool {
     is_gone(error) || *error.etype() == unauthorized::ANSWERED || code(error).status().is_client_error()
 }
 
+/// Whether the request was refused for want of memory.
+pub(super) fn is_shed(error: &Error) -> bool {
+    code(error) == Code::Overloaded
+}
+
 /// What a request was about, without anything that a stranger wrote but the method.
 pub(super) fn summary(session: &Session, ctx: &Context) -> String {
     let method = method_label(&session.req_header().method);
@@ -98,6 +103,9 @@ pub(super) fn word(error: &Error) -> &'static str {
 fn code(error: &Error) -> Code {
     match error.etype() {
         ErrorType::HTTPStatus(431) => Code::HeaderTooLarge,
+        ErrorType::HTTPStatus(414) => Code::UriTooLong,
+        ErrorType::HTTPStatus(408) => Code::RequestTimeout,
+        ErrorType::HTTPStatus(503) => Code::Overloaded,
         kind if *kind == upstream::TOO_LONG => Code::BodyTooLarge,
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error if *error.esource() == ErrorSource::Downstream => {
             Code::BadRequest
@@ -119,7 +127,9 @@ fn code(error: &Error) -> Code {
 
 fn text(code: Code) -> &'static str {
     match code {
-        Code::UpstreamUnavailable | Code::UpstreamTimeout | Code::UpstreamFailed => "Please try again in a moment.",
+        Code::UpstreamUnavailable | Code::UpstreamTimeout | Code::UpstreamFailed | Code::Overloaded => {
+            "Please try again in a moment."
+        }
         Code::HeaderTooLarge => "Deleting this site's cookies may help.",
         _ => "",
     }

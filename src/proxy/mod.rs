@@ -28,14 +28,17 @@ use pingora_proxy::{FailToProxy, ProxyWarnLogContext};
 use tokio::sync::oneshot;
 
 use crate::answer::Answer;
+use crate::config::settings::Limits;
 use crate::gate::{self, Dress, Fields, Gate, Pass, Scheme};
-use crate::listener::{self, Connection};
+use crate::listener::{self, Connection, Overload};
 use crate::routing::tunnel::CloseCode;
 use crate::telemetry::handles::InFlight;
 
 /// Cloakroom as Pingora runs it.
 pub struct Proxy {
     gate: Arc<Gate>,
+    limits: Limits,
+    overload: Overload,
 }
 
 /// What is remembered from hook to hook of one request.
@@ -52,6 +55,8 @@ pub struct Context {
     failed: Vec<SocketAddr>,
     upstream_started: Option<Instant>,
     body_bytes: u64,
+    /// When its first piece came.
+    body_began: Option<Instant>,
     /// The protocol was switched: what flows is no body.
     tunnel: bool,
     /// Tells the tunnel to end.
@@ -85,8 +90,8 @@ impl Context {
 impl Proxy {
     /// In front of everything that the gate knows.
     #[must_use]
-    pub fn new(gate: Arc<Gate>) -> Self {
-        Self { gate }
+    pub fn new(gate: Arc<Gate>, limits: Limits, overload: Overload) -> Self {
+        Self { gate, limits, overload }
     }
 }
 
@@ -105,6 +110,7 @@ impl ProxyHttp for Proxy {
             failed: Vec::new(),
             upstream_started: None,
             body_bytes: 0,
+            body_began: None,
             tunnel: false,
             close: None,
             sent_again: false,
@@ -120,7 +126,7 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
-        request::filter(&self.gate, session, ctx).await
+        request::filter(self, session, ctx).await
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
@@ -148,12 +154,12 @@ impl ProxyHttp for Proxy {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> pingora::Result<()> {
-        upstream::body(body, end_of_stream, ctx)
+        upstream::body(&self.limits, session, body, end_of_stream, ctx)
     }
 
     async fn upstream_response_filter(
@@ -219,9 +225,10 @@ impl ProxyHttp for Proxy {
         failure::summary(session, ctx)
     }
 
-    /// Clients that go away or send nonsense are no trouble of ours, and what could not be parsed may hold a secret.
+    /// Clients that go away or send nonsense are no trouble of ours, and what could not be parsed may hold a secret. Work
+    /// refused for want of memory is told once, not for each request.
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, error: &Error) -> bool {
-        failure::is_the_clients(error) || failure::quotes_bytes(error)
+        failure::is_the_clients(error) || failure::quotes_bytes(error) || failure::is_shed(error)
     }
 
     /// Requests that are sent again are counted; a line each would only make an outage worse.

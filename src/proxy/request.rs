@@ -8,54 +8,70 @@ use http::header::{EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
-use super::{Context, fields, files, respond, stream};
+use super::{Context, Proxy, fields, files, respond, stream};
 use crate::answer::{Answer, Code};
-use crate::gate::{self, Gate, Request, Upgrade, Verdict};
+use crate::config::settings::Limits;
+use crate::gate::{self, Request, Upgrade, Verdict};
 use crate::listener::Connection;
 use crate::login::Reply;
 
-/// Most header fields of a request.
-const MOST_FIELDS: usize = 100;
-/// Most bytes of a request's target and header fields together.
-const MOST_BYTES: usize = 32 * 1024;
 /// Longest wait for the whole of such a body.
 const OWN_BODY_TIME: Duration = Duration::from_secs(5);
 
-/// Refuses what is too large before anything looks at it.
-fn check_limits(gate: &Gate, session: &Session) -> pingora::Result<()> {
-    let header = session.req_header();
+/// Refuses what is too much or too large before anything looks at it.
+fn check_limits(proxy: &Proxy, session: &Session) -> pingora::Result<()> {
+    let (header, limits) = (session.req_header(), &proxy.limits);
+    let refuse = |reason: &str, status: u16, text: &'static str| {
+        proxy.gate.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
+        Error::e_explain(ErrorType::HTTPStatus(status), text)
+    };
+    if proxy.overload.refuses_requests() {
+        return refuse("memory", 503, "no memory for more work");
+    }
+    if header.raw_path().len() > limits.uri_length {
+        return refuse("uri_too_long", 414, "request target too long");
+    }
     let http1 = session.as_ref().as_http1();
     let raw = http1.map(|session| session.get_headers_raw_bytes());
-    if header.headers.len() > MOST_FIELDS || is_too_long(header, raw.as_deref()) {
-        gate.metrics.requests_rejected_total.with_label_values(&["header_too_large"]).inc();
-        return Error::e_explain(ErrorType::HTTPStatus(431), "request header too large");
+    if header.headers.len() > limits.header_fields || is_too_long(header, raw.as_deref(), limits) {
+        return refuse("header_too_large", 431, "request header too large");
     }
     if let Some(raw) = raw
         && let Some(reason) = ambiguity(header, &raw)
     {
-        gate.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
-        return Error::e_explain(ErrorType::HTTPStatus(400), "a request that can be read in two ways");
+        return refuse(reason, 400, "a request that can be read in two ways");
     }
     Ok(())
 }
 
-fn is_too_long(header: &RequestHeader, raw: Option<&[u8]>) -> bool {
+fn is_too_long(header: &RequestHeader, raw: Option<&[u8]>, limits: &Limits) -> bool {
     // A field is counted with four bytes beside name and value, and has at least two of them on the wire. Nearly every
     // header is so short that this settles it.
-    if raw.is_some_and(|raw| raw.len() + 2 * MOST_FIELDS <= MOST_BYTES) {
+    if raw.is_some_and(|raw| raw.len() + 2 * limits.header_fields <= limits.header_size) {
         return false;
     }
     let fields: usize = header.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    fields + header.raw_path().len() > MOST_BYTES
+    fields + header.raw_path().len() > limits.header_size
 }
 
-/// What only the bytes on the wire show: by now Pingora has dropped a `Content-Length` beside a `Transfer-Encoding`, and
-/// the URI parser everything behind `#` (behaviour H4, H9).
+/// What only the bytes on the wire show (behaviour H4, H9): by now Pingora has dropped a `Content-Length` beside a
+/// `Transfer-Encoding`, the URI parser everything behind `#`, and the header parser has taken a bare line feed for a line
+/// end, where another may see none (RFC 9112 §2.2).
 fn ambiguity(header: &RequestHeader, raw: &[u8]) -> Option<&'static str> {
     if header.headers.contains_key(TRANSFER_ENCODING) && has_field(raw, b"content-length") {
         return Some("framing");
     }
-    memchr::memchr(b'#', raw)?;
+    let mut fragment = false;
+    for at in memchr::memchr2_iter(b'\n', b'#', raw) {
+        if raw.get(at) == Some(&b'#') {
+            fragment = true;
+        } else if raw.get(at.wrapping_sub(1)) != Some(&b'\r') {
+            return Some("framing");
+        }
+    }
+    if !fragment {
+        return None;
+    }
     let line = raw.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
     let target = line.split(|byte| *byte == b' ').nth(1)?;
     target.contains(&b'#').then_some("path")
@@ -69,8 +85,9 @@ fn has_field(raw: &[u8], name: &[u8]) -> bool {
 }
 
 /// `true`: answered.
-pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
-    check_limits(gate, session)?;
+pub(super) async fn filter(proxy: &Proxy, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+    check_limits(proxy, session)?;
+    let gate = &*proxy.gate;
     let header = session.req_header();
     if Upgrade::of(&header.method, &header.headers) == Upgrade::Ignored {
         // Pingora would take any `Upgrade` for the beginning of a tunnel.
@@ -133,7 +150,7 @@ pub(super) async fn filter(gate: &Gate, session: &mut Session, ctx: &mut Context
 pub(super) fn view<'r>(
     header: &'r RequestHeader,
     session: &Session,
-    connection: &Option<Arc<Connection>>,
+    connection: &'r Option<Arc<Connection>>,
 ) -> Request<'r> {
     let connection = connection.as_ref();
     let peer = connection.map(|c| c.peer.ip()).or_else(|| Some(session.client_addr()?.as_inet()?.ip()));
@@ -145,6 +162,8 @@ pub(super) fn view<'r>(
         connection: gate::Connection {
             peer: peer.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
             tls: connection.is_some_and(|c| c.tls),
+            redirect_to_https: connection.and_then(|c| c.redirect_to_https),
+            only_for: connection.filter(|c| c.asks_clients).and_then(|c| c.server_name.as_deref()),
         },
     }
 }

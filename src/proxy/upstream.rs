@@ -1,23 +1,28 @@
 //! Towards the upstream: which endpoint, which headers, how much body.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 use tokio::sync::oneshot;
 
 use super::{Context, fields};
+use crate::config::settings::Limits;
 use crate::gate::{self, Pass};
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
 
+/// The client's certificate (RFC 9440).
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// How many fields are put in beside those that a route asks for: token and forwarding headers.
-const OURS: usize = 4;
+/// How many fields are put in beside those that a route asks for: token, certificate and forwarding headers.
+const OURS: usize = 5;
+/// A body that brings fewer bytes a second than it must.
+const TOO_SLOW: ErrorType = ErrorType::HTTPStatus(408);
 /// A body longer than the route takes.
 pub(super) const TOO_LONG: ErrorType = ErrorType::HTTPStatus(413);
 
@@ -48,7 +53,7 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
 /// Our cookies leave; token, identity and forwarding headers enter; the path is the canonical one. Runs for every
 /// attempt on a fresh copy of the client's header.
 pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
-    ctx.body_bytes = 0;
+    (ctx.body_bytes, ctx.body_began) = (0, None);
     let Some(pass) = &ctx.pass else { return Ok(()) };
     set_path(request, pass)?;
     // Who has begun to send the body waits for no `100 Continue` any more.
@@ -124,6 +129,9 @@ fn forwarded(session: &Session, headers: &mut HeaderMap, pass: &Pass, ctx: &Cont
         None => peer,
     };
     headers.insert(FORWARDED_FOR, chain);
+    if let Some(certificate) = connection.and_then(|connection| connection.client_certificate.as_ref()) {
+        headers.insert(CLIENT_CERT, certificate.clone());
+    }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(pass.client.scheme.as_str()));
     let host = pass.client.host.clone().or_else(|| host(session.req_header()));
     if let Some(host) = host {
@@ -139,8 +147,14 @@ fn host(request: &RequestHeader) -> Option<HeaderValue> {
     }
 }
 
-/// Counts the body and stops at the route's limit.
-pub(super) fn body(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Context) -> pingora::Result<()> {
+/// Counts the body, stops at the route's limit and when it comes too slowly.
+pub(super) fn body(
+    limits: &Limits,
+    session: &Session,
+    body: &mut Option<Bytes>,
+    end_of_stream: bool,
+    ctx: &mut Context,
+) -> pingora::Result<()> {
     // An empty last frame from HTTP/2 would end a chunked body twice and poison the upstream connection (Pingora #935).
     if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
         *body = None;
@@ -150,5 +164,22 @@ pub(super) fn body(body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Cont
     if ctx.body_bytes > pass.route.max_body {
         return Error::e_explain(TOO_LONG, "the body is longer than the route takes");
     }
+    if !end_of_stream && limits.body_rate > 0 {
+        let began = *ctx.body_began.get_or_insert_with(Instant::now);
+        if is_too_slow(limits, ctx.body_bytes, began.elapsed()) && !is_grpc(session.req_header()) {
+            return Error::e_explain(TOO_SLOW, "the body comes too slowly").map_err(|error| error.into_down());
+        }
+    }
     Ok(())
+}
+
+/// Whether the body is a stream of messages that come when there are some.
+fn is_grpc(request: &RequestHeader) -> bool {
+    let kind = request.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
+/// Whether so many bytes are too few for so long a time. Until `body_timeout` is over nothing is.
+fn is_too_slow(limits: &Limits, bytes: u64, elapsed: Duration) -> bool {
+    elapsed > limits.body_timeout && bytes < limits.body_rate.saturating_mul(elapsed.as_secs())
 }

@@ -35,6 +35,17 @@ pub struct Metrics {
     pub connections_open: IntGaugeVec,
     /// Requests refused before a route was found. Label: reason.
     pub requests_rejected_total: IntCounterVec,
+    /// Connections refused before anything was read from them. Label: reason (`connections`, `address`, `memory`,
+    /// `proxy_protocol`).
+    pub connections_rejected_total: IntCounterVec,
+    /// When a certificate of a listener ends, in seconds since 1970. Label: name, its file.
+    pub tls_certificate_not_after_timestamp_seconds: IntGaugeVec,
+    /// Changed certificate files that were read. Labels: listener, result.
+    pub tls_reloads_total: IntCounterVec,
+    /// Resident memory of the process.
+    pub memory_bytes: IntGauge,
+    /// From where on new work is refused; 0 = never.
+    pub memory_limit_bytes: IntGauge,
     /// Requests that needed a session and had none. Label: answer (`redirect`, `401`, `503`).
     pub unauthenticated_total: IntCounterVec,
     /// Answers of upstreams; count through [`UpstreamMetrics`]. Labels: upstream, code.
@@ -121,6 +132,26 @@ impl Metrics {
                 "requests_rejected_total",
                 "Requests refused before a route was found.",
                 &["reason"],
+            )?,
+            connections_rejected_total: make.counter(
+                "connections_rejected_total",
+                "Connections refused before anything was read from them.",
+                &["reason"],
+            )?,
+            tls_certificate_not_after_timestamp_seconds: make.gauge(
+                "tls_certificate_not_after_timestamp_seconds",
+                "When a certificate of a listener ends, in seconds since 1970.",
+                &["name"],
+            )?,
+            tls_reloads_total: make.counter(
+                "tls_reloads_total",
+                "Changed certificate files that were read.",
+                &["listener", "result"],
+            )?,
+            memory_bytes: make.single_gauge("memory_bytes", "Resident memory of the process.")?,
+            memory_limit_bytes: make.single_gauge(
+                "memory_limit_bytes",
+                "Resident memory from which on new work is refused; 0 = no limit.",
             )?,
             unauthenticated_total: make.counter(
                 "unauthenticated_total",

@@ -105,23 +105,59 @@ async fn h9_two_framings_at_once_are_refused_and_the_connection_ends() {
     assert_eq!(world.metric("cloakroom_requests_rejected_total{reason=\"framing\"}").await, 3.0);
 }
 
+/// What is no request to a strict reader, though a lenient one may see one or two. `@` stands for our host.
+const MALFORMED: [(&str, &str); 27] = [
+    ("bare line feeds", "POST /x HTTP/1.1\nHost: @\nContent-Length: 4\n\nbody"),
+    ("one bare line feed", "GET /x HTTP/1.1\r\nHost: @\nX: y\r\n\r\n"),
+    ("a bare line feed behind the request line", "GET /x HTTP/1.1\nHost: @\r\n\r\n"),
+    ("a bare line feed for the empty line", "GET /x HTTP/1.1\r\nHost: @\r\n\nGET /y HTTP/1.1\r\nHost: @\r\n\r\n"),
+    ("a folded field", "GET /x HTTP/1.1\r\nHost: @\r\nX: y\r\n z\r\n\r\n"),
+    ("a field folded with a tab", "GET /x HTTP/1.1\r\nHost: @\r\nX: y\r\n\tz\r\n\r\n"),
+    ("a folded first field", "GET /x HTTP/1.1\r\n Host: @\r\n\r\n"),
+    ("a blank before the colon", "GET /x HTTP/1.1\r\nHost : @\r\n\r\n"),
+    ("a tab before the colon", "GET /x HTTP/1.1\r\nHost: @\r\nX\t: y\r\n\r\n"),
+    ("no colon", "GET /x HTTP/1.1\r\nHost: @\r\nnonsense\r\n\r\n"),
+    ("no name", "GET /x HTTP/1.1\r\nHost: @\r\n: y\r\n\r\n"),
+    ("NUL in a value", "GET /x HTTP/1.1\r\nHost: @\r\nX: a\0b\r\n\r\n"),
+    ("NUL in a name", "GET /x HTTP/1.1\r\nHost: @\r\nX\0: b\r\n\r\n"),
+    ("a bare carriage return in a value", "GET /x HTTP/1.1\r\nHost: @\r\nX: a\rY: b\r\n\r\n"),
+    ("a control character in a value", "GET /x HTTP/1.1\r\nHost: @\r\nX: a\x01b\r\n\r\n"),
+    ("no host", "GET /x HTTP/1.1\r\nX: y\r\n\r\n"),
+    ("an empty host", "GET /x HTTP/1.1\r\nHost:\r\n\r\n"),
+    ("two hosts", "GET /x HTTP/1.1\r\nHost: @\r\nHost: other.test\r\n\r\n"),
+    ("the same host twice", "GET /x HTTP/1.1\r\nHost: @\r\nHost: @\r\n\r\n"),
+    ("another host in the target", "GET http://other.test/x HTTP/1.1\r\nHost: @\r\n\r\n"),
+    ("another host in the field", "GET http://@/x HTTP/1.1\r\nHost: other.test\r\n\r\n"),
+    ("chunks in HTTP/1.0", "POST /x HTTP/1.0\r\nHost: @\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    ("an unknown coding", "POST /x HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+    ("chunked not last", "POST /x HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
+    ("two lengths", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody."),
+    ("a length with a sign", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: +4\r\n\r\nbody"),
+    (
+        "length and chunks",
+        "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn h9_line_ends_that_are_only_line_feeds_are_read_one_way() {
+async fn h9_what_is_no_request_is_refused_and_the_connection_ends() {
     let (world, peer) = world().await;
-    let home = world.proxy.address;
-    let mut wire = Wire::connect(home).await;
-    wire.send(format!("POST /x HTTP/1.1\nHost: {home}\nContent-Length: 4\nConnection: close\n\nbody")).await;
-    let answer = wire.answer().await.expect("an answer");
-    assert!(wire.is_closed().await);
-    let seen = peer.seen().concat();
-    match answer.status {
-        StatusCode::OK => {
-            let (lines, left) = requests(seen.as_bytes());
-            assert_eq!((lines, left), (vec!["POST /x HTTP/1.1".to_owned()], &b""[..]));
-            assert!(!seen.replace("\r\n", "").contains(['\r', '\n']), "{seen}");
+    let home = world.proxy.address.to_string();
+    for (what, request) in MALFORMED {
+        let mut wire = Wire::connect(world.proxy.address).await;
+        wire.send(request.replace('@', &home)).await;
+        let answer = wire.answer().await.unwrap_or_else(|| panic!("no answer: {what}"));
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{what}");
+        assert_eq!(peer.seen().concat(), "", "{what}");
+        // Where the end of a refused request is in doubt, nothing behind it is read.
+        if !what.contains("host") {
+            assert!(wire.is_closed().await, "{what}");
         }
-        other => assert_eq!((other, seen.as_str()), (StatusCode::BAD_REQUEST, "")),
     }
+    // Blank lines in front of a request are another thing: a client may send one (RFC 9112 §2.2).
+    let mut wire = Wire::connect(world.proxy.address).await;
+    let answer = wire.exchange(format!("\r\nGET /x HTTP/1.1\r\nHost: {home}\r\n\r\n")).await;
+    assert_eq!(answer.status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,47 +1,17 @@
 //! A listener with TLS: certificate by name, scheme of redirects and forwarded headers, sessions over HTTP/2 and
 //! HTTP/1.1.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-
-use reqwest::{Certificate, Client, Method, StatusCode, Version};
+use reqwest::{Client, Method, StatusCode, Version};
 
 use crate::harness::{SESSION, Wishes, World};
-
-/// A certificate for these names; returns its PEM and writes the files.
-fn certificate(folder: &Path, file: &str, names: &[&str]) -> String {
-    let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
-    std::fs::write(folder.join(format!("{file}.crt")), made.cert.pem()).expect("a file");
-    let key = folder.join(format!("{file}.key"));
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("rights");
-    made.cert.pem()
-}
-
-fn client(trusted: &str, address: std::net::SocketAddr, http1: bool) -> Client {
-    let certificate = Certificate::from_pem(trusted.as_bytes()).expect("PEM");
-    let mut builder = Client::builder()
-        .tls_certs_only([certificate])
-        .resolve("app.test", address)
-        .resolve("other.test", address)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy();
-    if http1 {
-        builder = builder.http1_only();
-    }
-    builder.build().expect("client")
-}
+use crate::tls_kit::{certificate, client, pair};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_over_tls_has_https_everywhere() {
     let folder = tempfile::tempdir().expect("a folder");
     let here = certificate(folder.path(), "here", &["127.0.0.1"]);
     let app = certificate(folder.path(), "app", &["app.test"]);
-    let pair = |file: &str| {
-        let path = folder.path().display();
-        format!("{{ certificate: \"{path}/{file}.crt\", key: \"{path}/{file}.key\" }}")
-    };
+    let pair = |file: &str| pair(folder.path(), file);
     let world = World::with(Wishes {
         listener: format!(", tls: {{ certificates: [{}, {}] }}", pair("here"), pair("app")),
         hosts: "[127.0.0.1, app.test]".into(),

@@ -136,6 +136,11 @@ impl Wire {
         self.rest().await.is_empty()
     }
 
+    /// Whether something has come that was not read yet. Does not wait.
+    pub(crate) fn has_bytes(&mut self) -> bool {
+        matches!(self.stream.try_read_buf(&mut self.buffer), Ok(1..)) || !self.buffer.is_empty()
+    }
+
     async fn fill(&mut self) -> bool {
         let read = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.buffer));
         matches!(read.await.expect("bytes or an end in time"), Ok(n) if n > 0)

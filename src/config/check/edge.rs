@@ -9,10 +9,10 @@ use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ADMIN, LISTENER};
 use crate::config::secrets::secret;
-use crate::config::settings::{Admin, Listener};
+use crate::config::settings::{Admin, Listener, Settings};
 use crate::config::source::Span;
 use crate::config::values;
-use crate::config::yaml::Node;
+use crate::config::yaml::{Kind, Node};
 
 /// Sockets that are taken, and where in the file.
 type Sockets = Vec<(SocketAddr, Span)>;
@@ -27,9 +27,33 @@ pub(super) fn listeners(reader: &mut Reader<'_>, node: &Node, taken: &mut Socket
             taken.push((address, node.label()));
             Some(address)
         });
-        let tls = fields.maybe(reader, "tls", tls::certificates);
-        Some(Listener { address: address?, tls: tls? })
+        let tls = fields.maybe(reader, "tls", tls::listener_tls);
+        let redirect = fields.optional(reader, "redirect_to_https", None, redirect);
+        if let (Some(tls), Some(Some(_)), Some(at)) = (fields.get("tls"), redirect, fields.get("redirect_to_https")) {
+            let help = format!("remove it, or remove `tls` in line {}", tls.label().line);
+            reader.note(Code::Contradiction, at, "a listener with TLS has nothing to redirect", help);
+        }
+        let proxy_protocol = fields.optional(reader, "proxy_protocol", false, |reader, node| reader.boolean(node));
+        Some(Listener { address: address?, tls: tls?, redirect_to_https: redirect?, proxy_protocol: proxy_protocol? })
     })
+}
+
+/// `true`, `false`, or the port that clients reach TLS at.
+fn redirect(reader: &mut Reader<'_>, node: &Node) -> Option<Option<u16>> {
+    if let Kind::Integer(_) = node.kind {
+        return u16::try_from(reader.integer(node, 1, 65_535)?).ok().map(Some);
+    }
+    Some(reader.boolean(node)?.then_some(443))
+}
+
+/// A listener that takes connections from trusted proxies only, and there are none.
+pub(super) fn note_nobody_trusted(reader: &mut Reader<'_>, listeners: Option<&Node>, settings: &Settings) {
+    let asks = settings.listeners.iter().any(|listener| listener.proxy_protocol);
+    if let (true, true, Some(at)) = (asks, settings.trusted_proxies.is_empty(), listeners) {
+        let help = "name the networks of your load balancers in `trusted_proxies`";
+        let message = "with `proxy_protocol` only trusted proxies may connect, and there are none";
+        reader.note(Code::Contradiction, at, message, help);
+    }
 }
 
 fn note_taken(reader: &mut Reader<'_>, node: &Node, address: SocketAddr, taken: &Sockets) {

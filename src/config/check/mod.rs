@@ -1,6 +1,7 @@
 //! The tree becomes [`Settings`]: one file a section, and here what concerns several of them.
 
 mod edge;
+mod limits;
 mod providers;
 mod routes;
 mod security;
@@ -42,6 +43,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     });
     let threads = fields.optional(reader, "threads", available_threads(), threads);
     let trusted_proxies = fields.optional(reader, "trusted_proxies", Vec::new(), edge::trusted_proxies);
+    let limits = fields.optional(reader, "limits", super::settings::Limits::default(), limits::limits);
     let admin = fields.maybe(reader, "admin", |reader, node| edge::admin(reader, node, &sockets));
     let keys = fields.required(reader, "keys", "[{ id: \"1\", secret: { env: CLOAKROOM_KEY } }]", session::keys);
     let store = fields.optional(reader, "store", super::settings::Store::Memory, store::store);
@@ -68,6 +70,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         listeners: listeners?,
         threads: threads?,
         trusted_proxies: trusted_proxies?,
+        limits: limits?,
         admin: admin?,
         keys: keys?,
         store: store?,
@@ -81,6 +84,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     if let Some(node) = fields.get("sites") {
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
     }
+    edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);
     Some(settings)
 }
 

@@ -10,14 +10,50 @@ use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{CERTIFICATE, TLS};
 use crate::config::secrets::read_file;
-use crate::config::settings::Certificate;
-use crate::config::yaml::Node;
+use crate::config::settings::{Certificate, ClientCertificates, ListenerTls, TlsVersion};
+use crate::config::yaml::{Kind, Node};
 
-/// At least one certificate.
-pub(super) fn certificates(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<Certificate>> {
+/// At least one certificate, and what is asked of clients.
+pub(super) fn listener_tls(reader: &mut Reader<'_>, node: &Node) -> Option<ListenerTls> {
     let fields = reader.fields(node, &TLS)?;
     let example = "[{ certificate: tls.crt, key: tls.key }]";
-    fields.required(reader, "certificates", example, |reader, node| reader.list_of_some(node, certificate))
+    let certificates =
+        fields.required(reader, "certificates", example, |reader, node| reader.list_of_some(node, certificate));
+    let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+    let min_version = fields.optional(reader, "min_version", TlsVersion::Tls12, |reader, node| {
+        // Without quotes YAML reads a number.
+        if matches!(node.kind, Kind::Float) {
+            reader.wrong_type(node, "a version in quotes", "write `min_version: \"1.3\"`");
+            return None;
+        }
+        reader.choice(node, &versions)
+    });
+    let authorities = fields.maybe(reader, "client_ca", authorities);
+    let required = fields.optional(reader, "client_certificate", true, |reader, node| {
+        reader.choice(node, &[("required", true), ("optional", false)])
+    });
+    if let (None, Some(at)) = (fields.get("client_ca"), fields.get("client_certificate")) {
+        let help = "add `client_ca` with the authorities that sign the certificates of clients";
+        reader.note(Code::MissingKey, at, "nobody can judge the certificates of clients", help);
+    }
+    let clients = match (authorities?, required?) {
+        (Some(authorities), required) => Some(ClientCertificates { authorities, required }),
+        (None, _) => None,
+    };
+    Some(ListenerTls { certificates: certificates?, min_version: min_version?, clients })
+}
+
+/// Certificates that others are judged by.
+fn authorities(reader: &mut Reader<'_>, node: &Node) -> Option<PathBuf> {
+    let (path, certificates) = chain(reader, node)?;
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(error) = certificates.into_iter().find_map(|certificate| roots.add(certificate).err()) {
+        let help = "it must hold the certificates of authorities, in PEM";
+        let message = format!("`{}` holds a certificate that cannot be used: {error}", path.display());
+        reader.note(Code::BadCertificate, node, message, help);
+        return None;
+    }
+    Some(path)
 }
 
 fn certificate(reader: &mut Reader<'_>, node: &Node) -> Option<Certificate> {

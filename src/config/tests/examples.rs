@@ -49,9 +49,18 @@ fn the_commented_parts_of_the_full_example_load() {
             && !bare.starts_with("store");
         let free = ["audience:", "X-User-Id:", "X-User-Roles:"].iter().any(|key| bare.trim_start().starts_with(key));
         let store = stores.iter().flat_map(|store| store.lines()).any(|other| other.trim() == bare.trim());
-        let tls = ["tls:", "certificates:", "- certificate:", "key:", "- address: 0.0.0.0:8443"]
-            .iter()
-            .any(|p| bare.trim_start().starts_with(p));
+        let tls = [
+            "tls:",
+            "certificates:",
+            "- certificate:",
+            "key:",
+            "min_version:",
+            "client_ca:",
+            "client_certificate:",
+            "- address: 0.0.0.0:8443",
+        ]
+        .iter()
+        .any(|p| bare.trim_start().starts_with(p));
         // In the place of an upstream, and of a folder that is not here.
         let files = ["files:", "root:", "fallback:", "precompressed:", "fingerprinted:", "max_age: 0s"]
             .iter()

@@ -369,3 +369,47 @@ fn security_headers_are_words_that_browsers_know() {
         assert_eq!(codes(&outcome), expected, "{headers}");
     }
 }
+
+#[test]
+fn listeners_redirect_trust_and_ask_in_agreement() {
+    let listener = |more: &str| format!("  - address: 127.0.0.1:8080\n    {more}");
+    for (more, expected) in [
+        ("redirect_to_https: true", &[] as &[&str]),
+        ("redirect_to_https: 8443", &[]),
+        ("redirect_to_https: false", &[]),
+        ("redirect_to_https: 0", &["E0202"]),
+        ("redirect_to_https: 70000", &["E0202"]),
+        ("redirect_to_https: 'yes'", &["E0103"]),
+        ("proxy_protocol: true", &["E0408"]),
+        ("proxy_protocol: false", &[]),
+        ("tls: { certificates: [], min_version: 1.2 }", &["E0105", "E0103"]),
+        ("tls: { certificates: [], min_version: '1.1' }", &["E0105", "E0104"]),
+        ("tls: { certificates: [], client_certificate: optional }", &["E0105", "E0102"]),
+        ("tls: { certificates: [], client_ca: nowhere.crt }", &["E0105", "E0302"]),
+        ("tls: { certificates: [] }\n    redirect_to_https: true", &["E0105", "E0408"]),
+    ] {
+        expect("  - address: 127.0.0.1:8080", &[(&listener(more), expected)]);
+    }
+    let trusting = format!("{}\ntrusted_proxies: [10.0.0.1]", listener("proxy_protocol: true"));
+    expect("  - address: 127.0.0.1:8080", &[(&trusting, &[])]);
+}
+
+#[test]
+fn limits_are_in_range() {
+    for (limits, expected) in [
+        ("{}", &[] as &[&str]),
+        ("{ connections: 0, connections_per_address: 0, memory: 0, requests_per_connection: 0, body_rate: 0 }", &[]),
+        ("{ connections: 10, connections_per_address: 5, memory: 1GiB, requests_per_connection: 1 }", &[]),
+        ("{ header_timeout: 0s, keepalive_timeout: 500ms, handshake_timeout: 10 }", &["E0202", "E0201", "E0202"]),
+        ("{ header_size: 100, header_fields: 256, uri_length: 1MiB }", &["E0202", "E0202", "E0202"]),
+        ("{ memory: 1MiB, connections: -1 }", &["E0202", "E0202"]),
+        ("{ http2: { streams: 0, header_list: 1B, window: 1KiB, idle: 0s } }", &["E0202"; 4]),
+        ("{ http2: { stream: 1 } }", &["E0101"]),
+    ] {
+        let mut found = codes(&load_text(&format!("{GOOD}limits: {limits}\n")));
+        let mut expected = expected.to_vec();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{limits}");
+    }
+}

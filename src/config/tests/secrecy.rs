@@ -165,6 +165,16 @@ fn certificates_are_read_and_compared() {
         let outcome = load(&path, &env());
         assert_eq!(codes(&outcome), expected, "{:?}", outcome.err());
     }
+    // The authorities of clients' certificates.
+    for (authorities, expected) in [(certificate.as_str(), &[] as &[&str]), (&key, &["E0305"]), ("", &["E0305"])] {
+        let folder = folder_with("tls.key", key.as_bytes(), 0o600);
+        fs::write(folder.path().join("tls.crt"), &certificate).unwrap();
+        fs::write(folder.path().join("clients.crt"), authorities).unwrap();
+        let path = folder.path().join("cloakroom.yaml");
+        fs::write(&path, text.replace("tls.key }] }", "tls.key }], client_ca: clients.crt }")).unwrap();
+        let outcome = load(&path, &env());
+        assert_eq!(codes(&outcome), expected, "{:?}", outcome.err());
+    }
     expect(
         "  - address: 127.0.0.1:8080",
         &[

@@ -32,6 +32,7 @@ fn settings(sites: Vec<settings::Site>) -> Settings {
         listeners: Vec::new(),
         threads: NonZeroUsize::MIN,
         trusted_proxies: Vec::new(),
+        limits: settings::Limits::default(),
         admin: None,
         keys: Vec::new(),
         store: Store::Memory,
