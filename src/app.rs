@@ -1,9 +1,14 @@
 //! The composition root: settings -> parts -> services -> a running server.
 
+pub mod reload;
+mod settings_file;
+
 use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::future::join_all;
 use pingora::prelude::Server;
@@ -11,14 +16,16 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use pingora_proxy::http_proxy;
+use tokio::sync::watch;
 
+use self::reload::{Parts, Reloader};
 use crate::admin;
 use crate::admin::readiness::{Latch, Readiness};
+use crate::config::Env;
 use crate::config::settings::{self, Settings, Store};
-use crate::gate::{Gate, Hygiene};
 use crate::listener::tls::{TlsError, install_crypto_provider};
-use crate::listener::{Edge, Overload, until_listening};
-use crate::login::{Logins, SiteAuth};
+use crate::listener::{Edge, Overload, Trusted, until_listening};
+use crate::login::Logins;
 use crate::oidc::http::{BuildError, Client};
 use crate::oidc::{self, Provider, Providers, SetupError};
 use crate::primitives::clock::Clock;
@@ -27,11 +34,10 @@ use crate::refresh::background::Background;
 use crate::refresh::{Refresher, Unsettled};
 use crate::revocation::Revoker;
 use crate::routing::discovery::system_lookup;
-use crate::routing::table::{Site, Table, TableError};
+use crate::routing::table::TableError;
 use crate::routing::upstream::Upstreams;
 use crate::session::key_ring::{KeyRing, KeyRingError};
 use crate::session::manager::Sessions;
-use crate::session::open::Profile;
 use crate::session::touches::TouchWriter;
 use crate::session::upkeep::Conflicts;
 use crate::store::SessionStore;
@@ -44,9 +50,8 @@ use crate::telemetry::Metrics;
 
 /// Attempts of one request at an upstream: as many as its settings may ask for, and one more with a newer token.
 const ATTEMPTS: usize = settings::MOST_ATTEMPTS + 1;
-/// How long requests and refreshes may go on after the shutdown has begun: as long as a provider may take to refresh a
-/// token, and a little to store what it gave. The process ends as soon as there are none.
-const GRACE_SECONDS: u64 = 35;
+/// Idle connections to upstreams, a thread, where the settings say nothing.
+const IDLE: usize = 1024;
 /// How long Pingora waits for threads to end after that; ours have nothing to wait for.
 const THREADS_SECONDS: u64 = 5;
 /// How often values that nobody reports are read.
@@ -95,6 +100,7 @@ pub struct App {
     readiness: Readiness,
     metrics: Arc<Metrics>,
     refresher: Arc<Refresher>,
+    reloader: Arc<Reloader>,
 }
 
 /// Tells whether anything is under way.
@@ -108,6 +114,11 @@ pub struct Activity {
 }
 
 impl Activity {
+    /// The process is about to stop, and whoever looks at the metrics should know.
+    pub fn stopping(&self) {
+        self.metrics.draining.set(1);
+    }
+
     /// No connection, no request, and no refresh whose tokens would be lost: each refresh runs in a task of its own,
     /// which holds the refresher until the tokens are stored. Nor one whose intent would be left behind: it passes for
     /// that of an owner that died, and its token for used up.
@@ -153,18 +164,34 @@ impl App {
             Sessions::new(&settings.session, &settings.refresh, store.clone(), ring, clock.clone(), metrics.clone());
         let sessions = Arc::new(sessions);
         let providers = providers(settings, clock, &metrics)?;
-        let upstreams = Upstreams::new(&settings.upstreams, &system_lookup(), &metrics);
+        let lookup = system_lookup();
+        let upstreams = Upstreams::new(&settings.upstreams, &lookup, &metrics);
         let revoker = Arc::new(Revoker::new(sessions.clone(), providers.clone(), metrics.clone()));
-        let gate = gate(settings, &sessions, &providers, &revoker, &upstreams, &metrics)?;
+        let refresher = Refresher::new(sessions.clone(), providers.clone(), &settings.refresh, metrics.clone());
+        let parts = Parts {
+            sessions: sessions.clone(),
+            providers: providers.clone(),
+            logins: Arc::new(Logins::new(sessions.clone(), revoker.clone(), metrics.clone())),
+            refresher: refresher.clone(),
+            metrics: metrics.clone(),
+            lookup,
+        };
+        let gate = Arc::new(ArcSwap::from_pointee(parts.gate(settings, &upstreams, None)?));
+        let (change, current) = watch::channel(upstreams);
+        let shown = current.clone();
+        readiness.inform("upstreams", move || shown.borrow().report());
+        let running = tokio::sync::Mutex::new(settings.clone());
+        let trusted: Trusted = Arc::new(ArcSwap::from_pointee(settings.trusted_proxies.clone()));
+        let reloader =
+            Arc::new(Reloader { parts, gate: gate.clone(), trusted: trusted.clone(), upstreams: change, running });
+        settings_file::loaded(&metrics, true);
 
-        let refresher = gate.refresher.clone();
         let mut server = Server::new_with_opt_and_conf(None, server_conf(settings));
         server.bootstrap();
         let (limits, overload) = (&settings.limits, Overload::default());
-        let proxy = Proxy::new(Arc::new(gate), limits.clone(), overload.clone());
+        let proxy = Proxy::new(gate, limits.clone(), overload.clone());
         let proxy = Arc::new(http_proxy(&server.configuration, proxy));
-        let (edge, upkeep) =
-            Edge::new(proxy, &settings.listeners, &settings.trusted_proxies, limits, &overload, &metrics)?;
+        let (edge, upkeep) = Edge::new(proxy, &settings.listeners, &trusted, limits, &overload, &metrics)?;
         for provider in providers.values() {
             let provider = provider.clone();
             let name = format!("provider {}", provider.name());
@@ -187,12 +214,12 @@ impl App {
         };
         server.add_service(edge.into_service());
         server.add_service(background_service("upkeep of listeners", upkeep));
-        server.add_service(upstreams.service());
+        server.add_service(Upstreams::service(current));
         server.add_service(background_service("housekeeping", housekeeping));
         if let Some(admin) = &settings.admin {
             server.add_service(admin::server::service(admin, readiness.clone(), metrics.clone(), revoker));
         }
-        Ok(Self { server, readiness, metrics, refresher })
+        Ok(Self { server, readiness, metrics, refresher, reloader })
     }
 
     /// Whether traffic may come.
@@ -210,16 +237,37 @@ impl App {
     /// Whether anything is under way, also while the server runs.
     #[must_use]
     pub fn activity(&self) -> Activity {
-        // `run` gives up the holder in `self`.
+        // `run` gives up the holder in `self`; the gate and what makes new ones hold it as long as the server runs.
         let holders = Arc::strong_count(&self.refresher).saturating_sub(1);
         let (refresher, unsettled) = (Arc::downgrade(&self.refresher), self.refresher.unsettled());
         Activity { metrics: self.metrics.clone(), refresher, unsettled, holders }
     }
 
+    /// Applies new settings while the server runs.
+    #[must_use]
+    pub fn reloader(&self) -> Arc<Reloader> {
+        self.reloader.clone()
+    }
+
+    /// Reads the settings again whenever `path` or one of `files`, from which they were completed, changes, and on SIGHUP.
+    pub fn watch_settings(&mut self, path: &Path, files: &[PathBuf], env: Env) {
+        let watch = settings_file::Watch {
+            path: path.to_path_buf(),
+            files: files.to_vec(),
+            env,
+            reloader: self.reloader.clone(),
+            metrics: self.metrics.clone(),
+        };
+        self.server.add_service(background_service("settings", watch));
+    }
+
     /// Serves until the signal comes.
     pub fn run(self, shutdown_signal: Box<dyn ShutdownSignalWatch>) {
-        drop(self.refresher);
-        self.server.run(RunArgs { shutdown_signal });
+        let Self { server, refresher, reloader, .. } = self;
+        drop(refresher);
+        server.run(RunArgs { shutdown_signal });
+        // Not before: it is one of the holders that `activity` counts.
+        drop(reloader);
     }
 }
 
@@ -227,9 +275,12 @@ fn server_conf(settings: &Settings) -> ServerConf {
     ServerConf {
         threads: settings.threads.get(),
         max_retries: ATTEMPTS,
-        grace_period_seconds: Some(GRACE_SECONDS),
+        grace_period_seconds: Some(settings.shutdown.grace.as_secs()),
         graceful_shutdown_timeout_seconds: Some(THREADS_SECONDS),
-        upstream_keepalive_pool_size: 1024,
+        // For each thread.
+        upstream_keepalive_pool_size: settings
+            .idle_connections
+            .map_or(IDLE, |all| all.div_ceil(settings.threads.get())),
         ..ServerConf::default()
     }
 }
@@ -263,47 +314,6 @@ fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Resu
         Ok((one.name.clone(), Arc::new(provider)))
     };
     settings.providers.iter().map(make).collect()
-}
-
-fn gate(
-    settings: &Settings,
-    sessions: &Arc<Sessions>,
-    providers: &Providers,
-    revoker: &Arc<Revoker>,
-    upstreams: &Upstreams,
-    metrics: &Arc<Metrics>,
-) -> Result<Gate, StartError> {
-    let table = Table::new(settings, upstreams, metrics)?;
-    let auth = table.sites().iter().map(|site| Arc::new(site_auth(site, providers))).collect();
-    let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
-    Ok(Gate {
-        table,
-        auth,
-        hygiene: Hygiene::new(&reserved),
-        trusted_proxies: settings.trusted_proxies.clone(),
-        csrf_mode: settings.session.csrf.mode,
-        same_site: settings.session.cookie.same_site,
-        sessions: sessions.clone(),
-        logins: Logins::new(sessions.clone(), revoker.clone(), metrics.clone()),
-        refresher: Refresher::new(sessions.clone(), providers.clone(), &settings.refresh, metrics.clone()),
-        unknown: Arc::new(metrics.route("none", "none")),
-        metrics: metrics.clone(),
-    })
-}
-
-fn site_auth(site: &Site, providers: &Providers) -> SiteAuth {
-    SiteAuth {
-        profile: Arc::new(Profile {
-            site: site.name.clone(),
-            provider: site.provider.clone(),
-            claims: site.claim_paths.clone(),
-            id_token: site.routes().any(|route| route.token == settings::Token::Id),
-        }),
-        provider: site.provider.as_ref().and_then(|name| providers.get(name)).cloned(),
-        auth_path: site.auth_path.clone(),
-        aliases: site.aliases.clone(),
-        origins: site.origins.iter().map(|origin| origin.0.origin().ascii_serialization()).collect(),
-    }
 }
 
 /// Counts what a provider is asked.

@@ -2,11 +2,9 @@
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
-use std::time::Duration;
 
 use cloakroom::config::settings::{
-    Aliases, Endpoint, HostPattern, Refresh, Retries, Route, SecurityHeaders, Session, Settings, Site, Store, Upstream,
-    UpstreamTimeouts,
+    Aliases, Endpoint, HostPattern, Refresh, Route, SecurityHeaders, Session, Settings, Site, Store, Upstream,
 };
 use cloakroom::primitives::path::{PathPrefix, canonical};
 use cloakroom::routing::discovery::system_lookup;
@@ -47,7 +45,7 @@ fn bench_among(criterion: &mut Criterion, group: &str, routes_per_site: usize) {
                 let path = canonical(uri.path()).ok()?;
                 let asked = Asked { host: &authority.host, method: &Method::GET, headers: black_box(&headers) };
                 let Choice::Route(route) = table.site(&authority.host)?.route(&path, &asked) else { return None };
-                route.forward()?.upstream.pick()
+                route.forward()?.upstream.pick(&[], &[])
             });
         });
     }
@@ -55,7 +53,6 @@ fn bench_among(criterion: &mut Criterion, group: &str, routes_per_site: usize) {
 }
 
 fn settings(routes_per_site: usize) -> Settings {
-    let second = Duration::from_secs(1);
     Settings {
         listeners: Vec::new(),
         threads: NonZeroUsize::MIN,
@@ -67,13 +64,10 @@ fn settings(routes_per_site: usize) -> Settings {
         session: Session::default(),
         refresh: Refresh::default(),
         providers: Vec::new(),
-        upstreams: vec![Upstream {
-            name: "api".into(),
-            endpoints: (1..=3).map(|port| Endpoint { host: "127.0.0.1".into(), port }).collect(),
-            timeouts: UpstreamTimeouts { connect: second, read: second, write: second, idle: second },
-            retries: Retries::default(),
-        }],
+        upstreams: vec![Upstream::plain("api", (1..=3).map(|port| Endpoint::new("127.0.0.1", port)).collect())],
         sites: (0..SITES).filter_map(|number| site(number, routes_per_site)).collect(),
+        idle_connections: None,
+        shutdown: Default::default(),
     }
 }
 

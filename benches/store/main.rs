@@ -2,7 +2,14 @@
 //! pool and breaker. One module a store; each needs its server's program on this machine.
 //!
 //! `cargo bench --bench store -- redis` runs those of Redis.
-#![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::time::Duration;
 

@@ -23,7 +23,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    let loaded = match config::load(&args.config, &Env::process()) {
+    let env = Env::process();
+    let loaded = match config::load(&args.config, &env) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             print_diagnostics(&mistakes);
@@ -36,8 +37,9 @@ pub(super) fn run(args: &Args) -> ExitCode {
     #[cfg(feature = "failpoints")]
     crate::primitives::failpoint::obey_environment();
     match App::new(&loaded.settings, &Clock::system()) {
-        Ok(app) => {
-            let signals = Signals::new(app.readiness().clone(), app.activity());
+        Ok(mut app) => {
+            app.watch_settings(&args.config, &loaded.files, env);
+            let signals = Signals::new(app.readiness().clone(), app.activity(), loaded.settings.shutdown.lame_duck);
             for listener in &loaded.settings.listeners {
                 tracing::info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
             }
@@ -52,7 +54,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 /// Without `RUST_LOG`: our own news, and of the libraries below only what is wrong.
-const FILTER: &str = "info,pingora=warn,pingora_core=warn,pingora_proxy=warn,fred=warn,log=warn";
+const FILTER: &str =
+    "info,pingora=warn,pingora_core=warn,pingora_proxy=warn,pingora_load_balancing=error,fred=warn,log=warn";
 
 /// JSON lines; `RUST_LOG` chooses the level.
 fn log_to_stdout() {

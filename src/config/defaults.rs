@@ -7,7 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::settings::{
     Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Limits, Most, OnMissing,
-    Refresh, Route, SameSite, SecurityHeaders, Session, SessionCookie, Token,
+    Refresh, Route, SameSite, SecurityHeaders, Session, SessionCookie, Shutdown, Token,
 };
 use super::values::{DAY, HOUR, SECOND};
 use crate::primitives::path::PathPrefix;
@@ -70,6 +70,13 @@ impl Default for Refresh {
             concurrency: NonZeroUsize::MIN.saturating_add(31),
             per_second: NonZeroU32::MIN.saturating_add(99),
         }
+    }
+}
+
+impl Default for Shutdown {
+    /// The grace is as long as a provider may take to refresh a token, and a little to store what it gave.
+    fn default() -> Self {
+        Self { lame_duck: 5 * SECOND, grace: 35 * SECOND }
     }
 }
 

@@ -20,7 +20,7 @@ macro_rules! sections {
 }
 
 sections! {
-    ROOT "": "listeners" "threads" "trusted_proxies" "limits" "admin" "keys" "store" "session" "refresh" "providers" "upstreams" "sites";
+    ROOT "": "listeners" "threads" "trusted_proxies" "limits" "admin" "keys" "store" "session" "refresh" "providers" "upstreams" "idle_connections" "sites" "shutdown";
     LISTENER "listeners[]": "address" "tls" "redirect_to_https" "proxy_protocol";
     TLS "listeners[].tls": "certificates" "min_version" "client_ca" "client_certificate";
     CERTIFICATE "listeners[].tls.certificates[]": "certificate" "key";
@@ -37,7 +37,12 @@ sections! {
     PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
     BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
     CLIENT_AUTH "providers[].client_auth": "method" "secret";
-    UPSTREAM "upstreams[]": "name" "endpoints" "timeouts" "retries";
+    UPSTREAM "upstreams[]": "name" "endpoints" "balance" "hash_on" "hash_header" "protocol" "tls" "health_check" "ejection" "max_requests" "timeouts" "retries";
+    ENDPOINT "upstreams[].endpoints[]": "address" "weight";
+    UPSTREAM_TLS "upstreams[].tls": "ca" "server_name" "client_certificate";
+    CLIENT_CERTIFICATE "upstreams[].tls.client_certificate": "certificate" "key";
+    HEALTH_CHECK "upstreams[].health_check": "path" "interval" "timeout" "healthy_after" "unhealthy_after" "expect";
+    EJECTION "upstreams[].ejection": "after" "on_5xx" "pause" "longest_pause";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
     RETRIES "upstreams[].retries": "attempts" "budget";
     SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "security_headers" "routes";
@@ -52,6 +57,7 @@ sections! {
     REQUEST_HEADERS "sites[].routes[].request_headers": "set" "add" "remove";
     RESPONSE_HEADERS "sites[].routes[].response_headers": "set" "add" "remove";
     CORS "sites[].routes[].cors": "origins" "methods" "headers" "expose" "max_age" "credentials";
+    SHUTDOWN "shutdown": "lame_duck" "grace";
     SECRET "(secret)": "env" "file";
 }
 

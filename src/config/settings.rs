@@ -5,6 +5,7 @@
 
 mod edge;
 mod route;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,8 +27,13 @@ pub use self::route::{
 use crate::primitives::path::PathPrefix;
 use crate::primitives::secret::{Key256, SecretText};
 
+pub use upstream::{
+    Balance, ClientCertificate, Ejection, Endpoint, HashOn, HealthCheck, MOST_ATTEMPTS, Protocol, Retries, ServerName,
+    Upstream, UpstreamTimeouts, UpstreamTls,
+};
+
 /// Everything a running Cloakroom was told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Public sockets; at least one.
     pub listeners: Vec<Listener>,
@@ -51,12 +57,25 @@ pub struct Settings {
     pub providers: Vec<Provider>,
     /// Groups of endpoints; names unique.
     pub upstreams: Vec<Upstream>,
+    /// Most idle connections to upstreams, all together; `None` = 1,024 a thread.
+    pub idle_connections: Option<usize>,
     /// Sites; at least one; no host twice.
     pub sites: Vec<Site>,
+    /// How the process stops.
+    pub shutdown: Shutdown,
+}
+
+/// How the process stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long it is still serving as before while it says that it is not ready; default 5 s.
+    pub lame_duck: Duration,
+    /// How long requests and refreshes that are under way then may take at most; default 35 s.
+    pub grace: Duration,
 }
 
 /// The admin listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Address and port to bind.
     pub address: SocketAddr,
@@ -65,7 +84,7 @@ pub struct Admin {
 }
 
 /// One key of the ring.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealingKey {
     /// Name written into each sealed record, 1 to 64 characters of `A-Za-z0-9._-`.
     pub id: Arc<str>,
@@ -74,7 +93,7 @@ pub struct SealingKey {
 }
 
 /// Which session store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
     /// In this process; gone at exit.
     Memory,
@@ -87,7 +106,7 @@ pub enum Store {
 }
 
 /// Settings of the Redis store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisStore {
     /// Address, database and credentials.
     pub url: SecretText,
@@ -100,7 +119,7 @@ pub struct RedisStore {
 }
 
 /// Settings of the PostgreSQL store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresStore {
     /// Address, database and credentials.
     pub url: SecretText,
@@ -113,14 +132,14 @@ pub struct PostgresStore {
 }
 
 /// Settings of the file store.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileStore {
     /// The file, joined to the folder of the settings file; made if it is not there.
     pub path: PathBuf,
 }
 
 /// Session life and its cookies.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
     /// A session unused for this long is over; default 30 min.
     pub idle_timeout: Duration,
@@ -141,7 +160,7 @@ pub struct Session {
 }
 
 /// The session cookie.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionCookie {
     /// Name; default `__Host-session`.
     pub name: String,
@@ -170,7 +189,7 @@ pub enum SameSite {
 }
 
 /// The double-submit CSRF token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csrf {
     /// Script-readable cookie; default `XSRF-TOKEN`.
     pub cookie: String,
@@ -192,7 +211,7 @@ pub enum CsrfMode {
 }
 
 /// The local cache of opened sessions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cache {
     /// How long an entry is used without asking the store; default 5 s.
     pub ttl: Duration,
@@ -203,7 +222,7 @@ pub struct Cache {
 }
 
 /// When tokens are refreshed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refresh {
     /// How long before an access token's end the background refresher gets the next one; default 60 s, half the token's
     /// life for one that lives shorter than twice that. Zero = only on demand.
@@ -219,7 +238,7 @@ pub struct Refresh {
 }
 
 /// An OpenID provider.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// Name that sites refer to.
     pub name: Arc<str>,
@@ -265,7 +284,7 @@ pub enum LogoutScope {
 }
 
 /// Client authentication at the token endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// HTTP Basic (RFC 6749 §2.3.1).
     Basic(SecretText),
@@ -275,61 +294,8 @@ pub enum ClientAuth {
     None,
 }
 
-/// A named group of endpoints.
-#[derive(Clone, Debug)]
-pub struct Upstream {
-    /// Name that routes refer to.
-    pub name: Arc<str>,
-    /// `host:port` pairs; at least one.
-    pub endpoints: Vec<Endpoint>,
-    /// How long each step may take.
-    pub timeouts: UpstreamTimeouts,
-    /// How often requests may be sent again.
-    pub retries: Retries,
-}
-
-/// How often requests to an upstream may be sent again.
-#[derive(Clone, Copy, Debug)]
-pub struct Retries {
-    /// Most attempts at one request, the first included; default 3, 1 = none is sent again.
-    pub attempts: usize,
-    /// Most retries in ten seconds, in percent of the requests in them, beside a hundred that are always granted; default 20.
-    pub budget: u8,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self { attempts: 3, budget: 20 }
-    }
-}
-
-/// Most attempts that an upstream may be given.
-pub const MOST_ATTEMPTS: usize = 10;
-
-/// One `host:port`; a DNS name is re-resolved in the background.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Endpoint {
-    /// DNS name or IP address (without brackets).
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-/// Time limits towards an upstream.
-#[derive(Clone, Copy, Debug)]
-pub struct UpstreamTimeouts {
-    /// TCP connect; default 2 s.
-    pub connect: Duration,
-    /// Gap between reads; default 60 s.
-    pub read: Duration,
-    /// Gap between writes; default 60 s.
-    pub write: Duration,
-    /// A pooled connection unused for this long is closed; default 60 s.
-    pub idle: Duration,
-}
-
 /// One web application: hosts, provider and routes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     /// First host, the name in logs and metrics.
     pub name: Arc<str>,
@@ -366,7 +332,7 @@ pub enum HostPattern {
 pub struct Origin(pub Url);
 
 /// Extra paths of single endpoints.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aliases {
     /// For example `/login`.
     pub login: Option<PathPrefix>,
@@ -377,7 +343,7 @@ pub struct Aliases {
 }
 
 /// One route of a site.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Matches this path and all below it, by whole segments.
     pub path: PathPrefix,

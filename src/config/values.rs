@@ -316,27 +316,44 @@ fn host(text: &str) -> Option<Host> {
     }
 }
 
-/// `host:port` of an upstream.
-pub(super) fn endpoint(reader: &mut Reader<'_>, node: &Node) -> Option<Endpoint> {
+/// `host:port` of an upstream, or the same as a URL without path; whether TLS is asked for by `https://`, or ruled out by
+/// `http://`.
+pub(super) fn endpoint(reader: &mut Reader<'_>, node: &Node) -> Option<(Endpoint, Option<bool>)> {
     let text = reader.text(node)?;
-    let parsed = text.rsplit_once(':').and_then(|(name, port)| {
-        let port = port.parse::<u16>().ok().filter(|port| *port > 0 && !text.ends_with(&format!(":0{port}")))?;
-        // An IPv6 address needs brackets here, or its last group would be taken for the port.
-        let host = host(name).filter(|host| !matches!(host, Host::Ipv6(_)) || name.starts_with('['))?;
-        let host = match host {
-            Host::Domain(name) => name,
-            Host::Ipv4(ip) => ip.to_string(),
-            Host::Ipv6(ip) => ip.to_string(),
-        };
-        Some(Endpoint { host, port })
+    let (rest, scheme) = match text.split_once("://") {
+        Some(("http", rest)) => (rest.strip_suffix('/').unwrap_or(rest), Some((false, 80))),
+        Some(("https", rest)) => (rest.strip_suffix('/').unwrap_or(rest), Some((true, 443))),
+        _ => (text.as_str(), None),
+    };
+    let parsed = host_and_port(rest).or_else(|| {
+        let (_, port) = scheme?;
+        let host = host(rest).filter(|host| !matches!(host, Host::Ipv6(_)) || rest.starts_with('['))?;
+        Some(Endpoint::new(bare(host), port))
     });
     if parsed.is_none() {
-        let help = if text.contains("://") {
-            "write `host:port` without scheme and path"
+        let help = if scheme.is_some() && rest.contains(['/', '?']) {
+            "leave the path out: `strip_prefix` of a route changes paths"
         } else {
-            "write `host:port`, for example `api.internal:3000`, `10.0.0.5:80` or `[fd00::5]:80`"
+            "write `host:port`, for example `api.internal:3000`, `10.0.0.5:80`, `[fd00::5]:80` or `https://api.internal:8443`"
         };
         reader.note(Code::BadHost, node, format!("`{text}` is no endpoint"), help);
     }
-    parsed
+    Some((parsed?, scheme.map(|(tls, _)| tls)))
+}
+
+fn host_and_port(text: &str) -> Option<Endpoint> {
+    let (name, port) = text.rsplit_once(':')?;
+    let port = port.parse::<u16>().ok().filter(|port| *port > 0 && !text.ends_with(&format!(":0{port}")))?;
+    // An IPv6 address needs brackets here, or its last group would be taken for the port.
+    let host = host(name).filter(|host| !matches!(host, Host::Ipv6(_)) || name.starts_with('['))?;
+    Some(Endpoint::new(bare(host), port))
+}
+
+/// Without brackets.
+fn bare(host: Host) -> String {
+    match host {
+        Host::Domain(name) => name,
+        Host::Ipv4(ip) => ip.to_string(),
+        Host::Ipv6(ip) => ip.to_string(),
+    }
 }

@@ -36,7 +36,7 @@ pub(super) fn is_fingerprinted(name: &str) -> bool {
     // `app.3f2a91bc.js.map` and `app.3f2a91bc.min.js` are named after the same hash.
     let stem = [".js", ".mjs", ".css", ".min"].iter().fold(stem, |stem, end| stem.strip_suffix(end).unwrap_or(stem));
     let Some((_, hash)) = stem.rsplit_once(['-', '.']) else { return false };
-    let has = |test: fn(&u8) -> bool| hash.as_bytes().iter().any(|byte| test(byte));
+    let has = |test: fn(&u8) -> bool| hash.as_bytes().iter().any(test);
     let mixed = has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic);
     let hexadecimal = hash.len() >= 8 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let base64 = hash.len() == 8

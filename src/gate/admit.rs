@@ -51,7 +51,7 @@ pub struct Gate {
     /// Sessions.
     pub sessions: Arc<Sessions>,
     /// Logins.
-    pub logins: Logins,
+    pub logins: Arc<Logins>,
     /// Fresh tokens.
     pub refresher: Arc<Refresher>,
     /// Counts requests of no site.
@@ -186,7 +186,12 @@ impl Gate {
         let case =
             Case { request, upgrade, path: &path, origin, site, auth, route, grant: grant.as_ref(), sorted: &sorted };
         let session = match self.session(&case).await {
-            Ok(session) => session,
+            Ok(None) => None,
+            Ok(Some(open)) if Arc::ptr_eq(open.profile(), &auth.profile) => Some(open),
+            Ok(Some(open)) => match self.prepared(&case, &open).await {
+                Ok(session) => session,
+                Err(answer) => return answered(*answer, site, route, grant, &client),
+            },
             Err(answer) => return answered(*answer, site, route, grant, &client),
         };
         let needs_ticket = match (&session, sorted.ticket) {
@@ -360,6 +365,16 @@ impl Gate {
                 Err(self.unavailable(case, Code::ProviderUnavailable, Some(pause.as_secs().max(1))))
             }
             Refreshed::Failed(Failure::Store) => Err(self.unavailable(case, Code::StoreUnavailable, None)),
+        }
+    }
+
+    /// A session that was prepared for other settings of the site. Its identity headers must not be taken for those of
+    /// this request's route.
+    async fn prepared(&self, case: &Case<'_>, open: &Arc<Open>) -> Result<Option<Arc<Open>>, Box<Answer>> {
+        match self.sessions.prepare(open, &case.auth.profile).await {
+            Ok(Some(open)) => Ok(Some(open)),
+            Ok(None) => self.without_session(case, Code::SessionExpired).await,
+            Err(_) => Err(self.unavailable(case, Code::StoreUnavailable, None)),
         }
     }
 

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore};
-use x509_cert::der::Decode as _;
+use x509_parser::parse_x509_certificate;
 
 use crate::config::settings::Certificate;
 
@@ -172,9 +172,10 @@ pub(super) fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
 /// When the site's own certificate ends, in seconds since 1970.
 fn not_after(certified: &CertifiedKey, path: &Path) -> Result<u64, TlsError> {
     let leaf = certified.cert.first().ok_or_else(|| TlsError::NoCertificate(path.to_owned()))?;
-    let parsed = x509_cert::Certificate::from_der(leaf)
+    let (_, parsed) = parse_x509_certificate(leaf)
         .map_err(|error| TlsError::BadCertificate { path: path.to_owned(), problem: error.to_string() })?;
-    Ok(parsed.tbs_certificate.validity.not_after.to_unix_duration().as_secs())
+    // What ended before 1970 has ended.
+    Ok(u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0))
 }
 
 /// Reads a PEM file; the parser's error gets the name of the file.

@@ -164,6 +164,13 @@ impl Connection {
         &self.peer_text
     }
 
+    /// Whether the server has begun to stop. Takes no lock.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        // An error means that the server is gone altogether.
+        self.shutdown.has_changed().unwrap_or(true)
+    }
+
     /// Whether the server stops.
     pub(super) fn shutdown(&self) -> &ShutdownWatch {
         &self.shutdown

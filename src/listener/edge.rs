@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use ipnet::IpNet;
@@ -30,12 +31,15 @@ use super::{descriptors, proxy_protocol, upkeep};
 use crate::config::settings::{Limits, Listener, Most};
 use crate::telemetry::metrics::Metrics;
 
+/// Peers that are believed, as the settings say at the time.
+pub type Trusted = Arc<ArcSwap<Vec<IpNet>>>;
+
 /// All public sockets in front of one HTTP application, which must call [`super::request_began`] for each request.
 pub struct Edge<A> {
     app: Arc<A>,
     sockets: Vec<Socket>,
     /// Peers whose PROXY headers are believed and who may have any number of connections.
-    trusted: Vec<IpNet>,
+    trusted: Trusted,
     crowd: Arc<Crowd>,
     overload: Overload,
     limits: Limits,
@@ -79,7 +83,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     pub fn new(
         app: Arc<A>,
         listeners: &[Listener],
-        trusted: &[IpNet],
+        trusted: &Trusted,
         limits: &Limits,
         overload: &Overload,
         metrics: &Arc<Metrics>,
@@ -102,7 +106,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let edge = Self {
             app,
             sockets,
-            trusted: trusted.to_vec(),
+            trusted: trusted.clone(),
             crowd: Crowd::new(most_connections(limits.connections), limits.connections_per_address),
             overload: overload.clone(),
             limits: limits.clone(),
@@ -220,7 +224,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
 
     fn is_trusted(&self, peer: SocketAddr) -> bool {
         let peer = peer.ip().to_canonical();
-        self.trusted.iter().any(|network| network.contains(&peer))
+        self.trusted.load().iter().any(|network| network.contains(&peer))
     }
 }
 

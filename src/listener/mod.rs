@@ -15,7 +15,7 @@ pub mod tls;
 pub mod upkeep;
 
 pub use connection::{Connection, Tie, request_began, tie, untie};
-pub use edge::{Edge, until_listening};
+pub use edge::{Edge, Trusted, until_listening};
 pub use overload::Overload;
 
 #[cfg(test)]

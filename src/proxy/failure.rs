@@ -36,6 +36,12 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
         && !code.status().is_client_error()
     {
         forward.upstream.metrics().failed(code.as_str());
+        // What breaks off after the answer has begun may be the fault of that one answer.
+        if ctx.upstream_started.take().is_some()
+            && let Some(target) = &ctx.target
+        {
+            forward.upstream.failed(target);
+        }
     }
     let reason = told(error);
     if code == Code::Internal {

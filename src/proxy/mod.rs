@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -32,13 +33,20 @@ use crate::config::settings::Limits;
 use crate::gate::{self, Dress, Fields, Gate, Pass, Scheme};
 use crate::listener::{self, Connection, Overload};
 use crate::routing::tunnel::CloseCode;
+use crate::routing::upstream::{Target, UnderWay};
 use crate::telemetry::handles::InFlight;
 
 /// Cloakroom as Pingora runs it.
 pub struct Proxy {
-    gate: Arc<Gate>,
+    gate: Arc<ArcSwap<Gate>>,
     limits: Limits,
     overload: Overload,
+}
+
+/// A request from hook to hook: the gate that held when it began, to its end, and what is remembered of it.
+pub struct Passage {
+    gate: Arc<Gate>,
+    context: Context,
 }
 
 /// What is remembered from hook to hook of one request.
@@ -49,9 +57,11 @@ pub struct Context {
     in_flight: Option<InFlight>,
     /// Attempts at an upstream so far.
     attempts: usize,
-    /// Endpoint of the present attempt.
-    address: Option<SocketAddr>,
-    /// Endpoints that failed this request.
+    /// Address of the present attempt.
+    target: Option<Arc<Target>>,
+    /// Counts it there.
+    under_way: Option<UnderWay>,
+    /// Addresses that failed this request.
     failed: Vec<SocketAddr>,
     upstream_started: Option<Instant>,
     body_bytes: u64,
@@ -88,25 +98,26 @@ impl Context {
 }
 
 impl Proxy {
-    /// In front of everything that the gate knows.
+    /// In front of everything that the gate knows, whichever gate it is at the time.
     #[must_use]
-    pub fn new(gate: Arc<Gate>, limits: Limits, overload: Overload) -> Self {
+    pub fn new(gate: Arc<ArcSwap<Gate>>, limits: Limits, overload: Overload) -> Self {
         Self { gate, limits, overload }
     }
 }
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Context;
+    type CTX = Passage;
 
-    fn new_ctx(&self) -> Context {
-        Context {
+    fn new_ctx(&self) -> Passage {
+        let context = Context {
             connection: listener::request_began(),
             started: Instant::now(),
             pass: None,
             in_flight: None,
             attempts: 0,
-            address: None,
+            target: None,
+            under_way: None,
             failed: Vec::new(),
             upstream_started: None,
             body_bytes: 0,
@@ -118,38 +129,39 @@ impl ProxyHttp for Proxy {
             answered: None,
             dress: None,
             encoder: None,
-        }
+        };
+        Passage { gate: self.gate.load_full(), context }
     }
 
     /// None: the module that Pingora adds by itself compresses answers once it is switched on, and costs every request
     /// until then; see [`compress`].
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
-        request::filter(self, session, ctx).await
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Passage) -> pingora::Result<bool> {
+        request::filter(self, &ctx.gate, session, &mut ctx.context).await
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
-        upstream::peer(session, ctx)
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Passage) -> pingora::Result<Box<HttpPeer>> {
+        upstream::peer(session, &mut ctx.context)
     }
 
     fn fail_to_connect(
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Passage,
         error: Box<Error>,
     ) -> Box<Error> {
-        retry::failed_to_connect(ctx, error)
+        retry::failed_to_connect(&mut ctx.context, error)
     }
 
     async fn upstream_request_filter(
         &self,
         session: &mut Session,
         upstream_request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Passage,
     ) -> pingora::Result<()> {
-        upstream::request(session, upstream_request, ctx)
+        upstream::request(session, upstream_request, &mut ctx.context)
     }
 
     async fn request_body_filter(
@@ -157,20 +169,20 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Passage,
     ) -> pingora::Result<()> {
-        upstream::body(&self.limits, session, body, end_of_stream, ctx)
+        upstream::body(&self.limits, session, body, end_of_stream, &mut ctx.context)
     }
 
     async fn upstream_response_filter(
         &self,
         session: &mut Session,
         upstream_response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Passage,
     ) -> pingora::Result<()> {
         if unauthorized::is_refusal(upstream_response) {
             // On the heap: it is rare, and would make this future large for all others.
-            Box::pin(unauthorized::filter(&self.gate, session, upstream_response, ctx)).await?;
+            Box::pin(unauthorized::filter(&ctx.gate, session, upstream_response, &mut ctx.context)).await?;
         }
         Ok(())
     }
@@ -180,19 +192,19 @@ impl ProxyHttp for Proxy {
         _peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Passage,
         client_reused: bool,
     ) -> Box<Error> {
-        retry::after_error(session, error, ctx, client_reused)
+        retry::after_error(session, error, &mut ctx.context, client_reused)
     }
 
     async fn response_filter(
         &self,
         session: &mut Session,
         upstream_response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Passage,
     ) -> pingora::Result<()> {
-        response::filter(&self.gate, session, upstream_response, ctx)
+        response::filter(&ctx.gate, session, upstream_response, &mut ctx.context)
     }
 
     fn response_body_filter(
@@ -200,9 +212,9 @@ impl ProxyHttp for Proxy {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Passage,
     ) -> pingora::Result<Option<Duration>> {
-        compress::body(body, end_of_stream, ctx)?;
+        compress::body(body, end_of_stream, &mut ctx.context)?;
         Ok(None)
     }
 
@@ -210,24 +222,24 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         _upstream_trailers: &mut HeaderMap,
-        ctx: &mut Context,
+        ctx: &mut Passage,
     ) -> pingora::Result<Option<Bytes>> {
-        compress::end(ctx)
+        compress::end(&mut ctx.context)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
-        failure::answer(session, error, ctx).await
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Passage) -> FailToProxy {
+        failure::answer(session, error, &mut ctx.context).await
     }
 
     /// What Pingora writes beside an error: no path and no query, for there may be a code or a token in them (behaviour
     /// D3).
-    fn request_summary(&self, session: &Session, ctx: &Context) -> String {
-        failure::summary(session, ctx)
+    fn request_summary(&self, session: &Session, ctx: &Passage) -> String {
+        failure::summary(session, &ctx.context)
     }
 
     /// Clients that go away or send nonsense are no trouble of ours, and what could not be parsed may hold a secret. Work
     /// refused for want of memory is told once, not for each request.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Passage, error: &Error) -> bool {
         failure::is_the_clients(error) || failure::quotes_bytes(error) || failure::is_shed(error)
     }
 
@@ -235,7 +247,7 @@ impl ProxyHttp for Proxy {
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Context,
+        _ctx: &Passage,
         error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
@@ -243,7 +255,7 @@ impl ProxyHttp for Proxy {
         true
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
-        response::finished(&self.gate, session, error, ctx);
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Passage) {
+        response::finished(&ctx.gate, session, error, &mut ctx.context);
     }
 }

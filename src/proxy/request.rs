@@ -11,7 +11,7 @@ use pingora::prelude::{Error, ErrorType, Session};
 use super::{Context, Proxy, fields, files, respond, stream};
 use crate::answer::{Answer, Code};
 use crate::config::settings::Limits;
-use crate::gate::{self, Request, Upgrade, Verdict};
+use crate::gate::{self, Gate, Request, Upgrade, Verdict};
 use crate::listener::Connection;
 use crate::login::Reply;
 
@@ -19,10 +19,10 @@ use crate::login::Reply;
 const OWN_BODY_TIME: Duration = Duration::from_secs(5);
 
 /// Refuses what is too much or too large before anything looks at it.
-fn check_limits(proxy: &Proxy, session: &Session) -> pingora::Result<()> {
+fn check_limits(proxy: &Proxy, gate: &Gate, session: &Session) -> pingora::Result<()> {
     let (header, limits) = (session.req_header(), &proxy.limits);
     let refuse = |reason: &str, status: u16, text: &'static str| {
-        proxy.gate.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
+        gate.metrics.requests_rejected_total.with_label_values(&[reason]).inc();
         Error::e_explain(ErrorType::HTTPStatus(status), text)
     };
     if proxy.overload.refuses_requests() {
@@ -85,9 +85,13 @@ fn has_field(raw: &[u8], name: &[u8]) -> bool {
 }
 
 /// `true`: answered.
-pub(super) async fn filter(proxy: &Proxy, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
-    check_limits(proxy, session)?;
-    let gate = &*proxy.gate;
+pub(super) async fn filter(
+    proxy: &Proxy,
+    gate: &Gate,
+    session: &mut Session,
+    ctx: &mut Context,
+) -> pingora::Result<bool> {
+    check_limits(proxy, gate, session)?;
     let header = session.req_header();
     if Upgrade::of(&header.method, &header.headers) == Upgrade::Ignored {
         // Pingora would take any `Upgrade` for the beginning of a tunnel.

@@ -24,11 +24,18 @@ pub(super) fn filter(
         session.set_read_timeout(None);
         leash::tunnel(gate, ctx);
     }
+    if !ctx.tunnel && ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
+        // It is closed behind this answer, so the client should not send another request there.
+        session.set_keepalive(None);
+    }
     let Some(pass) = &ctx.pass else { return Ok(()) };
     let Some(forward) = pass.route.forward() else { return Ok(()) };
     let last = respond::is_final(response.status);
     if last && let Some(started) = ctx.upstream_started.take() {
         forward.upstream.metrics().answered(response.status, started.elapsed());
+        if let Some(target) = &ctx.target {
+            forward.upstream.answered(target, response.status);
+        }
     }
     if last && !ctx.tunnel {
         leash::answer(gate, session, response, ctx);

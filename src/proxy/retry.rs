@@ -14,10 +14,13 @@ use crate::routing::upstream::Upstream;
 
 /// Nothing was sent yet, so another endpoint may be tried whatever the method.
 pub(super) fn failed_to_connect(ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
-    if let Some(upstream) = upstream(ctx) {
-        upstream.metrics().failed("connect");
+    ctx.upstream_started = None;
+    if let (Some(pass), Some(target)) = (&ctx.pass, ctx.target.take()) {
+        if let Some(upstream) = pass.upstream() {
+            upstream.refused(&target, &failure::told(&error));
+        }
+        ctx.failed.push(target.address());
     }
-    ctx.failed.extend(ctx.address);
     error.set_retry(is_granted(ctx));
     error
 }
@@ -32,16 +35,26 @@ pub(super) fn after_error(session: &Session, mut error: Box<Error>, ctx: &mut Co
         && !respond::has_begun(session)
         && !session.as_ref().retry_buffer_truncated()
         && (is_untouched(&error) || session.req_header().method.is_idempotent() && is_broken(&error, reused));
-    if again && !reused {
-        ctx.failed.extend(ctx.address);
-    }
     let again = again && is_granted(ctx);
-    if let Some(upstream) = upstream(ctx).filter(|_| again) {
-        // The last failure of a request is counted with the answer to it.
-        upstream.metrics().failed(failure::word(&error));
+    // The last failure of a request is counted with the answer to it, for metrics and address alike.
+    if again {
+        failed_attempt(ctx, &error, reused);
     }
     error.set_retry(again);
     error
+}
+
+/// An attempt that is followed by another. A connection that had been idle says nothing about its address.
+fn failed_attempt(ctx: &mut Context, error: &Error, reused: bool) {
+    ctx.upstream_started = None;
+    let (Some(upstream), Some(target)) = (ctx.pass.as_ref().and_then(|pass| pass.upstream()), ctx.target.take()) else {
+        return;
+    };
+    upstream.metrics().failed(failure::word(error));
+    if !reused {
+        upstream.failed(&target);
+        ctx.failed.push(target.address());
+    }
 }
 
 /// The upstream has said that it did nothing with the request (RFC 9113 §8.7).

@@ -66,6 +66,9 @@ pub(super) async fn filter(
     // This answer goes no further, so it is counted here.
     if let Some(started) = ctx.upstream_started.take() {
         metrics.answered(response.status, started.elapsed());
+        if let Some(target) = &ctx.target {
+            upstream.answered(target, response.status);
+        }
     }
     Err(Error::explain(error, "by the upstream's answer").into_up())
 }

@@ -1,5 +1,7 @@
 //! Towards the upstream: which endpoint, which headers, how much body.
 
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,8 +11,9 @@ use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 use tokio::sync::oneshot;
 
 use super::{Context, fields};
-use crate::config::settings::Limits;
+use crate::config::settings::{HashOn, Limits};
 use crate::gate::{self, Pass};
+use crate::routing::upstream::{Full, Target, Upstream};
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
 
@@ -26,28 +29,59 @@ const TOO_SLOW: ErrorType = ErrorType::HTTPStatus(408);
 /// A body longer than the route takes.
 pub(super) const TOO_LONG: ErrorType = ErrorType::HTTPStatus(413);
 
-/// An endpoint of the route's upstream; none of those that have just failed, if there is another.
+/// An address of the route's upstream; none of those that have just failed, if there is another.
 pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
     let pass = ctx.pass.as_ref().ok_or_else(|| Error::explain(ErrorType::InternalError, "no route was decided"))?;
     let nowhere = || Error::explain(ErrorType::InternalError, "a route without an upstream");
-    let upstream = &pass.route.forward().ok_or_else(nowhere)?.upstream;
-    let Some(address) = upstream.pick_except(&ctx.failed) else {
-        return Error::e_explain(ErrorType::ConnectNoRoute, "the upstream has no endpoint");
+    let upstream = pass.upstream().ok_or_else(nowhere)?;
+    let picked = match upstream.hash_on() {
+        None => upstream.pick(&[], &ctx.failed),
+        Some(on) => pick_by(on, upstream, session.req_header(), pass, &ctx.failed),
     };
+    let Some(target) = picked else {
+        return Error::e_explain(ErrorType::ConnectNoRoute, "the upstream has no address");
+    };
+    // A further attempt takes the place of the one before.
+    ctx.under_way = None;
+    let full = |error: Full| Error::explain(ErrorType::ConnectNoRoute, error.to_string()).into_up();
+    ctx.under_way = Some(upstream.enter(&target).map_err(full)?);
     let now = Instant::now();
     if ctx.attempts == 0 {
         upstream.retries().note_request(now);
     }
     ctx.attempts += 1;
-    ctx.address = Some(address);
     ctx.upstream_started = Some(now);
-    if !session.is_upgrade_req() {
-        return Ok(Box::new(upstream.peer(address)));
+    let peer = if session.is_upgrade_req() {
+        // Body count and the client's deadline hold until the upstream has switched protocols.
+        let (close, ending) = oneshot::channel();
+        ctx.close = Some(close);
+        let unusable = |problem: String| Error::explain(ErrorType::TLSHandshakeFailure, problem).into_up();
+        upstream.tunnel_peer(&target, ending).map_err(unusable)?
+    } else {
+        upstream.peer(&target)
+    };
+    ctx.target = Some(target);
+    Ok(Box::new(peer))
+}
+
+/// The session's name in the store is a hash of its ticket's handle, so that a place on the ring tells nothing of either.
+fn pick_by(
+    on: &HashOn,
+    upstream: &Upstream,
+    request: &RequestHeader,
+    pass: &Pass,
+    failed: &[SocketAddr],
+) -> Option<Arc<Target>> {
+    let key = match on {
+        HashOn::Session => pass.session.as_ref().map(|open| open.key().as_bytes().as_slice()),
+        HashOn::Header(name) => request.headers.get(name).map(HeaderValue::as_bytes),
+        HashOn::Address => None,
+    };
+    match (key, pass.client.ip.to_canonical()) {
+        (Some(key), _) => upstream.pick(key, failed),
+        (None, IpAddr::V4(ip)) => upstream.pick(&ip.octets(), failed),
+        (None, IpAddr::V6(ip)) => upstream.pick(&ip.octets(), failed),
     }
-    // Body count and the client's deadline hold until the upstream has switched protocols.
-    let (close, ending) = oneshot::channel();
-    ctx.close = Some(close);
-    Ok(Box::new(upstream.tunnel_peer(address, ending)))
 }
 
 /// Our cookies leave; token, identity and forwarding headers enter; the path is the canonical one. Runs for every

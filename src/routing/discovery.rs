@@ -11,7 +11,8 @@ use pingora::{Error, ErrorType};
 use pingora_load_balancing::discovery::ServiceDiscovery;
 use pingora_load_balancing::{Backend, Extensions};
 
-use crate::config::settings::Endpoint;
+use super::upstream::Target;
+use crate::config::settings::{Endpoint, ServerName, Upstream, UpstreamTls};
 
 /// Longest wait for one answer of the name service.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
@@ -25,32 +26,54 @@ pub fn system_lookup() -> Lookup {
     Arc::new(|host, port| Box::pin(async move { tokio::net::lookup_host((host, port)).await.map(Iterator::collect) }))
 }
 
+/// What is known of an endpoint beside its address.
+#[derive(Clone, Debug)]
+struct Seat {
+    /// Host and port as the settings have them.
+    authority: Arc<str>,
+    server_name: Option<ServerName>,
+    weight: u32,
+}
+
 /// A DNS name and its last good answer.
 struct Name {
     host: String,
     port: u16,
+    seat: Seat,
     last: Mutex<Vec<SocketAddr>>,
 }
 
 /// The endpoints of one upstream: fixed addresses, and names that are looked up again and again.
 pub(super) struct Endpoints {
     upstream: Arc<str>,
-    fixed: Vec<SocketAddr>,
+    fixed: Vec<(SocketAddr, Seat)>,
     names: Vec<Name>,
     lookup: Lookup,
 }
 
 impl Endpoints {
-    pub(super) fn new(upstream: Arc<str>, endpoints: &[Endpoint], lookup: Lookup) -> Self {
-        let mut fixed = Vec::new();
-        let mut names = Vec::new();
-        for Endpoint { host, port } in endpoints {
-            match host.parse::<IpAddr>() {
-                Ok(address) => fixed.push(SocketAddr::new(address, *port)),
-                Err(_) => names.push(Name { host: host.clone(), port: *port, last: Mutex::default() }),
+    pub(super) fn new(settings: &Upstream, lookup: Lookup) -> Self {
+        let (mut fixed, mut names) = (Vec::new(), Vec::new());
+        for Endpoint { host, port, weight } in &settings.endpoints {
+            let named = |tls: &UpstreamTls| tls.server_name.clone().or_else(|| ServerName::parse(host));
+            let server_name = settings.tls.as_ref().map(named);
+            if server_name == Some(None) {
+                // Checked settings have none of these. Without a name nothing would be verified.
+                tracing::error!(upstream = %settings.name, host, "left out: TLS needs `server_name` for an IP address");
+                continue;
+            }
+            let address = host.parse::<IpAddr>();
+            let authority = match &address {
+                Ok(address) => SocketAddr::new(*address, *port).to_string(),
+                Err(_) => format!("{host}:{port}"),
+            };
+            let seat = Seat { authority: authority.into(), server_name: server_name.flatten(), weight: *weight };
+            match address {
+                Ok(address) => fixed.push((SocketAddr::new(address, *port), seat)),
+                Err(_) => names.push(Name { host: host.clone(), port: *port, seat, last: Mutex::default() }),
             }
         }
-        Self { upstream, fixed, names, lookup }
+        Self { upstream: Arc::clone(&settings.name), fixed, names, lookup }
     }
 
     /// Whether every endpoint is an address, so that looking again changes nothing.
@@ -81,8 +104,13 @@ impl Endpoints {
 impl ServiceDiscovery for Endpoints {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let answers = join_all(self.names.iter().map(|name| self.look_up(name))).await;
+        let found = self
+            .names
+            .iter()
+            .zip(answers)
+            .flat_map(|(name, addresses)| addresses.into_iter().map(|address| backend(address, &name.seat)));
         let backends: BTreeSet<_> =
-            self.fixed.iter().copied().chain(answers.into_iter().flatten()).map(backend).collect();
+            self.fixed.iter().map(|(address, seat)| backend(*address, seat)).chain(found).collect();
         if backends.is_empty() {
             // An error keeps the old set; an empty set would replace it.
             return Error::e_explain(ErrorType::InternalError, "no endpoint has an address");
@@ -91,8 +119,17 @@ impl ServiceDiscovery for Endpoints {
     }
 }
 
-fn backend(address: SocketAddr) -> Backend {
-    Backend { addr: pingora::protocols::l4::socket::SocketAddr::Inet(address), weight: 1, ext: Extensions::new() }
+fn backend(address: SocketAddr, seat: &Seat) -> Backend {
+    let mut ext = Extensions::new();
+    ext.insert(seat.clone());
+    let weight = usize::try_from(seat.weight).unwrap_or(1);
+    Backend { addr: pingora::protocols::l4::socket::SocketAddr::Inet(address), weight, ext }
+}
+
+/// The way back from what Pingora keeps.
+pub(super) fn target(backend: &Backend) -> Option<Arc<Target>> {
+    let Seat { authority, server_name, weight } = backend.ext.get::<Seat>()?.clone();
+    Some(Target::new(*backend.addr.as_inet()?, authority, server_name, weight))
 }
 
 #[cfg(test)]
@@ -101,8 +138,8 @@ mod tests {
 
     use super::*;
 
-    fn endpoint(host: &str, port: u16) -> Endpoint {
-        Endpoint { host: host.to_owned(), port }
+    fn upstream(endpoints: &[(&str, u16)]) -> Upstream {
+        Upstream::plain("api", endpoints.iter().map(|(host, port)| Endpoint::new(*host, *port)).collect())
     }
 
     async fn addresses(endpoints: &Endpoints) -> Option<Vec<String>> {
@@ -123,7 +160,7 @@ mod tests {
             let answer = script.lock().unwrap().pop().unwrap();
             Box::pin(async move { answer })
         });
-        let endpoints = Endpoints::new("api".into(), &[endpoint("api.internal", 80)], lookup);
+        let endpoints = Endpoints::new(&upstream(&[("api.internal", 80)]), lookup);
         let first = Some(vec!["10.0.0.1:80".to_owned(), "10.0.0.2:80".to_owned()]);
         for _ in 0..3 {
             assert_eq!(addresses(&endpoints).await, first);
@@ -141,11 +178,11 @@ mod tests {
                 }
             })
         });
-        let all = [endpoint("good", 80), endpoint("bad", 80), endpoint("::1", 81)];
-        let mixed = Endpoints::new("api".into(), &all, Arc::clone(&lookup));
+        let all = upstream(&[("good", 80), ("bad", 80), ("::1", 81)]);
+        let mixed = Endpoints::new(&all, Arc::clone(&lookup));
         assert!(!mixed.is_fixed());
         assert_eq!(addresses(&mixed).await, Some(vec!["10.0.0.9:80".to_owned(), "[::1]:81".to_owned()]));
-        let dead = Endpoints::new("api".into(), &[endpoint("bad", 80)], lookup);
+        let dead = Endpoints::new(&upstream(&[("bad", 80)]), lookup);
         assert_eq!(addresses(&dead).await, None, "no address at all is an error, not an empty set");
     }
 }

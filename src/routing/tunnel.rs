@@ -4,13 +4,15 @@
 //! `101` before that message is taken out, Pingora takes it for the end of the tunnel and closes it (Pingora #946). On
 //! these connections the first look for an answer after each write finds nothing, so the message is always first.
 //!
+//! Towards an upstream that speaks TLS the handshake is done here, so that the frames can be seen.
+//!
 //! A tunnel can be told to end. Then the client gets a close frame as if the upstream had sent it, at the end of the frame
 //! that is under way, and what the client still says goes nowhere. Where no such place can be known the connection just
 //! ends.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,12 +22,16 @@ use pingora::prelude::{Error, ErrorType};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Sleep, sleep};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::frames::Frames;
+use crate::config::settings::ServerName;
 
 /// After being told to end a tunnel lasts at most this long: until the frame under way is over, and then until the client
 /// has had time to answer the close frame. A socket that is closed on bytes nobody read would take the frame back.
@@ -54,14 +60,57 @@ impl CloseCode {
 #[derive(Debug)]
 pub(super) struct Connector {
     limit: Duration,
+    tls: Option<(Arc<ClientConfig>, ServerName)>,
     /// Tells the tunnel to end; there is one tunnel a connector.
     ending: Mutex<Option<oneshot::Receiver<CloseCode>>>,
 }
 
 impl Connector {
-    /// `limit` is the longest wait for a connection.
-    pub(super) fn new(limit: Duration, ending: oneshot::Receiver<CloseCode>) -> Self {
-        Self { limit, ending: Mutex::new(Some(ending)) }
+    /// `limit` is the longest wait for a connection, and again for a TLS handshake if there is one.
+    pub(super) fn new(
+        limit: Duration,
+        tls: Option<(Arc<ClientConfig>, ServerName)>,
+        ending: oneshot::Receiver<CloseCode>,
+    ) -> Self {
+        Self { limit, tls, ending: Mutex::new(Some(ending)) }
+    }
+
+    fn wrap<S: Socket>(&self, stream: S) -> Stream {
+        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let socket = Turns { stream, looks_away: false, frames: Frames::new(), ending, farewell: None };
+        VirtualSocketStream::new(Box::new(socket)).into()
+    }
+
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        config: &Arc<ClientConfig>,
+        name: &ServerName,
+    ) -> pingora::Result<TlsStream<TcpStream>> {
+        let unusable = |_| Error::explain(ErrorType::TLSHandshakeFailure, "a server name that is none");
+        let name = rustls::pki_types::ServerName::try_from(name.as_str().to_owned()).map_err(unusable)?;
+        match tokio::time::timeout(self.limit, TlsConnector::from(Arc::clone(config)).connect(name, stream)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Error::e_because(ErrorType::TLSHandshakeFailure, "opening a tunnel", error),
+            Err(_) => Error::e_explain(ErrorType::TLSHandshakeTimedout, "opening a tunnel"),
+        }
+    }
+}
+
+/// What a tunnel goes through.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static {
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Socket for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
     }
 }
 
@@ -70,11 +119,10 @@ impl Connect for Connector {
     async fn connect(&self, address: &SocketAddr) -> pingora::Result<Stream> {
         let address = address.as_inet().ok_or_else(|| Error::explain(ErrorType::BindError, "no internet address"))?;
         match tokio::time::timeout(self.limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let socket = Turns { stream, looks_away: false, frames: Frames::new(), ending, farewell: None };
-                Ok(VirtualSocketStream::new(Box::new(socket)).into())
-            }
+            Ok(Ok(stream)) => match &self.tls {
+                None => Ok(self.wrap(stream)),
+                Some((config, name)) => Ok(self.wrap(self.shake_hands(stream, config, name).await?)),
+            },
             Ok(Err(error)) => Error::e_because(ErrorType::ConnectError, "opening a tunnel", error),
             Err(_) => Error::e_explain(ErrorType::ConnectTimedout, "opening a tunnel"),
         }
@@ -83,7 +131,7 @@ impl Connect for Connector {
 
 /// A connection that lets everybody else have a turn between a write and the next read, and that can be told to end.
 #[derive(Debug)]
-struct Turns<S = TcpStream> {
+struct Turns<S> {
     stream: S,
     looks_away: bool,
     frames: Frames,
@@ -171,10 +219,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Turns<S> {
     }
 }
 
-impl VirtualSocket for Turns {
+impl<S: Socket> VirtualSocket for Turns<S> {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
         match option {
-            VirtualSockOpt::NoDelay => self.stream.set_nodelay(true),
+            VirtualSockOpt::NoDelay => self.stream.tcp().set_nodelay(true),
             _ => Ok(()),
         }
     }

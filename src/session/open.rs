@@ -28,7 +28,7 @@ const OVERDUE: Duration = Duration::from_secs(3);
 const OVERHEAD: usize = 256;
 
 /// What a site wants prepared in each of its sessions.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// Name of the site.
     pub site: Arc<str>,

@@ -14,6 +14,9 @@ const CODES: [u16; 24] = [
     504,
 ];
 
+/// Values of the label `state` of `upstream_endpoints`.
+pub(super) const STANDINGS: [&str; 3] = ["in_service", "unhealthy", "ejected"];
+
 /// Values of the label `method`.
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "OTHER"];
 
@@ -123,6 +126,10 @@ pub struct UpstreamMetrics {
     duration: Histogram,
     refused: IntCounterVec,
     retries: IntCounterVec,
+    /// In service, unhealthy, ejected.
+    endpoints: [IntGauge; 3],
+    ejections: IntCounter,
+    checks: IntCounterVec,
 }
 
 impl UpstreamMetrics {
@@ -134,7 +141,27 @@ impl UpstreamMetrics {
             duration: metrics.upstream_request_duration_seconds.with_label_values(&[name]),
             refused: metrics.upstream_unauthorized_retries_total.clone(),
             retries: metrics.upstream_retries_total.clone(),
+            endpoints: STANDINGS.map(|state| metrics.upstream_endpoints.with_label_values(&[name, state])),
+            ejections: metrics.upstream_ejections_total.with_label_values(&[name]),
+            checks: metrics.upstream_health_checks_total.clone(),
         }
+    }
+
+    /// So many addresses are in service, out of it for their health checks, and out of it for failed requests.
+    pub fn standing(&self, in_service: usize, unhealthy: usize, ejected: usize) {
+        for (gauge, count) in self.endpoints.iter().zip([in_service, unhealthy, ejected]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// An address is left alone for a while, because requests to it failed.
+    pub fn ejected(&self) {
+        self.ejections.inc();
+    }
+
+    /// A health check was done.
+    pub fn checked(&self, good: bool) {
+        self.checks.with_label_values(&[&*self.name, if good { "ok" } else { "error" }]).inc();
     }
 
     /// The upstream answered with `code`, its response header came after `elapsed`.

@@ -8,7 +8,7 @@ use prometheus::{
     core::Collector,
 };
 
-use super::handles::{RouteMetrics, UpstreamMetrics};
+use super::handles::{RouteMetrics, STANDINGS, UpstreamMetrics};
 
 /// Upper bounds of every duration histogram, in seconds.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -57,6 +57,12 @@ pub struct Metrics {
     pub upstream_retries_total: IntCounterVec,
     /// Answers that refused a token of ours; count through [`UpstreamMetrics`]. Labels: upstream, result.
     pub upstream_unauthorized_retries_total: IntCounterVec,
+    /// Addresses of upstreams; set through [`UpstreamMetrics`]. Labels: upstream, state.
+    pub upstream_endpoints: IntGaugeVec,
+    /// Addresses left alone for a while. Label: upstream.
+    pub upstream_ejections_total: IntCounterVec,
+    /// Health checks of addresses. Labels: upstream, result.
+    pub upstream_health_checks_total: IntCounterVec,
     /// Logins that ended. Labels: provider, result, reason.
     pub logins_total: IntCounterVec,
     /// From the start of a login to its callback. Label: provider.
@@ -101,6 +107,14 @@ pub struct Metrics {
     pub idp_request_duration_seconds: HistogramVec,
     /// Fetches of a provider's keys. Labels: provider, result.
     pub jwks_refreshes_total: IntCounterVec,
+    /// Settings read again while the process runs. Label: result.
+    pub config_reloads_total: IntCounterVec,
+    /// 1 if the settings read last hold, 0 if they were refused.
+    pub config_last_reload_successful: IntGauge,
+    /// When settings that hold were read last, in seconds since 1970.
+    pub config_last_reload_success_timestamp_seconds: IntGauge,
+    /// 1 while the process is about to stop.
+    pub draining: IntGauge,
     /// Commands to the session store. Labels: op, result.
     pub store_operations_total: IntCounterVec,
     /// Time of one command to the session store. Label: op.
@@ -167,6 +181,17 @@ impl Metrics {
                 "upstream_request_duration_seconds",
                 "Time from the request sent upstream to the response header.",
                 &["upstream"],
+            )?,
+            upstream_endpoints: make.gauge("upstream_endpoints", "Addresses of upstreams.", &["upstream", "state"])?,
+            upstream_ejections_total: make.counter(
+                "upstream_ejections_total",
+                "Addresses left alone for a while because requests to them failed.",
+                &["upstream"],
+            )?,
+            upstream_health_checks_total: make.counter(
+                "upstream_health_checks_total",
+                "Health checks of addresses.",
+                &["upstream", "result"],
             )?,
             upstream_retries_total: make.counter(
                 "upstream_retries_total",
@@ -254,6 +279,18 @@ impl Metrics {
                 "Fetches of a provider's keys.",
                 &["provider", "result"],
             )?,
+            config_reloads_total: make.counter(
+                "config_reloads_total",
+                "Settings read again while the process runs.",
+                &["result"],
+            )?,
+            config_last_reload_successful: make
+                .single_gauge("config_last_reload_successful", "1 if the settings read last hold.")?,
+            config_last_reload_success_timestamp_seconds: make.single_gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "When settings that hold were read last.",
+            )?,
+            draining: make.single_gauge("draining", "1 while the process is about to stop.")?,
             store_operations_total: make.counter(
                 "store_operations_total",
                 "Commands to the session store.",
@@ -282,6 +319,14 @@ impl Metrics {
     #[must_use]
     pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
         UpstreamMetrics::new(self, upstream)
+    }
+
+    /// An upstream is no more: its addresses are none.
+    pub fn forget_upstream(&self, upstream: &str) {
+        for state in STANDINGS {
+            // An error means that it was not there.
+            let _ = self.upstream_endpoints.remove_label_values(&[upstream, state]);
+        }
     }
 
     /// Whether there is neither a request nor a connection.

@@ -87,6 +87,16 @@ async fn a_stranger_cannot_claim_another_address() {
     wire.send(format!("{V1}{REQUEST}")).await;
     assert!(wire.is_closed().await);
     assert_eq!(world.demo.upstream.recorder().count(), 0);
+
+    // Until the settings say that it is none.
+    let outcome = world.proxy.reload("[10.0.0.0/8]", "[127.0.0.0/8]").await.expect("applied");
+    assert_eq!((outcome.applied, outcome.needs_restart), (vec!["trusted_proxies"], vec![]));
+    let mut wire = Wire::connect(world.proxy.address).await;
+    assert_eq!(wire.exchange(format!("{V1}{REQUEST}")).await.status, StatusCode::OK);
+    assert_eq!(
+        world.demo.upstream.recorder().last().expect("a request").header("x-forwarded-for"),
+        Some("203.0.113.7")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -79,7 +79,11 @@ async fn endpoint(manner: Manner, arrivals: &Arrivals) -> Peer {
 async fn world(endpoints: &[SocketAddr], retries: &str) -> World {
     let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
     let world = World::with(Wishes {
-        upstreams: format!("  - {{ name: odd, endpoints: [{}]{retries} }}", endpoints.join(", ")),
+        // However often an address fails, it stays where it is to be met.
+        upstreams: format!(
+            "  - {{ name: odd, endpoints: [{}], ejection: {{ after: 0 }}{retries} }}",
+            endpoints.join(", ")
+        ),
         routes: "      - { path: /, upstream: odd, access: public }".into(),
         ..Wishes::default()
     })

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use cloakroom::app::App;
+use cloakroom::app::reload::{Outcome, ReloadError, Reloader};
+use cloakroom::config::settings::Settings;
 use cloakroom::config::{self, Env};
 use cloakroom::demo::{self, Demo, ProviderConfig};
 use cloakroom::primitives::clock::Clock;
@@ -105,6 +107,8 @@ pub(crate) struct World {
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
+    reloader: Arc<Reloader>,
+    yaml: String,
     stop: Arc<Notify>,
     drains: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -247,35 +251,37 @@ impl Proxy {
         capture_logs();
         let (address, admin) = (free_address(), free_address());
         let yaml = yaml.replace("@PROXY@", &address.to_string()).replace("@ADMIN@", &admin.to_string());
-        let secret = demo::CLIENT_SECRET;
-        let env = Env::fixed([("TEST_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="), ("TEST_SECRET", secret)]);
-        let loaded =
-            config::load_str("test.yaml", &yaml, &env).unwrap_or_else(|mistakes| panic!("{}", mistakes.plain()));
+        let settings = load(&yaml);
         let (stop, clock) = (Arc::new(Notify::new()), clock.clone());
         let drains = Arc::new(AtomicBool::new(false));
         let signal = Stop(stop.clone(), drains.clone());
         let (made, failed) = tokio::sync::oneshot::channel();
         let make = move || match shared {
-            Some(store) => App::with_store(store, &loaded.settings, &clock),
-            None => App::new(&loaded.settings, &clock),
+            Some(store) => App::with_store(store, &settings, &clock),
+            None => App::new(&settings, &clock),
         };
         let thread = std::thread::spawn(move || match make() {
             Ok(app) => {
-                drop(made);
+                let _ = made.send(Ok(app.reloader()));
                 app.run(Box::new(signal));
             }
-            Err(error) => drop(made.send(error.to_string())),
+            Err(error) => drop(made.send(Err(error.to_string()))),
         });
-        if let Ok(error) = failed.await {
-            panic!("the proxy does not start: {error}");
-        }
-        let proxy = Self { address, admin, stop, drains, thread: Some(thread) };
+        let reloader = failed.await.expect("the proxy starts or says why not");
+        let reloader = reloader.unwrap_or_else(|error| panic!("the proxy does not start: {error}"));
+        let proxy = Self { address, admin, reloader, yaml, stop, drains, thread: Some(thread) };
         eventually("the proxy listens", || async { proxy.try_admin_page("/livez").await.is_some() }).await;
         eventually("the provider is discovered", || async {
             proxy.admin_page("/readyz?verbose").await.1.contains("listeners: ready")
         })
         .await;
         proxy
+    }
+
+    /// Applies its own settings with one piece of text replaced by another.
+    pub(crate) async fn reload(&self, old: &str, new: &str) -> Result<Outcome, ReloadError> {
+        assert!(self.yaml.contains(old), "{old}");
+        self.reloader.apply(load(&self.yaml.replacen(old, new, 1))).await
     }
 
     /// Begins to stop as it does on SIGTERM: what is under way goes on for a while.
@@ -300,6 +306,12 @@ impl Proxy {
         let answer = client().get(format!("http://{}{path}", self.admin)).send().await.ok()?;
         Some((answer.status(), answer.text().await.ok()?))
     }
+}
+
+fn load(yaml: &str) -> Settings {
+    let (key, secret) = ("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", demo::CLIENT_SECRET);
+    let env = Env::fixed([("TEST_KEY", key), ("TEST_SECRET", secret)]);
+    config::load_str("test.yaml", yaml, &env).unwrap_or_else(|mistakes| panic!("{}", mistakes.plain())).settings
 }
 
 /// A whole answer.

@@ -37,6 +37,19 @@ impl Process {
         self.child.id()
     }
 
+    /// Puts other settings in the place of those it was started with.
+    pub(crate) fn write_settings(&self, yaml: &str) {
+        let folder = self._directory.path();
+        std::fs::write(folder.join("next"), yaml).expect("settings");
+        std::fs::rename(folder.join("next"), folder.join("settings.yaml")).expect("settings");
+    }
+
+    /// Sends it a signal: `-HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.id().to_string()]).status();
+        assert!(status.expect("kill").success());
+    }
+
     /// Whether it has ended by itself.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("a child to wait for").is_some()

@@ -1,17 +1,18 @@
 //! Sockets: listeners, the admin listener, trusted proxies.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::{duplicate, tls};
 use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
-use crate::config::schema::{ADMIN, LISTENER};
+use crate::config::schema::{ADMIN, LISTENER, SHUTDOWN};
 use crate::config::secrets::secret;
-use crate::config::settings::{Admin, Listener, Settings};
+use crate::config::settings::{Admin, Listener, Settings, Shutdown};
 use crate::config::source::Span;
-use crate::config::values;
+use crate::config::values::{self, HOUR};
 use crate::config::yaml::{Kind, Node};
 
 /// Sockets that are taken, and where in the file.
@@ -99,6 +100,17 @@ pub(super) fn admin(reader: &mut Reader<'_>, node: &Node, taken: &Sockets) -> Op
         reader.note(Code::AdminOpen, at, "everyone who reaches this address sees metrics and sessions", help);
     }
     Some(Admin { address: address?, token: token? })
+}
+
+/// How the process stops.
+pub(super) fn shutdown(reader: &mut Reader<'_>, node: &Node) -> Option<Shutdown> {
+    let fields = reader.fields(node, &SHUTDOWN)?;
+    let default = Shutdown::default();
+    let mut time = |key: &str, default: Duration| {
+        fields.optional(reader, key, default, |reader, node| values::duration(reader, node, Duration::ZERO, HOUR))
+    };
+    let (lame_duck, grace) = (time("lame_duck", default.lame_duck), time("grace", default.grace));
+    Some(Shutdown { lame_duck: lame_duck?, grace: grace? })
 }
 
 fn is_local(ip: IpAddr) -> bool {

@@ -18,10 +18,12 @@ use std::sync::Arc;
 use super::decode::Reader;
 use super::diagnostic::{Code, Severity, did_you_mean};
 use super::schema::ROOT;
-use super::settings::{Access, Settings};
+use super::settings::{Access, Settings, Shutdown};
 use super::source::Span;
 use super::yaml::{Kind, Node};
 
+/// Most idle connections to upstreams that can be asked for.
+const MOST_IDLE: u64 = 1_000_000;
 /// Most worker threads that make sense.
 const MOST_THREADS: u64 = 1024;
 
@@ -59,10 +61,13 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         fields.required(reader, "upstreams", "[{ name: app, endpoints: [\"127.0.0.1:3000\"] }]", |reader, node| {
             reader.list_of_some(node, |reader, item| upstreams::upstream(reader, item, &mut upstream_names))
         });
+    let idle_connections = fields
+        .maybe(reader, "idle_connections", |reader, node| usize::try_from(reader.integer(node, 1, MOST_IDLE)?).ok());
     let example = "[{ hosts: [app.example.com], routes: [{ path: /, upstream: app, access: public }] }]";
     let sites = fields.required(reader, "sites", example, |reader, node| {
         sites::sites(reader, node, &mut provider_names, &mut upstream_names)
     });
+    let shutdown = fields.optional(reader, "shutdown", Shutdown::default(), edge::shutdown);
     provider_names.note_unused(reader);
     upstream_names.note_unused(reader);
 
@@ -78,7 +83,9 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         refresh: refresh?,
         providers: providers?,
         upstreams: upstreams?,
+        idle_connections: idle_connections?,
         sites: sites?,
+        shutdown: shutdown?,
     };
     note_csrf_off(reader, &fields, &settings);
     if let Some(node) = fields.get("sites") {

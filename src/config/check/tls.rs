@@ -84,7 +84,7 @@ pub(super) fn chain(reader: &mut Reader<'_>, node: &Node) -> Option<(PathBuf, Ve
     }
 }
 
-fn key(reader: &mut Reader<'_>, node: &Node) -> Option<(PathBuf, PrivateKeyDer<'static>)> {
+pub(super) fn key(reader: &mut Reader<'_>, node: &Node) -> Option<(PathBuf, PrivateKeyDer<'static>)> {
     let path = PathBuf::from(reader.word(node)?);
     let text = zeroize::Zeroizing::new(read_file(reader, node, &path, true)?);
     if let Ok(key) = PrivateKeyDer::from_pem_slice(text.as_bytes()) {

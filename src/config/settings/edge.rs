@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// One public socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Address and port to bind.
     pub address: SocketAddr,
@@ -19,7 +19,7 @@ pub struct Listener {
 }
 
 /// TLS of a public socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     /// Chosen by SNI, the first is the default; at least one.
     pub certificates: Vec<Certificate>,
@@ -39,7 +39,7 @@ pub enum TlsVersion {
 }
 
 /// Which certificates clients may show.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificates {
     /// PEM file with the authorities that sign them.
     pub authorities: PathBuf,
@@ -48,7 +48,7 @@ pub struct ClientCertificates {
 }
 
 /// What a client may ask for, and how long it may take. `None` of an amount = no limit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// From the open connection to a whole request header, the HTTP/2 preface included; default 10 s. Later requests on
     /// an HTTP/1 connection have `keepalive_timeout` more.
@@ -94,7 +94,7 @@ pub enum Most {
 }
 
 /// Limits of one HTTP/2 connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http2 {
     /// Concurrent requests; default 100.
     pub streams: u32,
@@ -107,7 +107,7 @@ pub struct Http2 {
 }
 
 /// A certificate chain and its key, both PEM files, joined to the folder of the settings file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// Chain, leaf first.
     pub certificate: PathBuf,

@@ -40,7 +40,7 @@ pub enum HeaderMatch {
 }
 
 /// What is done with a request that may pass; exactly one thing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It goes to an upstream.
     Upstream(Forward),
@@ -53,7 +53,7 @@ pub enum Action {
 }
 
 /// The way to an upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
     /// Name of the upstream.
     pub upstream: Arc<str>,

@@ -49,15 +49,22 @@ fn the_commented_parts_of_the_full_example_load() {
             && !bare.starts_with("store");
         let free = ["audience:", "X-User-Id:", "X-User-Roles:"].iter().any(|key| bare.trim_start().starts_with(key));
         let store = stores.iter().flat_map(|store| store.lines()).any(|other| other.trim() == bare.trim());
+        // Files that are not there, and a key that stands there already.
         let tls = [
             "tls:",
             "certificates:",
             "- certificate:",
+            "certificate:",
             "key:",
             "min_version:",
             "client_ca:",
             "client_certificate:",
             "- address: 0.0.0.0:8443",
+            "ca:",
+            "server_name:",
+            "endpoints:",
+            "- address: api.internal",
+            "weight:",
         ]
         .iter()
         .any(|p| bare.trim_start().starts_with(p));

@@ -24,7 +24,7 @@ providers:
     authorization_params: { state: x }
 upstreams:
   - name: api
-    endpoints: ["http://api:3000", "api"]
+    endpoints: ["imap://api:3000", "api"]
 sites:
   - hosts: [app.example.com:443]
     provider: mian

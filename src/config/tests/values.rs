@@ -266,7 +266,16 @@ fn endpoints() {
         ("api:080", &["E0207"]),
         ("api:70000", &["E0207"]),
         (":80", &["E0207"]),
-        ("http://api:80", &["E0207"]),
+        ("http://api:80", &[]),
+        ("http://api", &[]),
+        ("https://api/", &[]),
+        ("https://[::1]:80", &["E0102"]),
+        ("https://10.0.0.1", &["E0102"]),
+        ("https://api/x", &["E0207"]),
+        ("https://api:80?x", &["E0207"]),
+        ("https://::1", &["E0207"]),
+        ("https://", &["E0207"]),
+        ("ftp://api:80", &["E0207"]),
         ("a b:80", &["E0207"]),
     ] {
         assert_eq!(codes(&with("[\"api.internal:3000\"]", &format!("['{endpoint}']"))), expected, "{endpoint}");
@@ -283,6 +292,53 @@ fn endpoints() {
             ("endpoints: [\"a:1\"]\n    retries: { attempts: 10, budget: 100% }", &[]),
             ("endpoints: [\"a:1\"]\n    retries: { attempts: 0, budget: 101% }", &["E0202", "E0201"]),
             ("endpoints: [\"a:1\"]\n    retries: { attempts: 11, budget: 20 }", &["E0202", "E0201"]),
+        ],
+    );
+}
+
+#[test]
+fn ways_to_an_upstream() {
+    expect(
+        "endpoints: [\"api.internal:3000\"]",
+        &[
+            ("endpoints: [{ address: \"a:1\", weight: 3 }, \"b:1\"]", &[]),
+            ("endpoints: [{ address: \"a:1\", weight: 0 }]", &["E0202"]),
+            ("endpoints: [{ weight: 2 }]", &["E0102"]),
+            ("endpoints: [{ address: \"a:1\", weight: 3 }, \"a:1\"]", &["E0401"]),
+            ("endpoints: [\"a:1\"]\n    balance: least_requests", &[]),
+            ("endpoints: [\"a:1\"]\n    balance: ring", &["E0104"]),
+            ("endpoints: [\"a:1\"]\n    balance: consistent_hash", &[]),
+            ("endpoints: [\"a:1\"]\n    balance: consistent_hash\n    hash_on: header", &["E0102"]),
+            ("endpoints: [\"a:1\"]\n    balance: consistent_hash\n    hash_on: header\n    hash_header: X-Tenant", &[]),
+            ("endpoints: [\"a:1\"]\n    balance: consistent_hash\n    hash_header: X-Tenant", &["W0010"]),
+            ("endpoints: [\"a:1\"]\n    hash_on: session", &["W0010"]),
+            ("endpoints: [\"a:1\"]\n    protocol: h2", &["E0408"]),
+            ("endpoints: [\"a:1\"]\n    protocol: h2c", &[]),
+            ("endpoints: [\"https://a:1\"]\n    protocol: h2", &[]),
+            ("endpoints: [\"https://a:1\"]\n    protocol: h2c", &["E0408"]),
+            ("endpoints: [\"https://a:1\", \"b:1\"]", &["E0408"]),
+            ("endpoints: [\"https://a:1\", \"http://b:1\"]", &["E0408"]),
+            ("endpoints: [\"http://a:1\"]\n    tls: {}", &["E0408"]),
+            ("endpoints: [\"a:1\"]\n    tls: {}", &[]),
+            ("endpoints: [\"10.0.0.1:1\"]\n    tls: {}", &["E0102"]),
+            ("endpoints: [\"10.0.0.1:1\"]\n    tls: { server_name: a.internal }", &[]),
+            ("endpoints: [\"10.0.0.1:1\"]\n    tls: { server_name: 10.0.0.1 }", &["E0207"]),
+            ("endpoints: [\"10.0.0.1:1\"]\n    tls: { server_name: '' }", &["E0105"]),
+            ("endpoints: [\"a:1\"]\n    tls: { verify: false }", &["E0101"]),
+            ("endpoints: [\"a:1\"]\n    tls: { ca: /nowhere.pem }", &["E0302"]),
+            ("endpoints: [\"a:1\"]\n    health_check: {}", &[]),
+            (
+                "endpoints: [\"a:1\"]\n    health_check: { path: /healthz?full=1, interval: 1s, expect: [200, 401] }",
+                &[],
+            ),
+            (
+                "endpoints: [\"a:1\"]\n    health_check: { path: healthz, interval: 0s, expect: [99] }",
+                &["E0203", "E0202", "E0202"],
+            ),
+            ("endpoints: [\"a:1\"]\n    health_check: { expect: [200] }", &["W0010"]),
+            ("endpoints: [\"a:1\"]\n    ejection: { after: 0 }", &[]),
+            ("endpoints: [\"a:1\"]\n    ejection: { after: 3, on_5xx: true, pause: 1s, longest_pause: 1m }", &[]),
+            ("endpoints: [\"a:1\"]\n    ejection: { after: -1, pause: 1d }", &["E0202", "E0202"]),
         ],
     );
 }

@@ -1,12 +1,11 @@
 use std::num::NonZeroUsize;
-use std::time::Duration;
 
 use http::Method;
 use http::header::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::settings::{Conditions, Endpoint, HeaderMatch, Refresh, Retries, Session, Store, UpstreamTimeouts};
+use crate::config::settings::{Conditions, Endpoint, HeaderMatch, Refresh, Session, Store};
 use crate::routing::discovery::system_lookup;
 
 fn site(name: &str, hosts: Vec<HostPattern>, paths: &[&str]) -> settings::Site {
@@ -27,7 +26,6 @@ fn route(path: &str) -> settings::Route {
 }
 
 fn settings(sites: Vec<settings::Site>) -> Settings {
-    let second = Duration::from_secs(1);
     Settings {
         listeners: Vec::new(),
         threads: NonZeroUsize::MIN,
@@ -39,13 +37,10 @@ fn settings(sites: Vec<settings::Site>) -> Settings {
         session: Session::default(),
         refresh: Refresh::default(),
         providers: Vec::new(),
-        upstreams: vec![settings::Upstream {
-            name: "api".into(),
-            endpoints: vec![Endpoint { host: "127.0.0.1".into(), port: 1 }],
-            timeouts: UpstreamTimeouts { connect: second, read: second, write: second, idle: second },
-            retries: Retries::default(),
-        }],
+        upstreams: vec![settings::Upstream::plain("api", vec![Endpoint::new("127.0.0.1", 1)])],
         sites,
+        idle_connections: None,
+        shutdown: Default::default(),
     }
 }
 

@@ -38,7 +38,12 @@ impl Sessions {
     ) -> Result<Option<Arc<Open>>, SessionError> {
         let mut stale = None;
         if let Some(open) = self.cache.get(id.handle()) {
-            if open.is_current(now, self.cache_ttl) && open.takes(id, now) && self.cache.has_heard_all(&open) {
+            let prepared = Arc::ptr_eq(open.profile(), profile);
+            if prepared
+                && open.is_current(now, self.cache_ttl)
+                && open.takes(id, now)
+                && self.cache.has_heard_all(&open)
+            {
                 self.cache_hits.inc();
                 return Ok(Self::of_site(open, profile));
             }
@@ -72,7 +77,9 @@ impl Sessions {
             // It was only to be checked whether a change had been missed: it goes on for the rest of the cache's time
             // (behaviour D1). A ticket that it does not take may be one of another replica, and that only the store knows.
             Err(_)
-                if stale.as_ref().is_some_and(|open| open.is_current(now, self.cache_ttl) && open.takes(id, now)) =>
+                if stale.as_ref().is_some_and(|open| {
+                    Arc::ptr_eq(open.profile(), profile) && open.is_current(now, self.cache_ttl) && open.takes(id, now)
+                }) =>
             {
                 return Ok(stale.and_then(|open| self.cache.fill(place, open)));
             }
@@ -83,7 +90,7 @@ impl Sessions {
             return Ok(None);
         }
         let open = match stale {
-            Some(open) if open.version() == record.version => {
+            Some(open) if open.version() == record.version && Arc::ptr_eq(open.profile(), profile) => {
                 open.confirm(&record, now);
                 open
             }
@@ -111,6 +118,22 @@ impl Sessions {
                 None => None,
             },
         })
+    }
+
+    /// The same session prepared for another profile of its site, not kept; `None` if it has ended. The settings have
+    /// changed while a request was under way.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn prepare(&self, open: &Arc<Open>, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+        let now = self.clock.now();
+        let read = self.read(open.key()).await?.filter(|(record, _)| belongs(record, profile));
+        let prepared = read.map(|(record, secrets)| {
+            let new = self.open(&record, &secrets, profile, now);
+            new.inherit(open);
+            Arc::new(new)
+        });
+        Ok(prepared.filter(|open| !open.is_over(now)))
     }
 
     /// The newest copy that this process has of a session, without asking the store.

@@ -110,7 +110,11 @@ fn host(reader: &mut Reader<'_>, node: &Node) -> Option<HeaderValue> {
     if let Kind::Text(text) = &node.kind
         && text.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
     {
-        let endpoint = values::endpoint(reader, node)?;
+        let (endpoint, scheme) = values::endpoint(reader, node)?;
+        if scheme.is_some() {
+            reader.note(Code::BadHost, node, "`Host` has no scheme", "write for example `api.internal:8080`");
+            return None;
+        }
         let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host };
         return HeaderValue::from_str(&format!("{host}:{}", endpoint.port)).ok();
     }
