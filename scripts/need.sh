@@ -28,7 +28,8 @@ packages() {
     node) echo nodejs ;;
     java) echo default-jdk-headless ;;
     mvn) echo maven ;;
-    chromium | cmake | npm | openssl | postgresql | python3-venv | redis-server | shellcheck | wrk) echo "$1" ;;
+    testssl) echo testssl.sh ;;
+    chromium | cmake | jq | npm | openssl | postgresql | python3-venv | redis-server | shellcheck | wrk) echo "$1" ;;
   esac
 }
 

@@ -64,6 +64,8 @@ async fn until_cut<T>(work: impl Future<Output = Option<T>>) -> Option<T> {
     .await
 }
 
+/// So many requests taken back are no whim of a user who leaves a page.
+const MANY_CANCELLED: u32 = 200;
 /// No request header is awaited.
 const NOTHING_DUE: u64 = u64::MAX;
 
@@ -99,6 +101,10 @@ pub struct Connection {
     retire: Option<watch::Sender<bool>>,
     /// Requests on HTTP/2 so far.
     requests: AtomicU32,
+    /// Those of them that the client took back before their answer began.
+    cancelled: AtomicU32,
+    /// It must end at once.
+    cut: AtomicBool,
     count: Count,
     _seat: Seat,
 }
@@ -153,6 +159,8 @@ impl Connection {
             shutdown: opened.shutdown,
             retire: opened.retire,
             requests: AtomicU32::new(0),
+            cancelled: AtomicU32::new(0),
+            cut: AtomicBool::new(false),
             count: opened.count,
             _seat: opened.seat,
         }
@@ -181,6 +189,25 @@ impl Connection {
         if self.requests.fetch_add(1, Ordering::Relaxed).checked_add(1) == Some(most) {
             self.retire();
         }
+    }
+
+    /// The client has taken a request back before its answer began. Who does little else on HTTP/2 has us work for nothing
+    /// (rapid reset, CVE-2023-44487) and is cut off.
+    pub fn request_cancelled(&self) {
+        if !self.is_http2() {
+            return;
+        }
+        let cancelled = self.cancelled.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if cancelled >= MANY_CANCELLED && cancelled > self.requests.load(Ordering::Relaxed) / 2 {
+            self.cut.store(true, Ordering::Relaxed);
+            // Wakes the task that serves the connection.
+            self.retire();
+        }
+    }
+
+    /// Whether it must end at once.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// No new requests: the client is told to open another connection.

@@ -46,6 +46,7 @@ pub struct Edge<A> {
     options: HttpServerOptions,
     h2: H2Options,
     header_timeouts: IntCounter,
+    resets: IntCounter,
     failed_handshakes: IntCounter,
     refused: Refusals,
 }
@@ -113,6 +114,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             options,
             h2,
             header_timeouts: rejected("header_timeout"),
+            resets: rejected("resets"),
             failed_handshakes: rejected("tls_handshake"),
             refused: Refusals::new(metrics),
         };
@@ -284,6 +286,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
         let served = connection.scope(app.process_new(stream, &closing));
         match while_in_time(&connection, served).await {
             Some(reusable) => reusable,
+            None if connection.is_cut() => {
+                self.resets.inc();
+                tracing::debug!(peer = %connection.peer, "requests are made to be taken back");
+                None
+            }
             None => {
                 self.header_timeouts.inc();
                 tracing::debug!(peer = %connection.peer, "no whole request header in time");
@@ -351,7 +358,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
     }
 }
 
-/// Runs `work` to its end, or drops it and returns `None` when the connection's request header is overdue.
+/// Runs `work` to its end, or drops it and returns `None` when the connection's request header is overdue or it is cut.
 ///
 /// One timer serves all requests of a connection: it is not set anew for each of them, but goes off at a time that was
 /// right once, and then sees how long there is to go. The time that is due only ever moves forward.
@@ -368,6 +375,9 @@ async fn while_in_time<F: Future>(connection: &Connection, work: F) -> Option<F:
     std::future::poll_fn(|context| {
         if let Poll::Ready(output) = work.as_mut().poll(context) {
             return Poll::Ready(Some(output));
+        }
+        if connection.is_cut() {
+            return Poll::Ready(None);
         }
         if !stopping && connection.is_http2() && stop.as_mut().poll(context).is_ready() {
             stopping = true;

@@ -132,6 +132,8 @@ fn server_config(
         .with_client_cert_verifier(clients)
         .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Our order of cipher suites, the strongest first; all of them are good.
+    config.ignore_client_order = true;
     // Resumption without memory of ours; the default would remember 256 sessions.
     config.ticketer = match tickets {
         Some(tickets) => tickets,

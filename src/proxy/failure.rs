@@ -61,11 +61,15 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
 }
 
 /// Nobody is left to be answered.
-fn is_gone(error: &Error) -> bool {
+pub(super) fn is_gone(error: &Error) -> bool {
     *error.esource() == ErrorSource::Downstream
         && matches!(
             error.etype(),
-            ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::ReadError | ErrorType::ConnectionClosed
+            ErrorType::WriteError
+                | ErrorType::WriteTimedout
+                | ErrorType::ReadError
+                | ErrorType::ConnectionClosed
+                | ErrorType::H2Error
         )
 }
 

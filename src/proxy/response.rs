@@ -96,6 +96,9 @@ pub(super) fn finished(gate: &Gate, session: &Session, error: Option<&Error>, ct
     let Some(status) = ctx.answered.or(written) else {
         // The client went away before there was anything to tell it.
         if let Some(error) = error {
+            if let Some(connection) = ctx.connection.as_ref().filter(|_| failure::is_gone(error)) {
+                connection.request_cancelled();
+            }
             tracing::debug!(reason = failure::told(error), "a request ended without an answer");
         }
         return;

@@ -17,6 +17,7 @@ mod damaged_records;
 mod drain;
 mod events;
 mod h1_identity;
+mod h2_floods;
 mod h2_forwarded;
 mod h4_paths;
 mod h6_hosts;
