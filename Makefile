@@ -5,15 +5,16 @@
 CARGO ?= cargo
 
 BUILD := cargo cc cmake
+HARDENING := python3 go node openssl nginx apache2 gunicorn slowhttptest curl
 E2E := redis-server chromium node npm java mvn openssl
 
-.PHONY: help setup demo test faults lint e2e bench loadtest
+.PHONY: help setup demo test faults hardening lint e2e bench loadtest
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what all targets together need, cargo-deny included
-	@scripts/need.sh $(BUILD) $(E2E) postgresql rustfmt clippy wrk shellcheck python3-venv
+	@scripts/need.sh $(BUILD) $(E2E) $(HARDENING) postgresql rustfmt clippy wrk shellcheck python3-venv
 	@scripts/cargo-deny.sh
 
 demo: ## Start everything on this machine: provider, sample API and page, proxy (PORT=8080)
@@ -28,6 +29,10 @@ test: ## Run all Rust tests
 faults: ## Try to lose sessions: kills, outages, races (RUN="crash logout", SCALE=20 for a twentieth, WRITE=1)
 	@scripts/need.sh $(BUILD) redis-server postgresql
 	SCALE=$(SCALE) WRITE=$(WRITE) $(CARGO) test --locked --profile demo --features failpoints --test faults -- $(RUN)
+
+hardening: ## Attack the edge: foreign suites, floods, crowds, slow clients (RUN="h2spec slow", SCALE=10, WRITE=1)
+	@scripts/need.sh $(BUILD) $(HARDENING)
+	@RUN="$(RUN)" SCALE="$(SCALE)" WRITE="$(WRITE)" scripts/hardening.sh
 
 lint: ## Check format, clippy, licences and bans of dependencies, shell scripts
 	@scripts/need.sh $(BUILD) rustfmt clippy

@@ -29,7 +29,10 @@ packages() {
     java) echo default-jdk-headless ;;
     mvn) echo maven ;;
     testssl) echo testssl.sh ;;
-    chromium | cmake | jq | npm | openssl | postgresql | python3-venv | redis-server | shellcheck | wrk) echo "$1" ;;
+    go) echo golang-go ;;
+    nginx) echo nginx-light ;;
+    apache2) echo apache2-bin ;;
+    chromium | cmake | curl | gunicorn | jq | npm | openssl | postgresql | python3 | python3-venv | redis-server | shellcheck | slowhttptest | wrk) echo "$1" ;;
   esac
 }
 

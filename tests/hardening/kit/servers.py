@@ -1,0 +1,56 @@
+"""Servers to stand behind the proxy."""
+
+import os
+
+from . import paths
+from .process import Child, free_port
+
+NGINX = """\
+daemon off;
+{user}
+worker_processes 1;
+worker_rlimit_nofile 20000;
+pid {home}/nginx.pid;
+error_log {home}/error.log;
+events {{ worker_connections 16000; }}
+http {{
+  client_body_temp_path {home}; proxy_temp_path {home}; fastcgi_temp_path {home}; uwsgi_temp_path {home}; scgi_temp_path {home};
+  log_format seen '$status $request';
+  access_log {log};
+  keepalive_requests 1000000;
+  keepalive_timeout 300s;
+  client_max_body_size 0;
+  default_type text/plain;
+  {http}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    {server}
+  }}
+}}
+"""
+
+
+class Nginx(Child):
+    """`server` is what stands in the server block. With `seen` each request is written there."""
+
+    def __init__(self, name: str, server: str, *, http: str = "", seen=None):
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        home = paths.WORK / "nginx" / name
+        home.mkdir(parents=True, exist_ok=True)
+        user = "user root;" if os.geteuid() == 0 else ""
+        file = home / "nginx.conf"
+        file.write_text(NGINX.format(user=user, home=home, port=self.port, http=http, server=server,
+                                     log=f"{seen} seen" if seen else "off"))
+        super().__init__(f"nginx-{name}", ["nginx", "-p", home, "-e", home / "error.log", "-c", file])
+        self.listening(self.port)
+
+
+class Answering(Nginx):
+    """Answers whatever comes with a few bytes; below `/big` with 1 MiB."""
+
+    def __init__(self, name: str):
+        big = paths.WORK / "nginx" / "big"
+        big.parent.mkdir(parents=True, exist_ok=True)
+        big.write_bytes(b"x" * 1024 * 1024)
+        super().__init__(name, f'location / {{ return 200 "hello\\n"; }} location /big {{ alias {big}; }}')
