@@ -45,6 +45,7 @@ def one(kind: str, proxy: Proxy, connections: int) -> Row:
     good = Good("slow", proxy.host, proxy.http, 15)
     beside = good.told()
     left = proxy.open_connections()
+    most = max(most, left)
     grown = (proxy.peak() - idle) / 1024
     slow.wait(SECONDS + 60)
     until("the slow connections are gone", lambda: proxy.open_connections() <= 1, 60)
