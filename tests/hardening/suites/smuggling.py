@@ -24,6 +24,8 @@ from .smuggling_upstreams import ALL
 AT_ONCE = 64
 FIRST, QUIET = 4, 1
 """Seconds without a byte after which a connection counts as waiting for more: before an answer, and after one."""
+MOST_TOLD = 4
+"""Hits in the table; all of them, with the bytes, are in target/hardening/logs."""
 SMUGGLEX_CHECKS = "cl-te,te-cl,te-te,h2c,h2,cl-edge,cl-0,0-cl,parser-discrepancy,h2-downgrade"
 
 
@@ -71,7 +73,7 @@ class Trial:
 
     async def go(self, tag: str, everything, count) -> "Trial":
         """Sends all cases, some at once; `count` tells how many answers there are in what came back."""
-        self.tag, self.hits, self.tally, self.good_here = tag, [], Counter(), 0
+        self.tag, self.hits, self.details, self.tally, self.good_here = tag, [], [], Counter(), 0
         for begin in range(0, len(everything), AT_ONCE):
             sent = []
             for number, (title, raw) in enumerate(everything[begin:begin + AT_ONCE], start=begin):
@@ -90,7 +92,8 @@ class Trial:
         titles = {path: title for title, path, *_ in batch}
         for problem in problems:
             number = re.search(rf"/c/({self.tag}\d+)", problem)
-            self.hits.append(f"ambiguous: {titles.get(number and number[0], '')}: {problem}")
+            self.hits.append(f"ambiguous: {titles.get(number and number[0], 'another')}")
+            self.details.append(problem)
         if not self.tap.lost:
             # gunicorn reads `post` as POST.
             unsent = Counter(map(str.upper, read.elements())) - Counter(map(str.upper, sent))
@@ -135,7 +138,11 @@ class Trial:
     def row(self, name: str, done: str) -> Row:
         tally = ", ".join(f"{count} {what}" for what, count in sorted(self.tally.items()))
         measured = f"{len(self.hits)} hits; {tally}; {self.good_here} good requests between"
-        measured += "".join(f"; {hit}" for hit in self.hits[:8])
+        measured += "".join(f"; {hit[:200]}" for hit in self.hits[:MOST_TOLD])
+        if len(self.hits) > MOST_TOLD:
+            measured += "; …"
+        log = paths.LOGS / f"smuggling-{name}-{self.tag}.hits"
+        log.write_text("\n".join([*self.hits, "", *self.details]))
         return Row("smuggling", f"{done}, upstream {name}", "0 hits", measured, not self.hits).tell()
 
 
