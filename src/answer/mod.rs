@@ -1,6 +1,7 @@
 //! Answers that Cloakroom writes itself: one builder, so that each of them has its cookies, its security headers and
 //! `no-store` (answers of our own pass no response hook).
 
+mod grpc;
 mod page;
 mod problem;
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+pub use grpc::grpc_kind;
 pub use page::{Page, continue_to};
 pub use problem::Code;
 
@@ -95,6 +97,7 @@ impl Answer {
 
     /// With the headers that belong to an error: its code, a challenge for a 401, when to come back.
     fn error_headers(mut self, code: Code) -> Self {
+        self.0.extensions_mut().insert(code);
         let headers = self.0.headers_mut();
         headers.insert(ERROR_HEADER, HeaderValue::from_static(code.as_str()));
         if code.status() == StatusCode::UNAUTHORIZED {

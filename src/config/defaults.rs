@@ -115,6 +115,7 @@ impl Route {
             retry_unauthorized: true,
             response_headers: HeaderChanges::default(),
             cors: None,
+            timeouts: None,
         }
     }
 }

@@ -369,6 +369,21 @@ pub struct Route {
     pub response_headers: HeaderChanges,
     /// What pages of other origins may do; `None` = nothing is said about it here.
     pub cors: Option<Cors>,
+    /// Time limits of its own; `None` = those of its upstream, and no deadline.
+    pub timeouts: Option<RouteTimeouts>,
+}
+
+/// Time limits of a route, in place of its upstream's where they are set. Tunnels know none of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteTimeouts {
+    /// TCP connect.
+    pub connect: Option<Duration>,
+    /// Gap between reads.
+    pub read: Option<Duration>,
+    /// Gap between writes.
+    pub write: Option<Duration>,
+    /// The whole request, from its header to the last byte of its answer.
+    pub request: Option<Duration>,
 }
 
 /// Who may pass a route.

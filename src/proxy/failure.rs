@@ -3,7 +3,7 @@
 use pingora::prelude::{Error, ErrorSource, ErrorType, Session};
 use pingora_proxy::FailToProxy;
 
-use super::{Context, request, respond, unauthorized, upstream};
+use super::{Context, deadline, request, respond, unauthorized, upstream};
 use crate::answer::Code;
 use crate::gate;
 use crate::telemetry::handles::method_label;
@@ -29,6 +29,9 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
     {
         // The upstream waits for the rest of a body that does not come.
         code = Code::RequestTimeout;
+    }
+    if code == Code::UpstreamUnavailable && deadline::is_over(ctx) {
+        code = Code::UpstreamTimeout;
     }
     let status = code.status().as_u16();
     if let Some(forward) = ctx.pass.as_ref().and_then(|pass| pass.route.forward())

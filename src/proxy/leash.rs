@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::prelude::Session;
 
-use super::Context;
+use super::{Context, deadline};
 use crate::config::settings::{Access, Token};
 use crate::gate::{Gate, Pass};
 use crate::listener;
@@ -58,18 +58,36 @@ pub(super) fn tunnel(gate: &Gate, ctx: &mut Context) {
     }));
 }
 
-/// An upstream has answered. If the answer goes on for long, it is cut off at the end of the session.
+/// An upstream has answered. If the answer goes on for long, it is cut off at the end of the session, or when the request
+/// must be over.
 pub(super) fn answer(gate: &Gate, session: &Session, response: &ResponseHeader, ctx: &Context) {
     let Some(pass) = &ctx.pass else { return };
-    let Some(open) = session_of(pass).filter(|_| may_last(&session.req_header().method, response)) else { return };
-    let over = gate.end_of(open);
-    let (route, metrics) = (pass.route.metrics.clone(), gate.metrics.clone());
+    let open = session_of(pass).filter(|_| may_last(&session.req_header().method, response));
+    if open.is_none() && ctx.deadline.is_none() {
+        return;
+    }
+    let over = open.map(|open| gate.end_of(open));
+    let over = async {
+        match over {
+            Some(over) => {
+                tokio::time::sleep(SHORT).await;
+                over.await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let (route, metrics, deadline) = (pass.route.clone(), gate.metrics.clone(), ctx.deadline);
     let (method, status, started) = (session.req_header().method.clone(), response.status, ctx.started);
     listener::tie(Box::pin(async move {
-        tokio::time::sleep(SHORT).await;
-        over.await;
-        metrics.streams_ended_total.with_label_values(&["answer"]).inc();
-        route.finished(&method, status, started.elapsed());
+        tokio::select! {
+            () = over => metrics.streams_ended_total.with_label_values(&["answer"]).inc(),
+            () = deadline::passed(deadline) => {
+                if let Some(forward) = route.forward() {
+                    forward.upstream.metrics().failed("deadline");
+                }
+            }
+        }
+        route.metrics.finished(&method, status, started.elapsed());
     }));
 }
 

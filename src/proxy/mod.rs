@@ -2,6 +2,7 @@
 //! answer; what is decided is decided in [`crate::gate`].
 
 mod compress;
+mod deadline;
 mod failure;
 mod fields;
 mod files;
@@ -64,6 +65,8 @@ pub struct Context {
     /// Addresses that failed this request.
     failed: Vec<SocketAddr>,
     upstream_started: Option<Instant>,
+    /// When it must be over, if its route says so.
+    deadline: Option<Instant>,
     body_bytes: u64,
     /// When its first piece came.
     body_began: Option<Instant>,
@@ -120,6 +123,7 @@ impl ProxyHttp for Proxy {
             under_way: None,
             failed: Vec::new(),
             upstream_started: None,
+            deadline: None,
             body_bytes: 0,
             body_began: None,
             tunnel: false,

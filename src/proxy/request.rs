@@ -8,7 +8,7 @@ use http::header::{EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
-use super::{Context, Proxy, fields, files, respond, stream};
+use super::{Context, Proxy, deadline, fields, files, respond, stream};
 use crate::answer::{Answer, Code};
 use crate::config::settings::Limits;
 use crate::gate::{self, Gate, Request, Upgrade, Verdict};
@@ -115,6 +115,7 @@ pub(super) async fn filter(
                 }
             })?;
             ctx.pass = Some(pass);
+            deadline::begin(session, ctx);
             return Ok(false);
         }
         Verdict::Files(pass) => {

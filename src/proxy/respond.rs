@@ -5,9 +5,10 @@ use std::time::Duration;
 use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::prelude::Session;
+use pingora::protocols::http::ServerSession as Downstream;
 
 use super::Context;
-use crate::answer::Answer;
+use crate::answer::{Answer, grpc_kind};
 
 /// Most of an unread request body that is read after the answer.
 const DRAIN_BYTES: usize = 10 * 1024 * 1024;
@@ -25,8 +26,12 @@ pub(super) fn is_final(status: StatusCode) -> bool {
     !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// Sends the answer. An error means that the client is gone.
+/// Sends the answer, to a gRPC call in its own form. An error means that the client is gone.
 pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answer) -> pingora::Result<()> {
+    let answer = match grpc_kind(&session.req_header().headers) {
+        Some(kind) => answer.for_grpc(kind),
+        None => answer,
+    };
     let (mut parts, body) = answer.into_response().into_parts();
     ctx.dress(&mut parts.headers);
     let status = parts.status;
@@ -38,7 +43,12 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answ
         header.insert_header(http::header::CONTENT_LENGTH, body.len())?;
     }
     let drains = prepare(session, status);
-    session.write_response_header(Box::new(header), bodiless).await?;
+    match session.as_mut() {
+        // The end in the header itself: a gRPC client takes it for trailers only then, and after an error nobody else
+        // would send it.
+        Downstream::H2(stream) if bodiless => stream.write_response_header(Box::new(header), true)?,
+        _ => session.write_response_header(Box::new(header), bodiless).await?,
+    }
     if !bodiless {
         session.write_response_body(Some(body), true).await?;
     }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use pingora::RetryType;
 use pingora::prelude::{Error, ErrorSource, ErrorType, Session};
 
-use super::{Context, failure, respond, unauthorized};
+use super::{Context, deadline, failure, respond, unauthorized};
 use crate::routing::upstream::Upstream;
 
 /// Nothing was sent yet, so another endpoint may be tried whatever the method.
@@ -81,7 +81,7 @@ fn is_granted(ctx: &Context) -> bool {
     let retries = upstream.retries();
     // Sending it again for a refused token is counted on its own.
     let attempts = ctx.attempts - usize::from(ctx.sent_again);
-    if attempts >= retries.attempts() {
+    if attempts >= retries.attempts() || deadline::is_over(ctx) {
         return false;
     }
     let granted = retries.take(Instant::now());

@@ -10,7 +10,7 @@ use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 use tokio::sync::oneshot;
 
-use super::{Context, fields};
+use super::{Context, deadline, fields};
 use crate::config::settings::{HashOn, Limits};
 use crate::gate::{self, Pass};
 use crate::routing::upstream::{Full, Target, Upstream};
@@ -58,7 +58,11 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
         let unusable = |problem: String| Error::explain(ErrorType::TLSHandshakeFailure, problem).into_up();
         upstream.tunnel_peer(&target, ending).map_err(unusable)?
     } else {
-        upstream.peer(&target)
+        let mut peer = upstream.peer(&target);
+        if let Some(timeouts) = &pass.route.timeouts {
+            deadline::limit(&mut peer.options, timeouts, ctx.deadline, now);
+        }
+        peer
     };
     ctx.target = Some(target);
     Ok(Box::new(peer))

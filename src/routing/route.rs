@@ -10,7 +10,8 @@ use http::{Method, StatusCode};
 use super::cors::Cors;
 use super::upstream::Upstream;
 use crate::config::settings::{
-    self, Access, Conditions, HeaderChanges, HeaderMatch, HostPattern, OnMissing, Redirect, Respond, Rewrite, Token,
+    self, Access, Conditions, HeaderChanges, HeaderMatch, HostPattern, OnMissing, Redirect, Respond, Rewrite,
+    RouteTimeouts, Token,
 };
 use crate::files::Files;
 use crate::primitives::path::PathPrefix;
@@ -45,6 +46,8 @@ pub struct Route {
     pub response_headers: Option<Box<HeaderChanges>>,
     /// What pages of other origins may do; `None` = nothing is said about it here.
     pub cors: Option<Box<Cors>>,
+    /// Time limits of its own.
+    pub timeouts: Option<RouteTimeouts>,
     /// Counts its requests.
     pub metrics: Arc<RouteMetrics>,
 }

@@ -161,6 +161,7 @@ impl Site {
                 retry_unauthorized: route.retry_unauthorized,
                 response_headers: changes(&route.response_headers),
                 cors: route.cors.as_ref().map(|cors| Box::new(Cors::new(cors))),
+                timeouts: route.timeouts,
             });
             match routes.get_mut(route.path.as_str()) {
                 Some(slot) => slot.add(compiled),

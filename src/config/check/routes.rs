@@ -6,6 +6,7 @@ mod headers;
 mod when;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use http::header::HeaderName;
 
@@ -16,10 +17,12 @@ use super::{Names, duplicate};
 use crate::config::decode::{Fields, Reader};
 use crate::config::defaults::MAX_BODY;
 use crate::config::diagnostic::Code;
-use crate::config::schema::{ROUTE, TOKEN};
-use crate::config::settings::{Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, Token};
+use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
+use crate::config::settings::{
+    Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, RouteTimeouts, Token,
+};
 use crate::config::source::Span;
-use crate::config::values;
+use crate::config::values::{self, DAY, MILLISECOND, SECOND};
 use crate::config::yaml::Node;
 use crate::primitives::path::PathPrefix;
 
@@ -167,6 +170,7 @@ fn route(
     }
     let response_headers = fields.optional(reader, "response_headers", Default::default(), headers::of_response);
     let cors = fields.maybe(reader, "cors", cors::cors);
+    let timeouts = fields.maybe(reader, "timeouts", timeouts);
     Some(Route {
         path: path?,
         when: when?,
@@ -181,7 +185,18 @@ fn route(
         retry_unauthorized: retry_unauthorized?,
         response_headers: response_headers?,
         cors: cors?,
+        timeouts: timeouts?,
     })
+}
+
+fn timeouts(reader: &mut Reader<'_>, node: &Node) -> Option<RouteTimeouts> {
+    let fields = reader.fields(node, &ROUTE_TIMEOUTS)?;
+    let mut limit = |key: &str, most: Duration| {
+        fields.maybe(reader, key, |reader, node| values::duration(reader, node, MILLISECOND, most))
+    };
+    let (connect, read, write) = (limit("connect", 300 * SECOND), limit("read", DAY), limit("write", DAY));
+    let request = limit("request", DAY);
+    Some(RouteTimeouts { connect: connect?, read: read?, write: write?, request: request? })
 }
 
 fn token(reader: &mut Reader<'_>, node: &Node) -> Option<Token> {

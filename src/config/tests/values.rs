@@ -102,6 +102,12 @@ fn numbers_and_truth_values() {
         &[
             ("        csrf: false\n", &[]),
             ("        csrf: no\n", &["E0103"]),
+            ("        retry_unauthorized: false\n", &[]),
+            ("        timeouts: { connect: 1s, read: 1d, write: 1ms, request: 5m }\n", &[]),
+            (
+                "        timeouts: { connect: 1h, read: 0s, request: 2d, idle: 1s }\n",
+                &["E0202", "E0202", "E0202", "E0101"],
+            ),
             ("        csrf: ${CSRF:-true}\n", &[]),
             ("        csrf: 'true'\n", &["E0103"]),
         ],
