@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
@@ -36,9 +36,12 @@ fn check_limits(proxy: &Proxy, gate: &Gate, session: &Session) -> pingora::Resul
     if header.headers.len() > limits.header_fields || is_too_long(header, raw.as_deref(), limits) {
         return refuse("header_too_large", 431, "request header too large");
     }
-    if let Some(raw) = raw
-        && let Some(reason) = ambiguity(header, &raw)
-    {
+    let ambiguous = match raw {
+        Some(raw) => ambiguity(header, &raw),
+        // Behind HTTP/1 such a name would be another, or end the header.
+        None => header.headers.keys().any(|name| name.as_str().contains('"')).then_some("framing"),
+    };
+    if let Some(reason) = ambiguous.or_else(|| has_odd_length(header).then_some("framing")) {
         return refuse(reason, 400, "a request that can be read in two ways");
     }
     Ok(())
@@ -75,6 +78,14 @@ fn ambiguity(header: &RequestHeader, raw: &[u8]) -> Option<&'static str> {
     let line = raw.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
     let target = line.split(|byte| *byte == b' ').nth(1)?;
     target.contains(&b'#').then_some("path")
+}
+
+/// Whether `Content-Length` is said more than once, though with the same value, or is no plain number (RFC 9110 §8.6): not
+/// everybody reads it alike.
+fn has_odd_length(header: &RequestHeader) -> bool {
+    let mut lengths = header.headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return false };
+    lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
 fn has_field(raw: &[u8], name: &[u8]) -> bool {
@@ -174,7 +185,7 @@ pub(super) fn view<'r>(
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The body of a request to one of our own endpoints, or what is wrong with it.

@@ -106,7 +106,7 @@ async fn h9_two_framings_at_once_are_refused_and_the_connection_ends() {
 }
 
 /// What is no request to a strict reader, though a lenient one may see one or two. `@` stands for our host.
-const MALFORMED: [(&str, &str); 27] = [
+const MALFORMED: [(&str, &str); 30] = [
     ("bare line feeds", "POST /x HTTP/1.1\nHost: @\nContent-Length: 4\n\nbody"),
     ("one bare line feed", "GET /x HTTP/1.1\r\nHost: @\nX: y\r\n\r\n"),
     ("a bare line feed behind the request line", "GET /x HTTP/1.1\nHost: @\r\n\r\n"),
@@ -132,6 +132,12 @@ const MALFORMED: [(&str, &str); 27] = [
     ("an unknown coding", "POST /x HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
     ("chunked not last", "POST /x HTTP/1.1\r\nHost: @\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
     ("two lengths", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nbody."),
+    ("the same length twice", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nbody"),
+    (
+        "the same length twice, written otherwise",
+        "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4\r\nContent-Length: 04\r\n\r\nbody",
+    ),
+    ("a list of lengths", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: 4, 4\r\n\r\nbody"),
     ("a length with a sign", "POST /x HTTP/1.1\r\nHost: @\r\nContent-Length: +4\r\n\r\nbody"),
     (
         "length and chunks",
@@ -174,6 +180,20 @@ async fn h9_bytes_behind_an_upgrade_request_wait_for_101() {
     let answers = String::from_utf8_lossy(&wire.rest().await).into_owned();
     assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
     assert!(!peer.seen().concat().contains("/hidden"), "{:?}", peer.seen());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h9_a_name_from_http2_that_http1_does_not_know_is_refused() {
+    let (world, peer) = world().await;
+    let home = world.proxy.address;
+    let h2 = H2::connect(home).await;
+    for name in ["transfer-encoding\"", "\"x\""] {
+        let name = http::HeaderName::from_lowercase(name.as_bytes()).expect("a name to the library");
+        let request = Request::post(format!("http://{home}/x")).header(name, "chunked").body(()).expect("a request");
+        let answer = h2.ask(request, &[b"abc"], None).await.expect("an answer");
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(peer.seen().concat(), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

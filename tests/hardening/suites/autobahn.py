@@ -10,8 +10,9 @@ from kit.process import run as run_program
 from kit.proxy import Proxy
 from kit.report import Row
 
+# All cases but most of compression: to the proxy it is octets like any others, and the 216 cases take hours.
 KINDS = [("framing, fragments, pings, UTF-8, closing", ["*"], ["9.*", "12.*", "13.*"]), ("large messages", ["9.*"], []),
-         ("compression", ["12.1.*", "12.4.*", "13.1.*", "13.7.*"], [])]
+         ("compression, a selection", ["12.1.1", "12.1.6", "12.2.3", "12.3.4", "13.1.2", "13.3.3", "13.5.5", "13.7.1"], [])]
 SAME = ("behavior", "behaviorClose", "remoteCloseCode")
 
 
