@@ -2,11 +2,13 @@
 //! on HTTP's vocabulary alone, so that each decision is tested without a socket.
 
 mod admit;
+mod answers;
 mod client;
 mod dress;
 mod https;
 mod hygiene;
 mod refused;
+mod session;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -14,7 +16,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
-pub use admit::{Gate, refusal};
+pub use admit::Gate;
+pub use answers::refusal;
 pub use client::{Client, Connection, Scheme};
 pub use dress::{Dress, Fields, change, put_on, silence};
 pub use hygiene::Hygiene;

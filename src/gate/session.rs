@@ -1,0 +1,231 @@
+//! Which session a request has, and what is said to one that has none.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::admit::Gate;
+use super::answers::refusal;
+use super::{Client, Request, Scheme, Upgrade};
+use crate::answer::{Answer, Code, continue_to};
+use crate::config::settings::{Access, CsrfMode, OnMissing, SameSite, Token};
+use crate::login::navigation::{is_cross_site, is_navigation, may_navigate};
+use crate::login::{ReturnTo, SiteAuth, Visit, Wishes};
+use crate::refresh::{Failure, Refreshed};
+use crate::routing::cors::Grant;
+use crate::routing::host::Authority;
+use crate::routing::route::is_preflight;
+use crate::routing::table::{Route, Site};
+use crate::session::cookie::{Sorted, Ticket};
+use crate::session::csrf;
+use crate::session::open::Open;
+use crate::telemetry::Throttle;
+use crate::telemetry::audit::{Actor, Entry, Event};
+
+/// A request with everything that was found out about it so far.
+pub(super) struct Case<'r> {
+    pub(super) request: Request<'r>,
+    pub(super) upgrade: Upgrade,
+    pub(super) path: &'r str,
+    pub(super) origin: Origin<'r>,
+    pub(super) site: &'r Arc<Site>,
+    pub(super) auth: &'r Arc<SiteAuth>,
+    pub(super) route: &'r Arc<Route>,
+    pub(super) grant: Option<&'r Grant>,
+    pub(super) sorted: &'r Sorted<'r>,
+}
+
+/// Our origin as the browser sees it; written out only where somebody asks.
+pub(super) struct Origin<'r> {
+    pub(super) client: &'r Client,
+    pub(super) authority: &'r Authority<'r>,
+}
+
+impl Origin<'_> {
+    /// Scheme, host and port.
+    pub(super) fn write(&self) -> String {
+        let scheme = self.client.scheme;
+        let default = if scheme == Scheme::Https { 443 } else { 80 };
+        match self.authority.port {
+            Some(port) if port != default => format!("{}://{}:{port}", scheme.as_str(), self.authority.host),
+            _ => format!("{}://{}", scheme.as_str(), self.authority.host),
+        }
+    }
+}
+
+impl Gate {
+    /// The session that the route asks for, with a token fit to be sent; or the answer to give instead.
+    pub(super) async fn session(&self, case: &Case<'_>) -> Result<Option<Arc<Open>>, Box<Answer>> {
+        if case.route.access == Access::Public || is_preflight(case.request.method, case.request.headers) {
+            return Ok(None);
+        }
+        let found = match case.sorted.ticket {
+            Ticket::One(id) => match self.sessions.lookup(&id, &case.auth.profile).await {
+                Ok(found) => found,
+                Err(error) => {
+                    static FAILURES: Throttle = Throttle::new();
+                    if let Some(held_back) = FAILURES.pass() {
+                        tracing::warn!(%error, held_back, "a session could not be looked up");
+                    }
+                    return Err(self.unavailable(case, Code::StoreUnavailable, None));
+                }
+            },
+            _ => None,
+        };
+        let Some(open) = found else {
+            let code = match case.sorted.ticket {
+                Ticket::Absent => Code::SessionMissing,
+                _ => Code::SessionExpired,
+            };
+            return self.without_session(case, code).await;
+        };
+        self.check_csrf(case, &open)?;
+        let time = self.sessions.note_use(&open);
+        let open = if time.rotate { self.sessions.rotate(open).await } else { Some(open) };
+        let Some(open) = open else { return self.without_session(case, Code::SessionExpired).await };
+        if time.refresh {
+            self.refresher.hurry(&open);
+        }
+        if case.route.token == Token::None || self.refresher.is_fresh(&open) {
+            return Ok(Some(open));
+        }
+        match self.refresher.freshen(open).await {
+            Refreshed::Renewed(open) => Ok(Some(open)),
+            Refreshed::Ended => self.without_session(case, Code::RefreshRejected).await,
+            Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {
+                self.without_session(case, Code::SessionExpired).await
+            }
+            Refreshed::Failed(Failure::Provider(pause)) => {
+                Err(self.unavailable(case, Code::ProviderUnavailable, Some(pause.as_secs().max(1))))
+            }
+            Refreshed::Failed(Failure::Store) => Err(self.unavailable(case, Code::StoreUnavailable, None)),
+        }
+    }
+
+    /// A session that was prepared for other settings of the site. Its identity headers must not be taken for those of
+    /// this request's route.
+    pub(super) async fn prepared(&self, case: &Case<'_>, open: &Arc<Open>) -> Result<Option<Arc<Open>>, Box<Answer>> {
+        match self.sessions.prepare(open, &case.auth.profile).await {
+            Ok(Some(open)) => Ok(Some(open)),
+            Ok(None) => self.without_session(case, Code::SessionExpired).await,
+            Err(_) => Err(self.unavailable(case, Code::StoreUnavailable, None)),
+        }
+    }
+
+    async fn without_session(&self, case: &Case<'_>, code: Code) -> Result<Option<Arc<Open>>, Box<Answer>> {
+        if case.route.access == Access::Optional {
+            return Ok(None);
+        }
+        let Request { method, headers, .. } = case.request;
+        let navigation = is_navigation(method, headers);
+        let to_login = match case.route.on_missing {
+            OnMissing::Auto => navigation,
+            OnMissing::Redirect => may_navigate(method, headers),
+            OnMissing::Unauthorized => false,
+        };
+        if !to_login {
+            self.count_unauthenticated("401");
+            return Err(Box::new(Answer::problem(code, None, Some(&case.auth.login_url()))));
+        }
+        self.count_unauthenticated("redirect");
+        let origin = case.origin.write();
+        let visit = Visit {
+            method,
+            path: case.path,
+            query: case.request.uri.query(),
+            headers,
+            origin: &origin,
+            ticket: case.sorted.ticket,
+            client_ip: case.origin.client.ip,
+            site: case.auth,
+        };
+        let asked = visit.target();
+        // The browser holds Strict cookies back on a navigation that another site began: ask again from our own page.
+        let held_back = self.same_site == SameSite::Strict && case.sorted.ticket == Ticket::Absent;
+        if navigation && held_back && is_cross_site(headers) {
+            return Err(Box::new(continue_to(&asked)));
+        }
+        let return_to = ReturnTo::parse(&asked, case.auth);
+        Err(Box::new(self.logins.start(&visit, return_to, Wishes::default()).await))
+    }
+
+    /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice. A
+    /// handshake is checked whatever the settings say: a page of another site could read all that comes through the
+    /// tunnel, for the same-origin policy does not cover it (behaviour C5).
+    fn check_csrf(&self, case: &Case<'_>, open: &Open) -> Result<(), Box<Answer>> {
+        let Request { method, headers, .. } = case.request;
+        let handshake = case.upgrade == Upgrade::WebSocket;
+        let unsafe_method = !csrf::is_safe(method);
+        // Whose pages may use the session, where pages of others may: a page of another origin cannot read the token, but
+        // it cannot hide where it comes from either.
+        let shared = case.route.cors.as_ref().is_some_and(|cors| cors.has_credentials());
+        let with_token = case.route.csrf && self.csrf_mode != CsrfMode::Off;
+        let checks = unsafe_method && (with_token || shared && self.csrf_mode != CsrfMode::Off);
+        if !handshake && !checks {
+            return Ok(());
+        }
+        let origin = case.origin.write();
+        let granted = shared && !handshake && case.grant.is_some();
+        let mut checked =
+            if granted { Ok(()) } else { csrf::check_origin(headers, case.auth.trusted_origins(&origin)) };
+        if unsafe_method && with_token && checked.is_ok() {
+            let echo = headers.get(self.sessions.csrf_header()).map(HeaderValue::as_bytes);
+            let cookie = echo.is_some_and(|echo| self.has_csrf_cookie(case, echo));
+            checked = csrf::check_token(echo, cookie, open.csrf_token());
+        }
+        let Err(refusal) = checked else { return Ok(()) };
+        let (mode, enforced) = match self.csrf_mode {
+            CsrfMode::Report if !handshake => ("report", false),
+            _ => ("enforce", true),
+        };
+        self.metrics.csrf_rejections_total.with_label_values(&[refusal.as_str(), mode]).inc();
+        tracing::info!(site = %case.site.name, route = %case.route.name, reason = refusal.as_str(), mode, "CSRF check failed");
+        self.sessions.audit().tell(
+            Event::CsrfRejected,
+            &Entry {
+                actor: Actor::User,
+                reason: Some(refusal.as_str()),
+                failed: enforced,
+                site: Some(&case.site.name),
+                provider: Some(open.provider()),
+                session: Some(open.key().as_bytes()),
+                client_ip: Some(case.origin.client.ip),
+                ..Entry::default()
+            },
+        );
+        if !enforced {
+            return Ok(());
+        }
+        let header = self.sessions.csrf_header();
+        let detail = format!("Send the value of the CSRF cookie in the header {header}, from a page of this site.");
+        // A page that lost its cookie gets it again with the refusal.
+        let answer = Answer::problem(Code::CsrfFailed, Some(&detail), None).cookie(open.csrf_cookie().cloned());
+        Err(Box::new(answer))
+    }
+
+    /// The cookie comes with the first page; scripts and pictures of it need not bring it again.
+    pub(super) fn needs_csrf_cookie(&self, case: &Case<'_>, open: &Open) -> bool {
+        self.csrf_mode != CsrfMode::Off
+            && !self.has_csrf_cookie(case, open.csrf_token().as_bytes())
+            && is_navigation(case.request.method, case.request.headers)
+    }
+
+    /// Whether one of the request's CSRF cookies is `token`; as a rule it is the first and only one. Nobody learns
+    /// anything from the time this takes: the token stands in the same request, or is told in the answer.
+    fn has_csrf_cookie(&self, case: &Case<'_>, token: &[u8]) -> bool {
+        case.sorted.csrf == Some(token) || self.sessions.cookies().csrf_matches(case.request.headers, token)
+    }
+
+    fn unavailable(&self, case: &Case<'_>, code: Code, seconds: Option<u64>) -> Box<Answer> {
+        self.count_unauthenticated("503");
+        let answer = refusal(&case.request, code, "Your session is safe. Please try again in a moment.");
+        Box::new(match seconds {
+            Some(seconds) => answer.retry_after(seconds),
+            None => answer,
+        })
+    }
+
+    pub(super) fn count_unauthenticated(&self, answer: &str) {
+        self.metrics.unauthenticated_total.with_label_values(&[answer]).inc();
+    }
+}
