@@ -48,7 +48,7 @@ impl Default for Limits {
             uri_length: 8 << 10,
             requests_per_connection: NonZeroU32::new(10_000),
             connections: Most::Fitting,
-            connections_per_address: NonZeroU32::new(1000),
+            connections_per_address: Most::Fitting,
             memory: Most::Fitting,
             http2: Http2::default(),
         }

@@ -32,7 +32,17 @@ impl Gate {
     /// has ended the session is there something to say that the upstream cannot know.
     pub async fn refused(&self, request: Request<'_>, pass: &Pass) -> Refusal {
         let Some(open) = &pass.session else { return Refusal::PassOn };
-        match self.refresher.replace(open).await {
+        let result = match self.refresher.replace(open).await {
+            // The settings have changed meanwhile: what is prepared for others has its claims in other places.
+            Refreshed::Renewed(newer) if !Arc::ptr_eq(newer.profile(), open.profile()) => {
+                match self.sessions.prepare(&newer, open.profile()).await {
+                    Ok(Some(same)) => Refreshed::Renewed(same),
+                    Ok(None) | Err(_) => return Refusal::PassOn,
+                }
+            }
+            result => result,
+        };
+        match result {
             Refreshed::Renewed(newer) if pass.token_of(&newer) != pass.token_of(open) => Refusal::Again(newer),
             Refreshed::Ended if pass.route.access == Access::Required => {
                 self.ended(request, pass).map_or(Refusal::PassOn, |answer| Refusal::Over(Box::new(answer)))

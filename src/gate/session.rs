@@ -56,7 +56,9 @@ impl Origin<'_> {
 impl Gate {
     /// The session that the route asks for, with a token fit to be sent; or the answer to give instead.
     pub(super) async fn session(&self, case: &Case<'_>) -> Result<Option<Arc<Open>>, Box<Answer>> {
-        if case.route.access == Access::Public || is_preflight(case.request.method, case.request.headers) {
+        // A preflight brings no cookies, so it is for the upstream to answer; what we answer ourselves is not given for it.
+        let preflight = is_preflight(case.request.method, case.request.headers) && case.route.forward().is_some();
+        if case.route.access == Access::Public || preflight {
             return Ok(None);
         }
         let found = match case.sorted.ticket {

@@ -1,6 +1,7 @@
 //! The public sockets: one service for all of them, so that they share one runtime and one upstream pool.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -29,6 +30,7 @@ use super::tls::{Secured, Tls, TlsError};
 use super::upkeep::Upkeep;
 use super::{descriptors, proxy_protocol, upkeep};
 use crate::config::settings::{Limits, Listener, Most};
+use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
 /// Peers that are believed, as the settings say at the time.
@@ -108,7 +110,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             app,
             sockets,
             trusted: trusted.clone(),
-            crowd: Crowd::new(most_connections(limits.connections), limits.connections_per_address),
+            crowd: crowd(limits),
             overload: overload.clone(),
             limits: limits.clone(),
             options,
@@ -165,6 +167,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let peer = if socket.proxy_protocol { self.announced(&mut stream, peer).await? } else { peer };
         if !self.is_trusted(peer) && !seat.claim(peer.ip()) {
             self.refused.address.inc();
+            static CROWDED: Throttle = Throttle::new();
+            if let Some(held_back) = CROWDED.pass() {
+                let help =
+                    "a proxy or load balancer belongs in `trusted_proxies`; see `limits.connections_per_address`";
+                tracing::warn!(address = %peer.ip(), held_back, help, "no more connections of this address");
+            }
             return None;
         }
         let secured = match &socket.tls {
@@ -259,6 +267,16 @@ impl Refusals {
     }
 }
 
+fn crowd(limits: &Limits) -> Arc<Crowd> {
+    let most = most_connections(limits.connections);
+    let of_one = match limits.connections_per_address {
+        Most::Fitting => most.map(|most| most / 2),
+        Most::Given(most) => Some(most),
+        Most::Unlimited => None,
+    };
+    Crowd::new(most, of_one.and_then(|most| NonZeroU32::new(u32::try_from(most).unwrap_or(u32::MAX).max(1))))
+}
+
 /// How many connections are taken; told in the log.
 fn most_connections(most: Most) -> Option<u64> {
     let descriptors = descriptors::raise_limit();
@@ -330,9 +348,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
         if session.is_http2() {
             connection.speaks(Protocol::Http2);
             connection.begin();
-            if let Some(most) = limits.requests_per_connection {
-                connection.count_request(most.get());
-            }
+            connection.count_request(limits.requests_per_connection.map_or(u32::MAX, NonZeroU32::get));
             // Each stream is a task of its own.
             return Box::pin(connection.scope(self.edge.app.process_new_http(session, shutdown)));
         }

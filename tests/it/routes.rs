@@ -299,3 +299,24 @@ async fn answers_are_compressed_where_it_is_asked_for_and_possible() {
     let draft = browser.draft(Method::HEAD, &format!("/packed/echo?{long}")).header("accept-encoding", "gzip");
     assert_eq!(browser.send(draft).await.header("content-encoding"), "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c6_what_we_answer_ourselves_is_not_given_for_a_preflight() {
+    let world = world(
+        r#"
+      - { path: /told, respond: { body: secret } }
+      - { path: /sent, redirect: { to: https://secret.example/ } }
+      - { path: /kept, files: { root: src } }
+      - { path: /got, when: { methods: [GET] }, respond: { body: secret } }
+"#,
+    )
+    .await;
+    let mut browser = world.browser();
+    for path in ["/told", "/sent", "/kept/lib.rs", "/got"] {
+        let fields = [("origin", "https://other.example"), ("access-control-request-method", "GET")];
+        let draft = asking(&browser, Method::OPTIONS, path, &fields);
+        let answer = browser.send(draft).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path}");
+        assert!(!answer.body.contains("secret") && answer.headers.get("location").is_none(), "{answer:?}");
+    }
+}

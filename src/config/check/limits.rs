@@ -44,7 +44,9 @@ pub(super) fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<Limits> {
         Some(given(reader.integer(node, 0, u64::from(u32::MAX))?))
     });
     let per_address =
-        fields.optional(reader, "connections_per_address", default.connections_per_address, count_or_none);
+        fields.optional(reader, "connections_per_address", default.connections_per_address, |reader, node| {
+            Some(given(reader.integer(node, 0, u64::from(u32::MAX))?))
+        });
     let memory = fields.optional(reader, "memory", default.memory, |reader, node| {
         let bytes = values::size(reader, node, 1 << 50)?;
         if (1..LEAST_MEMORY).contains(&bytes) {

@@ -74,8 +74,9 @@ pub struct Limits {
     pub requests_per_connection: Option<NonZeroU32>,
     /// Open connections.
     pub connections: Most,
-    /// Open connections of one address, or of one IPv6 /64; trusted proxies have no such limit. Default 1,000.
-    pub connections_per_address: Option<NonZeroU32>,
+    /// Open connections of one address, or of one IPv6 /64; trusted proxies have no such limit. Fitting is half of
+    /// `connections`: nobody may take them all, and many may come through one gateway.
+    pub connections_per_address: Most,
     /// Resident memory from which on new work is refused.
     pub memory: Most,
     /// What is peculiar to HTTP/2.
