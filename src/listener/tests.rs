@@ -308,10 +308,12 @@ async fn settled(edge: &Running) {
 
 #[tokio::test]
 async fn no_more_connections_are_taken_than_there_is_room_for() {
-    let most = NonZeroU32::new(2);
     for (limits, reason) in [
-        (Limits { connections: Most::Given(2), ..Limits::default() }, "connections"),
-        (Limits { connections_per_address: most, ..Limits::default() }, "address"),
+        (
+            Limits { connections: Most::Given(2), connections_per_address: Most::Unlimited, ..Limits::default() },
+            "connections",
+        ),
+        (Limits { connections_per_address: Most::Given(2), ..Limits::default() }, "address"),
     ] {
         let edge = Running::plain(limits).await;
         settled(&edge).await;
