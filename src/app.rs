@@ -12,11 +12,12 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::future::join_all;
 use pingora::prelude::Server;
-use pingora::server::configuration::ServerConf;
-use pingora::server::{RunArgs, ShutdownSignalWatch, ShutdownWatch};
+use pingora::server::configuration::{Opt, ServerConf};
+use pingora::server::{ExecutionPhase, RunArgs, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use pingora_proxy::http_proxy;
-use tokio::sync::watch;
+use sd_notify::NotifyState;
+use tokio::sync::{broadcast, watch};
 
 use self::reload::{Parts, Reloader};
 use crate::admin;
@@ -24,7 +25,7 @@ use crate::admin::readiness::{Latch, Readiness};
 use crate::config::Env;
 use crate::config::settings::{self, Settings, Store};
 use crate::listener::tls::{TlsError, install_crypto_provider};
-use crate::listener::{Edge, Overload, Trusted, until_listening};
+use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, until_listening};
 use crate::login::Logins;
 use crate::oidc::http::{BuildError, Client};
 use crate::oidc::{self, Provider, Providers, SetupError};
@@ -89,6 +90,9 @@ pub enum StartError {
     /// A socket cannot be opened.
     #[error("cannot listen on {0}: {1}. Is another program using the port? Choose another address in the settings.")]
     Bind(SocketAddr, std::io::Error),
+    /// Sockets that are open already cannot be used.
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
     /// Two metrics share a name: a defect.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -135,10 +139,18 @@ impl App {
     /// # Errors
     /// [`StartError`] with the setting that is to blame.
     pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
+        Self::on(Sockets::Own, settings, clock)
+    }
+
+    /// The same with sockets that are open already.
+    ///
+    /// # Errors
+    /// As [`App::new`].
+    pub fn on(sockets: Sockets, settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
         install_crypto_provider();
         let metrics = Arc::new(Metrics::new()?);
         let store = store(&settings.store, clock, &metrics)?;
-        Self::over(store, settings, clock, metrics)
+        Self::over(store, sockets, settings, clock, metrics)
     }
 
     /// The same over a store of the caller's, whatever the settings say of one.
@@ -148,17 +160,18 @@ impl App {
     pub fn with_store(store: impl SessionStore, settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
         install_crypto_provider();
         let metrics = Arc::new(Metrics::new()?);
-        Self::over(Arc::new(Metered::new(store, metrics.clone())), settings, clock, metrics)
+        Self::over(Arc::new(Metered::new(store, metrics.clone())), Sockets::Own, settings, clock, metrics)
     }
 
     fn over(
         store: Arc<dyn SessionStore>,
+        sockets: Sockets,
         settings: &Settings,
         clock: &Clock,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let readiness = Readiness::new();
-        check_addresses(settings)?;
+        check_addresses(settings, &sockets)?;
         let ring = KeyRing::new(&settings.keys)?;
         let (sessions, touches) =
             Sessions::new(&settings.session, &settings.refresh, store.clone(), ring, clock.clone(), metrics.clone());
@@ -186,8 +199,9 @@ impl App {
             Arc::new(Reloader { parts, gate: gate.clone(), trusted: trusted.clone(), upstreams: change, running });
         settings_file::loaded(&metrics, true);
 
-        let mut server = Server::new_with_opt_and_conf(None, server_conf(settings));
-        server.bootstrap();
+        let upgrade = matches!(sockets, Sockets::HandedOver(_));
+        let options = Opt { upgrade, ..Opt::default() };
+        let mut server = Server::new_with_opt_and_conf(options, server_conf(settings));
         let (limits, overload) = (&settings.limits, Overload::default());
         let proxy = Proxy::new(gate, limits.clone(), overload.clone());
         let proxy = Arc::new(http_proxy(&server.configuration, proxy));
@@ -212,12 +226,23 @@ impl App {
             conflicts,
             background: Background::new(refresher.clone(), settings.refresh.active_within),
         };
-        server.add_service(edge.into_service());
+        let listening = server.add_service(edge.into_service());
         server.add_service(background_service("upkeep of listeners", upkeep));
         server.add_service(Upstreams::service(current));
         server.add_service(background_service("housekeeping", housekeeping));
-        if let Some(admin) = &settings.admin {
-            server.add_service(admin::server::service(admin, readiness.clone(), metrics.clone(), revoker));
+        let admin = settings.admin.as_ref().map(|admin| {
+            server.add_service(admin::server::service(admin, readiness.clone(), metrics.clone(), revoker))
+        });
+        if let Sockets::Given(mut given) = sockets {
+            for address in given.keep(&addresses(settings)) {
+                let help = "add it to `listeners`, or take it out of the .socket unit";
+                tracing::warn!(%address, help, "a socket was given that no listener of the settings has");
+            }
+            let given = server.add_service(given);
+            listening.add_dependency(&given);
+            if let Some(admin) = admin {
+                admin.add_dependency(&given);
+            }
         }
         Ok(Self { server, readiness, metrics, refresher, reloader })
     }
@@ -243,6 +268,12 @@ impl App {
         Activity { metrics: self.metrics.clone(), refresher, unsettled, holders }
     }
 
+    /// What the server is about to do.
+    #[must_use]
+    pub fn phases(&self) -> broadcast::Receiver<ExecutionPhase> {
+        self.server.watch_execution_phase()
+    }
+
     /// Applies new settings while the server runs.
     #[must_use]
     pub fn reloader(&self) -> Arc<Reloader> {
@@ -263,8 +294,10 @@ impl App {
 
     /// Serves until the signal comes.
     pub fn run(self, shutdown_signal: Box<dyn ShutdownSignalWatch>) {
-        let Self { server, refresher, reloader, .. } = self;
+        let Self { mut server, refresher, reloader, .. } = self;
         drop(refresher);
+        // Only now: once the sockets are here, the process that had them is on its way out.
+        server.bootstrap();
         server.run(RunArgs { shutdown_signal });
         // Not before: it is one of the holders that `activity` counts.
         drop(reloader);
@@ -281,14 +314,20 @@ fn server_conf(settings: &Settings) -> ServerConf {
         upstream_keepalive_pool_size: settings
             .idle_connections
             .map_or(IDLE, |all| all.div_ceil(settings.threads.get())),
+        upgrade_sock: settings.shutdown.upgrade_socket.to_string_lossy().into_owned(),
         ..ServerConf::default()
     }
 }
 
-/// Pingora ends the process when a socket cannot be bound; this tells why before it does.
-fn check_addresses(settings: &Settings) -> Result<(), StartError> {
+/// Where the process listens.
+fn addresses(settings: &Settings) -> Vec<SocketAddr> {
     let public = settings.listeners.iter().map(|listener| listener.address);
-    for address in public.chain(settings.admin.as_ref().map(|admin| admin.address)) {
+    public.chain(settings.admin.as_ref().map(|admin| admin.address)).collect()
+}
+
+/// Pingora ends the process when a socket cannot be bound; this tells why before it does.
+fn check_addresses(settings: &Settings, sockets: &Sockets) -> Result<(), StartError> {
+    for address in addresses(settings).into_iter().filter(|address| sockets.lack(*address)) {
         TcpListener::bind(address).map_err(|error| StartError::Bind(address, error))?;
     }
     Ok(())
@@ -335,6 +374,13 @@ impl oidc::http::Observer for ProviderObserver {
     }
 }
 
+/// Tells systemd, if it wants to know, as sd_notify(3) has it.
+pub(crate) fn tell_service_manager(news: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(news) {
+        tracing::warn!(%error, "the service manager cannot be told (NOTIFY_SOCKET)");
+    }
+}
+
 /// Work that no request waits for.
 struct Housekeeping {
     listeners: Vec<settings::Listener>,
@@ -354,6 +400,7 @@ impl Housekeeping {
         let listeners = async {
             until_listening(&self.listeners).await;
             self.listening.release();
+            tell_service_manager(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
         };
         let store = async {
             while let Err(error) = self.store.ping().await {

@@ -10,8 +10,11 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::check::print_diagnostics;
 use super::signals::Signals;
 use super::{FAILED, log};
-use crate::app::App;
+use crate::app::{App, StartError};
+use crate::config::settings::Settings;
 use crate::config::{self, Env};
+use crate::listener::sockets::HAND_OVER_SECONDS;
+use crate::listener::Sockets;
 use crate::primitives::clock::Clock;
 
 /// What `run` is told.
@@ -20,6 +23,9 @@ pub(super) struct Args {
     /// The settings file
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+    /// Take the listening sockets of the running process, which hands them over on SIGQUIT
+    #[arg(long)]
+    upgrade: bool,
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
@@ -36,11 +42,16 @@ pub(super) fn run(args: &Args) -> ExitCode {
     log_to_stdout();
     #[cfg(feature = "failpoints")]
     crate::primitives::failpoint::obey_environment();
-    match App::new(&loaded.settings, &Clock::system()) {
+    let settings = &loaded.settings;
+    match sockets(args, settings).and_then(|sockets| App::on(sockets, settings, &Clock::system())) {
         Ok(mut app) => {
             app.watch_settings(&args.config, &loaded.files, env);
-            let signals = Signals::new(app.readiness().clone(), app.activity(), loaded.settings.shutdown.lame_duck);
-            for listener in &loaded.settings.listeners {
+            let signals = Signals::new(&app, &settings.shutdown);
+            if args.upgrade {
+                let socket = settings.shutdown.upgrade_socket.display();
+                tracing::info!(%socket, seconds = HAND_OVER_SECONDS, "waiting for the sockets: send the running process SIGQUIT");
+            }
+            for listener in &settings.listeners {
                 tracing::info!(address = %listener.address, tls = listener.tls.is_some(), "listening");
             }
             app.run(Box::new(signals));
@@ -51,6 +62,14 @@ pub(super) fn run(args: &Args) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+fn sockets(args: &Args, settings: &Settings) -> Result<Sockets, StartError> {
+    Ok(if args.upgrade {
+        Sockets::handed_over(&settings.shutdown.upgrade_socket)?
+    } else {
+        Sockets::of_environment()?
+    })
 }
 
 /// Without `RUST_LOG`: our own news, and of the libraries below only what is wrong.

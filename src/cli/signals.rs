@@ -1,31 +1,45 @@
 //! When the server stops.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use pingora::server::{ExecutionPhase, ShutdownSignal, ShutdownSignalWatch};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::broadcast;
 
 use crate::admin::readiness::Readiness;
-use crate::app::Activity;
+use crate::app::{Activity, App, tell_service_manager};
+use crate::config::settings::Shutdown;
+use crate::listener::sockets;
 
 /// Pause between two looks at whether anything is under way.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// So many idle looks in a row, and the process ends before its grace is over.
 const IDLE_LOOKS: u32 = 10;
 
-/// SIGTERM: not ready at once, then a graceful stop. SIGINT (Ctrl-C): stop at once. SIGHUP is left to whoever reads the
-/// settings.
+/// SIGTERM: not ready at once, then a graceful stop. SIGQUIT: the same after the sockets have gone to a new process, if
+/// one waits for them. SIGINT (Ctrl-C): stop at once. SIGHUP is left to whoever reads the settings.
 pub(super) struct Signals {
     readiness: Readiness,
     activity: Activity,
+    /// What the server is about to do.
+    phases: broadcast::Receiver<ExecutionPhase>,
     /// Time for load balancers to notice that we are not ready any more, while requests are still taken.
     lame_duck: Duration,
+    upgrade_socket: PathBuf,
 }
 
 impl Signals {
-    pub(super) fn new(readiness: Readiness, activity: Activity, lame_duck: Duration) -> Self {
-        Self { readiness, activity, lame_duck }
+    pub(super) fn new(app: &App, settings: &Shutdown) -> Self {
+        Self {
+            readiness: app.readiness().clone(),
+            activity: app.activity(),
+            phases: app.phases(),
+            lame_duck: settings.lame_duck,
+            upgrade_socket: settings.upgrade_socket.clone(),
+        }
     }
 }
 
@@ -34,17 +48,29 @@ impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
         // Once watched, a signal never has its usual effect again, which for a SIGHUP would be the end.
         let _hangup = signal(SignalKind::hangup());
-        let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-        let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
+        let watched = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()].map(signal);
+        let [Ok(mut terminate), Ok(mut interrupt), Ok(mut quit)] = watched else {
             tracing::error!("signals cannot be watched; stop the process by SIGKILL");
             return std::future::pending().await;
         };
-        tokio::select! {
-            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
-            _ = terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+                _ = terminate.recv() => break,
+                _ = quit.recv() => match sockets::is_awaited(&self.upgrade_socket) {
+                    Ok(()) => {
+                        tracing::info!("SIGQUIT: the sockets go to a new process");
+                        self.activity.stopping();
+                        tokio::spawn(end_after_hand_over(self.activity.clone(), self.phases.resubscribe(), interrupt));
+                        return ShutdownSignal::GracefulUpgrade;
+                    }
+                    Err(problem) => tracing::error!(%problem, "SIGQUIT: serving on"),
+                },
+            }
         }
         self.readiness.drain();
         self.activity.stopping();
+        tell_service_manager(&[NotifyState::Stopping]);
         tracing::info!(lame_duck = ?self.lame_duck, "SIGTERM: not ready any more, still serving");
         tokio::select! {
             _ = interrupt.recv() => ShutdownSignal::FastShutdown,
@@ -55,6 +81,23 @@ impl ShutdownSignalWatch for Signals {
             }
         }
     }
+}
+
+/// Until the new process has had time to begin, this one serves as before, and is never idle for good.
+async fn end_after_hand_over(
+    activity: Activity,
+    mut phases: broadcast::Receiver<ExecutionPhase>,
+    mut interrupt: Signal,
+) {
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => std::process::exit(0),
+            phase = phases.recv() => if matches!(phase, Ok(ExecutionPhase::ShutdownStarted) | Err(_)) {
+                break;
+            }
+        }
+    }
+    end_early(activity, interrupt).await;
 }
 
 /// Ends the process when nothing has been under way for a while, or on SIGINT.

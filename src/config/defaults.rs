@@ -76,7 +76,7 @@ impl Default for Refresh {
 impl Default for Shutdown {
     /// The grace is as long as a provider may take to refresh a token, and a little to store what it gave.
     fn default() -> Self {
-        Self { lame_duck: 5 * SECOND, grace: 35 * SECOND }
+        Self { lame_duck: 5 * SECOND, grace: 35 * SECOND, upgrade_socket: "/run/cloakroom/upgrade.sock".into() }
     }
 }
 

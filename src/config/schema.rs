@@ -58,7 +58,7 @@ sections! {
     REQUEST_HEADERS "sites[].routes[].request_headers": "set" "add" "remove";
     RESPONSE_HEADERS "sites[].routes[].response_headers": "set" "add" "remove";
     CORS "sites[].routes[].cors": "origins" "methods" "headers" "expose" "max_age" "credentials";
-    SHUTDOWN "shutdown": "lame_duck" "grace";
+    SHUTDOWN "shutdown": "lame_duck" "grace" "upgrade_socket";
     SECRET "(secret)": "env" "file";
 }
 

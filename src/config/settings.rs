@@ -66,12 +66,15 @@ pub struct Settings {
 }
 
 /// How the process stops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shutdown {
     /// How long it is still serving as before while it says that it is not ready; default 5 s.
     pub lame_duck: Duration,
     /// How long requests and refreshes that are under way then may take at most; default 35 s.
     pub grace: Duration,
+    /// Where a new process gets the listening sockets of this one, joined to the folder of the settings file; at most
+    /// 107 bytes. Default `/run/cloakroom/upgrade.sock`.
+    pub upgrade_socket: PathBuf,
 }
 
 /// The admin listener.

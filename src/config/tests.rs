@@ -139,7 +139,7 @@ routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: []
 Route { path: /p, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: Some(Rewrite { from: /p, to: / }), host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None }] },
 Site { name: "*", hosts: [Any], provider: None, auth_path: /auth, aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [], security_headers: SecurityHeaders { hsts: 31536000s, hsts_subdomains: false, nosniff: true, referrer_policy: Some("strict-origin-when-cross-origin"), frames: SameOrigin },
 routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None }] }],
-shutdown: Shutdown { lame_duck: 5s, grace: 35s } }"#,
+shutdown: Shutdown { lame_duck: 5s, grace: 35s, upgrade_socket: "/run/cloakroom/upgrade.sock" } }"#,
     );
     let settings::ClientAuth::Post(secret) = &settings.providers[0].client_auth else { panic!() };
     assert_eq!(secret.expose(), "secret", "the line break is taken off");

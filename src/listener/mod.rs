@@ -11,12 +11,14 @@ mod descriptors;
 pub mod edge;
 pub mod overload;
 mod proxy_protocol;
+pub mod sockets;
 pub mod tls;
 pub mod upkeep;
 
 pub use connection::{Connection, Tie, request_began, tie, untie};
 pub use edge::{Edge, Trusted, until_listening};
 pub use overload::Overload;
+pub use sockets::{Sockets, SocketsError};
 
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,7 @@ mod h2_forwarded;
 mod h4_paths;
 mod h6_hosts;
 mod h9_framing;
+mod hand_over;
 #[path = "../support/harness.rs"]
 mod harness;
 mod key_ring;

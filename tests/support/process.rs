@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+/// The program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_cloakroom");
+
 /// A running server; killed when dropped.
 pub(crate) struct Process {
     child: Child,
@@ -16,15 +19,19 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the program with these settings and environment.
     pub(crate) fn start(yaml: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_as(Command::new(PROGRAM).arg("run").stdin(Stdio::null()), yaml, environment)
+    }
+
+    /// The same by another command line, which `-c` and the file are put behind.
+    pub(crate) fn start_as(command: &mut Command, yaml: &str, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (settings, output) = (directory.path().join("settings.yaml"), directory.path().join("output"));
         std::fs::write(&settings, yaml).expect("settings");
         let file = File::create(&output).expect("a file for the output");
-        let child = Command::new(env!("CARGO_BIN_EXE_cloakroom"))
-            .args(["run", "-c"])
+        let child = command
+            .arg("-c")
             .arg(&settings)
             .envs(environment.iter().copied())
-            .stdin(Stdio::null())
             .stdout(file.try_clone().expect("the same file"))
             .stderr(file)
             .spawn()

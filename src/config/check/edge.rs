@@ -1,6 +1,7 @@
 //! Sockets: listeners, the admin listener, trusted proxies.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -110,7 +111,19 @@ pub(super) fn shutdown(reader: &mut Reader<'_>, node: &Node) -> Option<Shutdown>
         fields.optional(reader, key, default, |reader, node| values::duration(reader, node, Duration::ZERO, HOUR))
     };
     let (lame_duck, grace) = (time("lame_duck", default.lame_duck), time("grace", default.grace));
-    Some(Shutdown { lame_duck: lame_duck?, grace: grace? })
+    let upgrade_socket = fields.optional(reader, "upgrade_socket", default.upgrade_socket, socket_path);
+    Some(Shutdown { lame_duck: lame_duck?, grace: grace?, upgrade_socket: upgrade_socket? })
+}
+
+/// Where a socket can be made: `sun_path` of unix(7) has 108 bytes, the last of them zero.
+fn socket_path(reader: &mut Reader<'_>, node: &Node) -> Option<PathBuf> {
+    let path = reader.base.join(reader.word(node)?);
+    if path.as_os_str().len() > 107 {
+        let message = format!("`{}` is too long for a socket", path.display());
+        reader.note(Code::BadValue, node, message, "choose a path of at most 107 bytes, such as `/run/cloakroom/upgrade.sock`");
+        return None;
+    }
+    Some(path)
 }
 
 fn is_local(ip: IpAddr) -> bool {
