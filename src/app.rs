@@ -105,6 +105,7 @@ pub struct App {
     metrics: Arc<Metrics>,
     refresher: Arc<Refresher>,
     reloader: Arc<Reloader>,
+    leave: watch::Sender<bool>,
 }
 
 /// Tells whether anything is under way.
@@ -113,6 +114,7 @@ pub struct Activity {
     metrics: Arc<Metrics>,
     refresher: Weak<Refresher>,
     unsettled: Unsettled,
+    leave: watch::Sender<bool>,
     /// Holders of the refresher while nothing is under way.
     holders: usize,
 }
@@ -121,6 +123,12 @@ impl Activity {
     /// The process is about to stop, and whoever looks at the metrics should know.
     pub fn stopping(&self) {
         self.metrics.draining.set(1);
+    }
+
+    /// Clients are told not to come back on the connection they have. Whoever asks for something before the server stops moves on
+    /// in good order, and is not just writing its next request when the connection ends.
+    pub fn send_away(&self) {
+        self.leave.send_replace(true);
     }
 
     /// No connection, no request, and no refresh whose tokens would be lost: each refresh runs in a task of its own,
@@ -205,7 +213,8 @@ impl App {
         let (limits, overload) = (&settings.limits, Overload::default());
         let proxy = Proxy::new(gate, limits.clone(), overload.clone());
         let proxy = Arc::new(http_proxy(&server.configuration, proxy));
-        let (edge, upkeep) = Edge::new(proxy, &settings.listeners, &trusted, limits, &overload, &metrics)?;
+        let (leave, leaving) = watch::channel(false);
+        let (edge, upkeep) = Edge::new(proxy, &settings.listeners, &trusted, &leaving, limits, &overload, &metrics)?;
         for provider in providers.values() {
             let provider = provider.clone();
             let name = format!("provider {}", provider.name());
@@ -244,7 +253,7 @@ impl App {
                 admin.add_dependency(&given);
             }
         }
-        Ok(Self { server, readiness, metrics, refresher, reloader })
+        Ok(Self { server, readiness, metrics, refresher, reloader, leave })
     }
 
     /// Whether traffic may come.
@@ -265,7 +274,7 @@ impl App {
         // `run` gives up the holder in `self`; the gate and what makes new ones hold it as long as the server runs.
         let holders = Arc::strong_count(&self.refresher).saturating_sub(1);
         let (refresher, unsettled) = (Arc::downgrade(&self.refresher), self.refresher.unsettled());
-        Activity { metrics: self.metrics.clone(), refresher, unsettled, holders }
+        Activity { metrics: self.metrics.clone(), refresher, unsettled, leave: self.leave.clone(), holders }
     }
 
     /// What the server is about to do.

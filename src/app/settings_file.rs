@@ -20,6 +20,8 @@ use crate::telemetry::Metrics;
 
 /// Pause between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So many looks in a row that each find another state, and it is read as it is; a file cut short is told as a mistake.
+const LONGEST_WRITE: u32 = 10;
 
 /// Watches the settings file.
 pub(super) struct Watch {
@@ -148,13 +150,16 @@ impl Files {
         self.paths.iter().map(|path| mark(path)).collect()
     }
 
-    /// Waits until a file is not as it was read, and stays like that for a second: somebody may still be writing.
+    /// Waits until a file is not as it was read, and stays like that for a second: somebody may still be writing. Who
+    /// never stops writing is not waited for.
     async fn changed(&self) {
         let mut before = self.read.clone();
+        let mut changing = 0;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let now = self.marks();
-            if now == before && now != self.read {
+            changing = if now == self.read { 0 } else { changing + 1 };
+            if changing > 0 && (now == before || changing > LONGEST_WRITE) {
                 return;
             }
             before = now;
@@ -202,5 +207,16 @@ mod tests {
             files.note();
         }
         assert!(files.changed().now_or_never().is_none());
+
+        let writing = async {
+            for text in 0.. {
+                write(&file, &text.to_string().repeat(text));
+                tokio::time::sleep(LOOK_EVERY / 2).await;
+            }
+        };
+        tokio::select! {
+            () = files.changed() => {}
+            () = writing => {}
+        }
     }
 }

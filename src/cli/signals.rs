@@ -26,7 +26,8 @@ pub(super) struct Signals {
     activity: Activity,
     /// What the server is about to do.
     phases: broadcast::Receiver<ExecutionPhase>,
-    /// Time for load balancers to notice that we are not ready any more, while requests are still taken.
+    /// Time for load balancers to notice that we are not ready any more, while requests are still taken. In its second half
+    /// clients are sent away.
     lame_duck: Duration,
     upgrade_socket: PathBuf,
 }
@@ -72,9 +73,14 @@ impl ShutdownSignalWatch for Signals {
         self.activity.stopping();
         tell_service_manager(&[NotifyState::Stopping]);
         tracing::info!(lame_duck = ?self.lame_duck, "SIGTERM: not ready any more, still serving");
+        let lame_duck = async {
+            tokio::time::sleep(self.lame_duck / 2).await;
+            self.activity.send_away();
+            tokio::time::sleep(self.lame_duck / 2).await;
+        };
         tokio::select! {
             _ = interrupt.recv() => ShutdownSignal::FastShutdown,
-            () = tokio::time::sleep(self.lame_duck) => {
+            () = lame_duck => {
                 // Pingora sleeps through its whole grace, deaf to signals; this task ends the process before that.
                 tokio::spawn(end_early(self.activity.clone(), interrupt));
                 ShutdownSignal::GracefulTerminate
@@ -92,8 +98,10 @@ async fn end_after_hand_over(
     loop {
         tokio::select! {
             _ = interrupt.recv() => std::process::exit(0),
-            phase = phases.recv() => if matches!(phase, Ok(ExecutionPhase::ShutdownStarted) | Err(_)) {
-                break;
+            phase = phases.recv() => match phase {
+                Ok(ExecutionPhase::GracefulUpgradeCloseTimeout) => activity.send_away(),
+                Ok(ExecutionPhase::ShutdownStarted) | Err(_) => break,
+                Ok(_) => {}
             }
         }
     }

@@ -18,6 +18,9 @@ use super::crowd::Seat;
 
 use crate::telemetry::metrics::Metrics;
 
+/// `true`: the server is about to stop, and clients should not come back on the connection they have.
+pub type Leaving = watch::Receiver<bool>;
+
 tokio::task_local! {
     /// The request that this task serves.
     static CURRENT: Current;
@@ -97,6 +100,7 @@ pub struct Connection {
     /// The peer's address as a header value, written out once a connection.
     peer_text: HeaderValue,
     shutdown: ShutdownWatch,
+    leaving: Leaving,
     /// Asks Pingora to close the connection in good order (GOAWAY); `None` where that is not done so.
     retire: Option<watch::Sender<bool>>,
     /// Requests on HTTP/2 so far.
@@ -122,6 +126,7 @@ pub(super) struct Opened {
     /// How long the first request header may take from now.
     pub(super) header: Duration,
     pub(super) shutdown: ShutdownWatch,
+    pub(super) leaving: Leaving,
     pub(super) retire: Option<watch::Sender<bool>>,
     pub(super) count: Count,
     pub(super) seat: Seat,
@@ -157,6 +162,7 @@ impl Connection {
             due: AtomicU64::new(nanos(opened.header)),
             peer_text: peer_text.unwrap_or(HeaderValue::from_static("unknown")),
             shutdown: opened.shutdown,
+            leaving: opened.leaving,
             retire: opened.retire,
             requests: AtomicU32::new(0),
             cancelled: AtomicU32::new(0),
@@ -172,11 +178,26 @@ impl Connection {
         &self.peer_text
     }
 
-    /// Whether the server has begun to stop. Takes no lock.
+    /// Whether the client should go elsewhere with its next request: the server stops, or soon will. Takes no lock.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         // An error means that the server is gone altogether.
-        self.shutdown.has_changed().unwrap_or(true)
+        self.shutdown.has_changed().unwrap_or(true) || self.leaving.has_changed().unwrap_or(false)
+    }
+
+    /// Waits until the client should go elsewhere.
+    pub(super) fn sent_away(&self) -> impl Future<Output = ()> + use<> {
+        let (mut shutdown, mut leaving) = (self.shutdown.clone(), self.leaving.clone());
+        async move {
+            let stop = async {
+                let _ = shutdown.wait_for(|down| *down).await;
+            };
+            tokio::select! {
+                () = stop => {}
+                // Where nobody can say so any more, the stop does.
+                Ok(_) = leaving.wait_for(|leaving| *leaving) => {}
+            }
+        }
     }
 
     /// Whether the server stops.

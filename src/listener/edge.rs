@@ -22,7 +22,7 @@ use prometheus::IntCounter;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::connection::{Connection, Count, Gauges, Opened, Protocol};
+use super::connection::{Connection, Count, Gauges, Leaving, Opened, Protocol};
 use super::crowd::Crowd;
 use super::overload::{Overload, Watch};
 use super::proxy_protocol::Said;
@@ -33,6 +33,10 @@ use crate::config::settings::{Limits, Listener, Most};
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
+/// How much of what a frame of data costs beside its data may wait on a connection, in bytes of `h2`'s reckoning. By itself it
+/// is half the window, which frames of one octet turn into fifteen times what the client has sent.
+const FRAME_BUDGET: usize = 128 << 10;
+
 /// Peers that are believed, as the settings say at the time.
 pub type Trusted = Arc<ArcSwap<Vec<IpNet>>>;
 
@@ -42,6 +46,7 @@ pub struct Edge<A> {
     sockets: Vec<Socket>,
     /// Peers whose PROXY headers are believed and who may have any number of connections.
     trusted: Trusted,
+    leaving: Leaving,
     crowd: Arc<Crowd>,
     overload: Overload,
     limits: Limits,
@@ -87,6 +92,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         app: Arc<A>,
         listeners: &[Listener],
         trusted: &Trusted,
+        leaving: &Leaving,
         limits: &Limits,
         overload: &Overload,
         metrics: &Arc<Metrics>,
@@ -104,12 +110,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let mut h2 = default_h2_options();
         h2.max_header_list_size(limits.http2.header_list)
             .max_concurrent_streams(limits.http2.streams)
-            .initial_connection_window_size(limits.http2.window);
+            .initial_connection_window_size(limits.http2.window)
+            .data_frame_budget(FRAME_BUDGET);
         let rejected = |reason| metrics.requests_rejected_total.with_label_values(&[reason]);
         let edge = Self {
             app,
             sockets,
             trusted: trusted.clone(),
+            leaving: leaving.clone(),
             crowd: crowd(limits),
             overload: overload.clone(),
             limits: limits.clone(),
@@ -193,6 +201,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             local,
             header: self.limits.header_timeout,
             shutdown: shutdown.clone(),
+            leaving: self.leaving.clone(),
             retire,
             count,
             seat,
@@ -382,10 +391,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
 /// An HTTP/2 connection watches the server's stop here; HTTP/1 is told of it by Pingora.
 async fn while_in_time<F: Future>(connection: &Connection, work: F) -> Option<F::Output> {
     let mut work = pin!(work);
-    let mut shutdown = connection.shutdown().clone();
-    let mut stop = pin!(async move {
-        let _ = shutdown.wait_for(|down| *down).await;
-    });
+    let mut stop = pin!(connection.sent_away());
     let mut stopping = false;
     let mut timer = pin!(tokio::time::sleep_until(connection.header_due().unwrap_or_else(Instant::now)));
     std::future::poll_fn(|context| {

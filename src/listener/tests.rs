@@ -97,7 +97,7 @@ impl Running {
         let (metrics, overload) = (Arc::new(Metrics::new().unwrap()), Overload::default());
         let app = Arc::new(http_proxy(&Arc::new(ServerConf::default()), Tell));
         let (edge, _) =
-            Edge::new(app, std::slice::from_ref(&listener), &Trusted::default(), &limits, &overload, &metrics).unwrap();
+            Edge::new(app, std::slice::from_ref(&listener), &Trusted::default(), &watch::channel(false).1, &limits, &overload, &metrics).unwrap();
         let (stop, stopped) = watch::channel(false);
         let mut service = edge.into_service();
         let task = tokio::spawn(async move { service.start_service(None, stopped, 1).await });

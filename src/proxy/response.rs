@@ -11,6 +11,14 @@ use crate::gate::{self, Gate, Pass};
 use crate::listener;
 use crate::session::cookie::drop_ours;
 
+/// Behind this answer the connection is closed if the server is about to stop, so the client should not send another
+/// request there.
+pub(super) fn send_away(session: &mut Session, ctx: &Context) {
+    if ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
+        session.set_keepalive(None);
+    }
+}
+
 /// The upstream's answer on its way to the client.
 pub(super) fn filter(
     gate: &Gate,
@@ -24,9 +32,8 @@ pub(super) fn filter(
         session.set_read_timeout(None);
         leash::tunnel(gate, ctx);
     }
-    if !ctx.tunnel && ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
-        // It is closed behind this answer, so the client should not send another request there.
-        session.set_keepalive(None);
+    if !ctx.tunnel {
+        send_away(session, ctx);
     }
     let Some(pass) = &ctx.pass else { return Ok(()) };
     let Some(forward) = pass.route.forward() else { return Ok(()) };

@@ -161,6 +161,22 @@ async fn a_new_process_takes_the_sockets_and_no_request_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn clients_are_sent_away_before_the_listeners_close() {
+    let place = Place::new();
+    let process = Process::start(&place.settings("one").replace("lame_duck: 100ms", "lame_duck: 4s"), &ENVIRONMENT);
+    eventually("it serves", || place.is_served_by("one")).await;
+    let keeping = Client::builder().no_proxy().timeout(PATIENCE).build().expect("client");
+    let says_close = || async {
+        let answer = keeping.get(format!("http://{}/", place.home)).send().await.expect("an answer");
+        answer.headers().get("connection").is_some_and(|value| value == "close")
+    };
+    assert!(!says_close().await);
+    process.signal("-TERM");
+    eventually("an answer says that it is the last", says_close).await;
+    assert!(place.is_served_by("one").await, "who comes now is still served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_new_process_sigquit_changes_nothing() {
     let place = Place::new();
     let mut old = place.start("first");
