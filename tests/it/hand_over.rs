@@ -47,7 +47,6 @@ providers:
     issuer: http://127.0.0.1:1
     client_id: c
     client_auth: {{ method: client_secret_basic, secret: {{ env: SECRET }} }}
-upstreams: [{{ name: none, endpoints: [\"127.0.0.1:1\"] }}]
 sites:
   - hosts: [127.0.0.1]
     provider: none

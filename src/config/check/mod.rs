@@ -57,10 +57,10 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         reader.list(node, |reader, item| providers::provider(reader, item, &mut provider_names))
     });
     let mut upstream_names = Names::new("upstream", "upstreams");
-    let upstreams =
-        fields.required(reader, "upstreams", "[{ name: app, endpoints: [\"127.0.0.1:3000\"] }]", |reader, node| {
-            reader.list_of_some(node, |reader, item| upstreams::upstream(reader, item, &mut upstream_names))
-        });
+    // Files, redirects and fixed answers need none.
+    let upstreams = fields.optional(reader, "upstreams", Vec::new(), |reader, node| {
+        reader.list(node, |reader, item| upstreams::upstream(reader, item, &mut upstream_names))
+    });
     let idle_connections = fields
         .maybe(reader, "idle_connections", |reader, node| usize::try_from(reader.integer(node, 1, MOST_IDLE)?).ok());
     let example = "[{ hosts: [app.example.com], routes: [{ path: /, upstream: app, access: public }] }]";
