@@ -196,6 +196,7 @@ impl App {
             refresher: refresher.clone(),
             metrics: metrics.clone(),
             lookup,
+            clock: clock.clone(),
         };
         let gate = Arc::new(ArcSwap::from_pointee(parts.gate(settings, &upstreams, None)?));
         let (change, current) = watch::channel(upstreams);

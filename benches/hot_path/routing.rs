@@ -29,7 +29,7 @@ fn bench_among(criterion: &mut Criterion, group: &str, routes_per_site: usize) {
     let settings = settings(routes_per_site);
     let (Ok(metrics), lookup) = (Metrics::new(), system_lookup()) else { return };
     let upstreams = Upstreams::new(&settings.upstreams, &lookup, &metrics);
-    let Ok(table) = Table::new(&settings, &upstreams, &metrics) else { return };
+    let Ok(table) = Table::new(&settings, &upstreams, None, &metrics) else { return };
 
     let mut group = criterion.benchmark_group(group);
     let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_static("app7.example.com:8443"))]);

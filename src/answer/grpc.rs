@@ -61,9 +61,9 @@ fn grpc_status(status: StatusCode) -> &'static str {
         403 => "7",              // PERMISSION_DENIED
         404 | 405 | 501 => "12", // UNIMPLEMENTED
         421 => "5",              // NOT_FOUND
-        413 | 431 => "8",        // RESOURCE_EXHAUSTED
+        413 | 429 | 431 => "8",  // RESOURCE_EXHAUSTED
         408 | 504 => "4",        // DEADLINE_EXCEEDED
-        429 | 502 | 503 => "14", // UNAVAILABLE
+        502 | 503 => "14",       // UNAVAILABLE
         400..=499 => "3",        // INVALID_ARGUMENT
         500 => "13",             // INTERNAL
         _ => "2",                // UNKNOWN
@@ -109,7 +109,8 @@ mod tests {
             (Code::UpstreamUnavailable, "14"),
             (Code::StoreUnavailable, "14"),
             (Code::ProviderUnavailable, "14"),
-            (Code::TooManyLogins, "14"),
+            (Code::TooManyLogins, "8"),
+            (Code::TooManyRequests, "8"),
             (Code::BadRequest, "3"),
             (Code::Internal, "13"),
         ] {

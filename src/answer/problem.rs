@@ -50,6 +50,8 @@ pub enum Code {
     TooManyLogins,
     /// Too many event streams of one session, or of all.
     TooManyStreams,
+    /// More requests than the route takes of one client or session.
+    TooManyRequests,
     /// A defect or a broken environment on our side.
     Internal,
 }
@@ -80,6 +82,7 @@ impl Code {
             Self::LoginFailed => "login_failed",
             Self::TooManyLogins => "too_many_logins",
             Self::TooManyStreams => "too_many_streams",
+            Self::TooManyRequests => "too_many_requests",
             Self::Internal => "internal_error",
         }
     }
@@ -103,7 +106,7 @@ impl Code {
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooManyLogins | Self::TooManyStreams => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyLogins | Self::TooManyStreams | Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -133,6 +136,7 @@ impl Code {
             Self::LoginFailed => "The login could not be finished",
             Self::TooManyLogins => "Too many logins in a row",
             Self::TooManyStreams => "Too many event streams are open",
+            Self::TooManyRequests => "Too many requests in a short time",
             Self::Internal => "Something went wrong on our side",
         }
     }

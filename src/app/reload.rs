@@ -1,7 +1,8 @@
 //! New settings in the place of the old ones, whole or not at all, while requests go on.
 //!
 //! A request takes the gate once, when it begins, and keeps it to its end. What the gate is built from and what has state
-//! lasts as long as the process ([`Parts`]); upstreams whose settings have not changed stay as they are.
+//! lasts as long as the process ([`Parts`]); upstreams whose settings have not changed stay as they are, and so does what
+//! routes have counted for their limits.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::gate::{Gate, Hygiene};
 use crate::listener::Trusted;
 use crate::login::{Logins, SiteAuth};
 use crate::oidc::Providers;
+use crate::primitives::clock::Clock;
 use crate::refresh::Refresher;
 use crate::routing::discovery::Lookup;
 use crate::routing::table::{Site, Table, TableError};
@@ -54,6 +56,7 @@ pub(super) struct Parts {
     pub(super) refresher: Arc<Refresher>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lookup: Lookup,
+    pub(super) clock: Clock,
 }
 
 impl Parts {
@@ -64,7 +67,7 @@ impl Parts {
         upstreams: &Upstreams,
         before: Option<&Gate>,
     ) -> Result<Gate, TableError> {
-        let table = Table::new(settings, upstreams, &self.metrics)?;
+        let table = Table::new(settings, upstreams, before.map(|gate| &gate.table), &self.metrics)?;
         let auth = table.sites().iter().map(|site| Arc::new(self.site_auth(site, before))).collect();
         let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
         Ok(Gate {
@@ -79,6 +82,7 @@ impl Parts {
             refresher: self.refresher.clone(),
             unknown: Arc::new(self.metrics.route("none", "none")),
             metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
         })
     }
 

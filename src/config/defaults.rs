@@ -116,6 +116,7 @@ impl Route {
             response_headers: HeaderChanges::default(),
             cors: None,
             timeouts: None,
+            rate_limits: Vec::new(),
         }
     }
 }

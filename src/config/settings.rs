@@ -21,8 +21,8 @@ use url::Url;
 pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::route::{
-    Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, Redirect, Respond,
-    Rewrite, SecurityHeaders,
+    Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy, RateLimit,
+    Redirect, Respond, Rewrite, SecurityHeaders,
 };
 use crate::primitives::path::PathPrefix;
 use crate::primitives::secret::{Key256, SecretText};
@@ -374,6 +374,8 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Time limits of its own; `None` = those of its upstream, and no deadline.
     pub timeouts: Option<RouteTimeouts>,
+    /// How often it may be asked; empty = as often as anybody likes.
+    pub rate_limits: Vec<RateLimit>,
 }
 
 /// Time limits of a route, in place of its upstream's where they are set. Tunnels know none of them.

@@ -2,6 +2,7 @@
 
 mod examples;
 mod limits;
+mod rates;
 mod relations;
 mod report;
 mod secrecy;
@@ -135,10 +136,10 @@ balance: RoundRobin, protocol: Http1, tls: None, health_check: None, ejection: S
 timeouts: UpstreamTimeouts { connect: 2s, read: 60s, write: 60s, idle: 60s }, retries: Retries { attempts: 3, budget: 20 } }], idle_connections: None,
 sites: [Site { name: "app.example.com", hosts: [Exact("app.example.com"), Wildcard("example.org"), Exact("[::1]"), Exact("xn--bcher-kva.example")], provider: Some("p"), auth_path: /auth,
 aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [Origin(https://app.example.com/)], security_headers: SecurityHeaders { hsts: 31536000s, hsts_subdomains: false, nosniff: true, referrer_policy: Some("strict-origin-when-cross-origin"), frames: SameOrigin },
-routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Required, on_missing: Auto, token: Access, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None },
-Route { path: /p, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: Some(Rewrite { from: /p, to: / }), host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None }] },
+routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Required, on_missing: Auto, token: Access, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] },
+Route { path: /p, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: Some(Rewrite { from: /p, to: / }), host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] }] },
 Site { name: "*", hosts: [Any], provider: None, auth_path: /auth, aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [], security_headers: SecurityHeaders { hsts: 31536000s, hsts_subdomains: false, nosniff: true, referrer_policy: Some("strict-origin-when-cross-origin"), frames: SameOrigin },
-routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None }] }],
+routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] }] }],
 shutdown: Shutdown { lame_duck: 5s, grace: 35s, upgrade_socket: "/run/cloakroom/upgrade.sock" } }"#,
     );
     let settings::ClientAuth::Post(secret) = &settings.providers[0].client_auth else { panic!() };

@@ -12,6 +12,7 @@ use super::{Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdi
 use crate::answer::Code;
 use crate::config::settings::{CsrfMode, SameSite};
 use crate::login::{Endpoint, Logins, Reply, SiteAuth, Visit};
+use crate::primitives::clock::Clock;
 use crate::primitives::path;
 use crate::refresh::Refresher;
 use crate::routing::host::{self, Authority};
@@ -56,6 +57,8 @@ pub struct Gate {
     pub unknown: Arc<RouteMetrics>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// The time by which requests are limited.
+    pub clock: Clock,
 }
 
 impl Gate {
@@ -150,6 +153,9 @@ impl Gate {
             if preflight {
                 return self.preflight(cors, site, route, grant, &client);
             }
+        }
+        if let Some(answer) = self.too_many_of_client(&request, route, &client) {
+            return answered(answer, site, route, grant, &client);
         }
         let case =
             Case { request, upgrade, path: &path, origin, site, auth, route, grant: grant.as_ref(), sorted: &sorted };

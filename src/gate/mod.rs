@@ -7,6 +7,7 @@ mod client;
 mod dress;
 mod https;
 mod hygiene;
+mod rate;
 mod refused;
 mod session;
 mod upgrade;

@@ -81,6 +81,9 @@ impl Gate {
             };
             return self.without_session(case, code).await;
         };
+        if let Some(answer) = self.too_many_of_session(&case.request, case.route, &open) {
+            return Err(Box::new(answer));
+        }
         self.check_csrf(case, &open)?;
         let time = self.sessions.note_use(&open);
         let open = if time.rotate { self.sessions.rotate(open).await } else { Some(open) };

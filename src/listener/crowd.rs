@@ -7,6 +7,8 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::primitives::neighbour::Neighbour;
+
 /// Neighbours that share a lock.
 const SHARDS: usize = 64;
 
@@ -18,25 +20,6 @@ pub(super) struct Crowd {
     open: AtomicU64,
     shards: [Mutex<HashMap<Neighbour, u32>>; SHARDS],
     hasher: RandomState,
-}
-
-/// Who counts as one: an IPv4 address, or an IPv6 /64, which is what one customer gets at least (RFC 6177).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Neighbour {
-    V4(u32),
-    V6(u64),
-}
-
-impl From<IpAddr> for Neighbour {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::V4(address.to_bits()),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                Self::V6([a, b, c, d].into_iter().fold(0, |bits, part| bits << 16 | u64::from(part)))
-            }
-        }
-    }
 }
 
 impl Crowd {

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod coding;
 pub mod failpoint;
+pub mod neighbour;
 pub mod path;
 pub mod random;
 pub mod reserved;

@@ -4,6 +4,7 @@ pub mod cors;
 pub mod discovery;
 mod frames;
 pub mod host;
+pub mod rates;
 pub mod retries;
 pub mod route;
 pub mod security;

@@ -8,6 +8,7 @@ use http::header::{
 use http::{Method, StatusCode};
 
 use super::cors::Cors;
+use super::rates::Rates;
 use super::upstream::Upstream;
 use crate::config::settings::{
     self, Access, Conditions, HeaderChanges, HeaderMatch, HostPattern, OnMissing, Redirect, Respond, Rewrite,
@@ -48,6 +49,8 @@ pub struct Route {
     pub cors: Option<Box<Cors>>,
     /// Time limits of its own.
     pub timeouts: Option<RouteTimeouts>,
+    /// How often it may be asked; `None` = as often as anybody likes.
+    pub rates: Option<Box<Rates>>,
     /// Counts its requests.
     pub metrics: Arc<RouteMetrics>,
 }

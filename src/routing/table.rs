@@ -12,6 +12,7 @@ use foldhash::fast::RandomState;
 use http::header::HeaderName;
 
 use super::cors::Cors;
+use super::rates::Rates;
 pub use super::route::{Action, Asked, Choice, Forward, Route};
 use super::route::{Slot, changes};
 use super::security::SecurityHeaders;
@@ -81,15 +82,23 @@ pub struct Site {
 }
 
 impl Table {
-    /// Compiles the sites of the settings.
+    /// Compiles the sites of the settings. What the routes of the table `before` have counted for their limits is still
+    /// counted where site, path and conditions are the same.
     ///
     /// # Errors
     /// [`TableError`] if a route names an upstream that is not in `upstreams`.
-    pub fn new(settings: &Settings, upstreams: &Upstreams, metrics: &Metrics) -> Result<Self, TableError> {
+    pub fn new(
+        settings: &Settings,
+        upstreams: &Upstreams,
+        before: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Result<Self, TableError> {
         let reserved = reserved_headers(&settings.sites);
         let mut table = Self::default();
         for (index, site_settings) in settings.sites.iter().enumerate() {
-            let site = Arc::new(Site::new(index, site_settings, Arc::clone(&reserved), upstreams, metrics)?);
+            let known = before.and_then(|before| before.sites.iter().find(|site| site.name == site_settings.name));
+            let (known, reserved) = (known.map(Arc::as_ref), Arc::clone(&reserved));
+            let site = Arc::new(Site::new(index, site_settings, reserved, upstreams, known, metrics)?);
             for host in &site_settings.hosts {
                 match host {
                     HostPattern::Exact(host) => {
@@ -135,6 +144,7 @@ impl Site {
         settings: &settings::Site,
         reserved_headers: Arc<[HeaderName]>,
         upstreams: &Upstreams,
+        before: Option<&Self>,
         metrics: &Metrics,
     ) -> Result<Self, TableError> {
         let mut claim_paths = Vec::new();
@@ -162,6 +172,7 @@ impl Site {
                 response_headers: changes(&route.response_headers),
                 cors: route.cors.as_ref().map(|cors| Box::new(Cors::new(cors))),
                 timeouts: route.timeouts,
+                rates: Rates::new(&route.rate_limits, before.and_then(|before| before.rates_of(route))),
             });
             match routes.get_mut(route.path.as_str()) {
                 Some(slot) => slot.add(compiled),
@@ -202,6 +213,16 @@ impl Site {
             let Some(shorter) = prefix.rfind('/').and_then(|end| prefix.get(..end)) else { return Choice::Elsewhere };
             prefix = shorter;
         }
+    }
+
+    /// What limits the same route here.
+    fn rates_of(&self, route: &settings::Route) -> Option<&Rates> {
+        let slot = self.routes.get(route.path.as_str()).filter(|_| !route.rate_limits.is_empty())?;
+        let same = |known: &&Arc<Route>| match &known.when {
+            Some(when) => **when == route.when,
+            None => route.when.is_empty(),
+        };
+        slot.routes().find(same)?.rates.as_deref()
     }
 
     /// All routes, in no order.

@@ -3,6 +3,7 @@
 mod action;
 mod cors;
 mod headers;
+mod rates;
 mod when;
 
 use std::collections::HashMap;
@@ -171,6 +172,9 @@ fn route(
     let response_headers = fields.optional(reader, "response_headers", Default::default(), headers::of_response);
     let cors = fields.maybe(reader, "cors", cors::cors);
     let timeouts = fields.maybe(reader, "timeouts", timeouts);
+    let rate_limits = fields.optional(reader, "rate_limits", Vec::new(), |reader, node| {
+        rates::rate_limits(reader, node, access == Some(Access::Public), around.provider)
+    });
     Some(Route {
         path: path?,
         when: when?,
@@ -186,6 +190,7 @@ fn route(
         response_headers: response_headers?,
         cors: cors?,
         timeouts: timeouts?,
+        rate_limits: rate_limits?,
     })
 }
 

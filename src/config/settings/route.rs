@@ -158,6 +158,26 @@ pub enum CorsOrigins {
     List(Vec<HeaderValue>),
 }
 
+/// How often one client may ask on a route; more gets 429.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Whose requests are counted together.
+    pub by: RateBy,
+    /// Most of them in any time of this length, 1 to 1,000,000.
+    pub requests: u32,
+    /// The length, 1 s to 1 h.
+    pub per: Duration,
+}
+
+/// Whose requests are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateBy {
+    /// Those of one client address, or of one IPv6 /64.
+    Address,
+    /// Those of one session.
+    Session,
+}
+
 /// What protects a site's answers in the browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecurityHeaders {

@@ -48,7 +48,7 @@ fn table(sites: Vec<settings::Site>) -> Table {
     let settings = settings(sites);
     let metrics = Metrics::new().unwrap();
     let upstreams = Upstreams::new(&settings.upstreams, &system_lookup(), &metrics);
-    Table::new(&settings, &upstreams, &metrics).unwrap()
+    Table::new(&settings, &upstreams, None, &metrics).unwrap()
 }
 
 fn routed<'t>(table: &'t Table, host: &str, path: &str) -> Option<&'t str> {
@@ -118,7 +118,7 @@ fn claims_are_listed_once_and_headers_are_reserved_on_every_site() {
 fn an_unknown_upstream_is_an_error() {
     let settings = settings(vec![site("s", vec![HostPattern::Any], &["/"])]);
     let metrics = Metrics::new().unwrap();
-    let error = Table::new(&settings, &Upstreams::default(), &metrics).unwrap_err();
+    let error = Table::new(&settings, &Upstreams::default(), None, &metrics).unwrap_err();
     assert_eq!(error.to_string(), "site s: route / goes to the unknown upstream api");
 }
 
