@@ -13,8 +13,8 @@ use super::{FAILED, log};
 use crate::app::{App, StartError};
 use crate::config::settings::Settings;
 use crate::config::{self, Env};
-use crate::listener::sockets::HAND_OVER_SECONDS;
 use crate::listener::Sockets;
+use crate::listener::sockets::HAND_OVER_SECONDS;
 use crate::primitives::clock::Clock;
 
 /// What `run` is told.
@@ -65,11 +65,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 fn sockets(args: &Args, settings: &Settings) -> Result<Sockets, StartError> {
-    Ok(if args.upgrade {
-        Sockets::handed_over(&settings.shutdown.upgrade_socket)?
-    } else {
-        Sockets::of_environment()?
-    })
+    Ok(if args.upgrade { Sockets::handed_over(&settings.shutdown.upgrade_socket)? } else { Sockets::of_environment()? })
 }
 
 /// Without `RUST_LOG`: our own news, and of the libraries below only what is wrong.

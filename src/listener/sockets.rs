@@ -198,7 +198,10 @@ mod tests {
     #[test]
     fn a_folder_that_is_missing_is_told_with_the_command_that_makes_it() {
         let told = Sockets::handed_over(Path::new("/nowhere/at/all/upgrade.sock")).unwrap_err().to_string();
-        assert!(told.contains("shutdown.upgrade_socket") && told.contains("install -d -m 0700 /nowhere/at/all"), "{told}");
+        assert!(
+            told.contains("shutdown.upgrade_socket") && told.contains("install -d -m 0700 /nowhere/at/all"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -96,8 +96,16 @@ impl Running {
         let listener = Listener { address, tls, redirect_to_https: None, proxy_protocol: false };
         let (metrics, overload) = (Arc::new(Metrics::new().unwrap()), Overload::default());
         let app = Arc::new(http_proxy(&Arc::new(ServerConf::default()), Tell));
-        let (edge, _) =
-            Edge::new(app, std::slice::from_ref(&listener), &Trusted::default(), &watch::channel(false).1, &limits, &overload, &metrics).unwrap();
+        let (edge, _) = Edge::new(
+            app,
+            std::slice::from_ref(&listener),
+            &Trusted::default(),
+            &watch::channel(false).1,
+            &limits,
+            &overload,
+            &metrics,
+        )
+        .unwrap();
         let (stop, stopped) = watch::channel(false);
         let mut service = edge.into_service();
         let task = tokio::spawn(async move { service.start_service(None, stopped, 1).await });

@@ -120,7 +120,12 @@ fn socket_path(reader: &mut Reader<'_>, node: &Node) -> Option<PathBuf> {
     let path = reader.base.join(reader.word(node)?);
     if path.as_os_str().len() > 107 {
         let message = format!("`{}` is too long for a socket", path.display());
-        reader.note(Code::BadValue, node, message, "choose a path of at most 107 bytes, such as `/run/cloakroom/upgrade.sock`");
+        reader.note(
+            Code::BadValue,
+            node,
+            message,
+            "choose a path of at most 107 bytes, such as `/run/cloakroom/upgrade.sock`",
+        );
         return None;
     }
     Some(path)
