@@ -15,6 +15,7 @@ use super::return_to::ReturnTo;
 use super::{Logins, Visit};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{self, OidcError, Provider};
+use crate::primitives::tally::Key;
 use crate::revocation;
 use crate::session::cookie::Ticket;
 use crate::session::manager::{NewSession, SessionError, entry_of, new_csrf_token};
@@ -132,7 +133,7 @@ impl Logins {
         self.sessions.audit().tell(Event::LoginSuccess, &entry);
         self.sessions.audit().tell(Event::SessionCreated, &entry);
         self.end_former(visit, provider, &binding, &record, &open).await;
-        self.finished.observe(&binding, 1);
+        self.finished.add(Key::of(&binding), self.sessions.clock().now());
         self.metrics.login_duration_seconds.with_label_values(&[provider.name()]).observe(age.as_secs_f64());
         Ok(open)
     }

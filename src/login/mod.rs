@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use pingora_limits::rate::Rate;
 
 pub use endpoint::{Endpoint, SiteAuth};
 pub use events::Events;
@@ -30,6 +29,7 @@ use self::streams::Streams;
 use crate::answer::{Answer, Code, Page};
 use crate::oidc::Provider;
 use crate::primitives::path::escape_query;
+use crate::primitives::tally::Tally;
 use crate::revocation::{Revoker, TOMBSTONE_LIFE};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{SessionError, Sessions};
@@ -42,8 +42,10 @@ const LOGIN_LIFE: Duration = Duration::from_secs(600);
 const _: () =
     assert!(LOGIN_LIFE.as_secs() < TOMBSTONE_LIFE.as_secs(), "a logout is remembered as long as a login takes");
 /// So many logins begun right after a finished one, within [`LOOP_WINDOW`], are a loop (behaviour L14).
-const LOOP_LOGINS: isize = 5;
+const LOOP_LOGINS: u32 = 5;
 const LOOP_WINDOW: Duration = Duration::from_secs(5);
+/// Browsers are spread over so many counters: about 150 KiB.
+const BROWSERS: usize = 1024;
 
 /// What the login room sees of a request.
 #[derive(Clone, Copy)]
@@ -84,7 +86,7 @@ pub struct Logins {
     revoker: Arc<Revoker>,
     metrics: Arc<Metrics>,
     /// Finished logins by browser, to notice a loop. Approximate and of this process alone, which is enough for that.
-    finished: Rate,
+    finished: Tally,
     streams: Streams,
 }
 
@@ -107,7 +109,7 @@ impl Logins {
     #[must_use]
     pub fn new(sessions: Arc<Sessions>, revoker: Arc<Revoker>, metrics: Arc<Metrics>) -> Self {
         let streams = Streams::new(metrics.event_streams_open.clone());
-        Self { sessions, revoker, metrics, finished: Rate::new(LOOP_WINDOW), streams }
+        Self { sessions, revoker, metrics, finished: Tally::new(LOOP_WINDOW, BROWSERS), streams }
     }
 
     /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.

@@ -10,6 +10,7 @@ use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, st
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{AuthorizationRequest, Provider};
 use crate::primitives::random::{self, NoEntropy};
+use crate::primitives::tally::Key;
 use crate::session::cookie::Ticket;
 use crate::session::manager::SessionError;
 
@@ -70,7 +71,7 @@ impl Logins {
         };
         let binding = visit_binding(self, visit);
         if let Some(binding) = &binding
-            && self.finished.observe(binding, 0) >= LOOP_LOGINS
+            && self.finished.wait(Key::of(binding), LOOP_LOGINS, self.sessions.clock().now()).is_some()
         {
             self.count_login(provider, "failure", "loop");
             return looping(&return_to, visit);

@@ -8,3 +8,4 @@ pub mod path;
 pub mod random;
 pub mod reserved;
 pub mod secret;
+pub mod tally;
