@@ -17,6 +17,8 @@ pub mod upkeep;
 pub use connection::{Connection, Tie, request_began, tie, untie};
 pub use edge::{Edge, Trusted, until_listening};
 pub use overload::Overload;
+#[cfg(any(test, fuzzing))]
+pub(crate) use proxy_protocol::{Said, parse, read};
 
 #[cfg(test)]
 mod tests;

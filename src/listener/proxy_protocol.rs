@@ -12,7 +12,7 @@ const LONGEST: usize = 16 * 1024;
 
 /// What was said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// The client's address and the one that it connected to.
     Client(SocketAddr),
     /// The load balancer speaks for itself, as with a health check.
@@ -20,7 +20,7 @@ pub(super) enum Said {
 }
 
 /// Reads a header off the front of the stream. The error is for the log.
-pub(super) async fn read(stream: &mut Stream) -> Result<Said, String> {
+pub(crate) async fn read(stream: &mut Stream) -> Result<Said, String> {
     let mut buffer = BytesMut::with_capacity(256);
     loop {
         if stream.read_buf(&mut buffer).await.map_err(|error| error.to_string())? == 0 {
@@ -37,7 +37,7 @@ pub(super) async fn read(stream: &mut Stream) -> Result<Said, String> {
 }
 
 /// The header in front of these bytes and its length; `None` if it is not whole yet.
-fn parse(bytes: &[u8]) -> Result<Option<(Said, usize)>, String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Said, usize)>, String> {
     match ProxyHeader::parse(bytes, ParseConfig::default()) {
         Ok((header, length)) => {
             let said = match header.proxied_address() {
