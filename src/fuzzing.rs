@@ -66,7 +66,7 @@ impl Issuer {
         Some(Self {
             issuer: IssuerUrl::new(issuer.to_owned()).ok()?,
             client_id: ClientId::new(client_id.to_owned()),
-            keys: oidc::parse_keys(keys.as_bytes()).ok()?,
+            keys: oidc::parse_keys(keys.as_bytes())?,
         })
     }
 

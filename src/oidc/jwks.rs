@@ -25,7 +25,7 @@ const SHORTEST_RSA_MODULUS: usize = 256;
 
 /// Why there is no newer key set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum KeysError {
+pub(super) enum KeysError {
     #[error(transparent)]
     Http(#[from] http::Error),
     #[error("the key set is not understood")]
@@ -111,7 +111,7 @@ impl Inner {
 }
 
 /// Keys of unknown type or algorithm are left out; nobody can sign with them towards us.
-pub(crate) fn parse(body: &[u8]) -> Result<CoreJsonWebKeySet, KeysError> {
+pub(super) fn parse(body: &[u8]) -> Result<CoreJsonWebKeySet, KeysError> {
     #[derive(serde::Deserialize)]
     struct Document {
         keys: Vec<Value>,
