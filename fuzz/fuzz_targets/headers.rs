@@ -99,7 +99,8 @@ fn is_reserved(name: &str) -> bool {
 
 /// The host that counts, if there is exactly one.
 fn normal_host(headers: &HeaderMap, client: &Client) -> Option<String> {
-    let direct = of_request(&http::Uri::from_static("/api/x"), headers).ok()?;
+    let target = http::Uri::from_static("/api/x");
+    let direct = of_request(&target, headers).ok()?;
     let authority = match &client.host {
         Some(said) => Authority::parse(said.to_str().expect("a text")).ok()?,
         None => direct,

@@ -37,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
 /// The header, read as the specification says: the client if there is one. `None` for what is no header.
 fn strict(header: &[u8]) -> Option<Option<SocketAddr>> {
     if let Some(rest) = header.strip_prefix(SIGNATURE) {
-        let (&[command, family, high, low], rest) = rest.split_first_chunk::<4>()? else { return None };
+        let (&[command, family, high, low], rest) = rest.split_first_chunk::<4>()?;
         assert_eq!(rest.len(), usize::from(u16::from_be_bytes([high, low])));
         let port = |at: usize| rest.get(at..at + 2).map(|port| u16::from_be_bytes([port[0], port[1]]));
         return match (command, family) {
