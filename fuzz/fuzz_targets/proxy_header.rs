@@ -56,10 +56,12 @@ fn strict(header: &[u8]) -> Option<Option<SocketAddr>> {
     if header.len() > LONGEST_V1 {
         return None;
     }
-    let line = std::str::from_utf8(header).ok()?.strip_prefix("PROXY ")?.strip_suffix("\r\n")?;
-    if line.starts_with("UNKNOWN") {
+    let line = header.strip_prefix(b"PROXY ")?.strip_suffix(b"\r\n")?;
+    if line.starts_with(b"UNKNOWN") {
+        // Whatever follows is to be ignored.
         return Some(None);
     }
+    let line = std::str::from_utf8(line).ok()?;
     let [family, source, destination, from, to] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
     let [source, destination] = [source, destination].map(|address| address.parse::<IpAddr>().ok());
     let (source, destination) = (source?, destination?);
