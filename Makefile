@@ -8,14 +8,15 @@ BUILD := cargo cc cmake
 HARDENING := python3 go node openssl nginx apache2 gunicorn slowhttptest curl
 E2E := redis-server chromium node npm java mvn openssl
 
-.PHONY: help setup demo test faults hardening lint e2e bench loadtest
+.PHONY: help setup demo test faults hardening fuzz lint e2e bench loadtest
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what all targets together need, cargo-deny included
-	@scripts/need.sh $(BUILD) $(E2E) $(HARDENING) postgresql rustfmt clippy wrk shellcheck python3-venv
+setup: ## Install what all targets together need, cargo-deny and cargo-fuzz included
+	@scripts/need.sh $(BUILD) $(E2E) $(HARDENING) c++ postgresql rustfmt clippy wrk shellcheck python3-venv
 	@scripts/cargo-deny.sh
+	@scripts/cargo-fuzz.sh
 
 demo: ## Start everything on this machine: provider, sample API and page, proxy (PORT=8080)
 	@scripts/need.sh $(BUILD)
@@ -33,6 +34,11 @@ faults: ## Try to lose sessions: kills, outages, races (RUN="crash logout", SCAL
 hardening: ## Attack the edge: foreign suites, floods, crowds, slow clients (RUN="h2spec slow", SCALE=10, WRITE=1)
 	@scripts/need.sh $(BUILD) $(HARDENING)
 	@RUN="$(RUN)" SCALE="$(SCALE)" WRITE="$(WRITE)" scripts/hardening.sh
+
+fuzz: ## Feed made-up inputs to what strangers may send (RUN="paths cookies", SECONDS=600 for each, 0 for the seeds alone)
+	@scripts/need.sh $(BUILD) c++
+	@scripts/cargo-fuzz.sh
+	@RUN="$(RUN)" FUZZ_SECONDS="$(or $(SECONDS),$(FUZZ_SECONDS),60)" scripts/fuzz.sh
 
 lint: ## Check format, clippy, licences and bans of dependencies, shell scripts
 	@scripts/need.sh $(BUILD) rustfmt clippy

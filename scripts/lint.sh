@@ -7,6 +7,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 step 'format'
 cargo fmt --all --check
+cargo fmt --manifest-path fuzz/Cargo.toml --check
 
 step 'clippy'
 cargo clippy --locked --all-targets -- -D warnings

@@ -24,7 +24,7 @@ present() {
 # The Debian packages that bring a program; empty for what apt-get should not bring.
 packages() {
   case "$1" in
-    cc) echo build-essential ;;
+    cc | c++) echo build-essential ;;
     node) echo nodejs ;;
     java) echo default-jdk-headless ;;
     mvn) echo maven ;;

@@ -28,6 +28,9 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod listener;
 pub mod login;

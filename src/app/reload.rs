@@ -108,7 +108,7 @@ impl Parts {
 /// Applies new settings.
 pub struct Reloader {
     pub(super) parts: Parts,
-    pub(super) gate: Arc<ArcSwap<Gate>>,
+    pub(crate) gate: Arc<ArcSwap<Gate>>,
     pub(super) trusted: Trusted,
     pub(super) upstreams: watch::Sender<Upstreams>,
     /// What holds now; locked while a change is under way.

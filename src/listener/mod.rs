@@ -19,6 +19,8 @@ pub use connection::{Connection, Tie, request_began, tie, untie};
 pub use edge::{Edge, Trusted, until_listening};
 pub use overload::Overload;
 pub use sockets::{Sockets, SocketsError};
+#[cfg(any(test, fuzzing))]
+pub(crate) use proxy_protocol::{Said, parse, read};
 
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,12 @@ use tokio::io::AsyncReadExt as _;
 /// Most bytes of a header: addresses, and what a load balancer adds to them.
 const LONGEST: usize = 16 * 1024;
 
+/// Most bytes of a header of version 1 (PROXY protocol §2.1).
+const LONGEST_LINE: usize = 107;
+
 /// What was said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(crate) enum Said {
     /// The client's address and the one that it connected to.
     Client(SocketAddr),
     /// The load balancer speaks for itself, as with a health check.
@@ -20,7 +23,7 @@ pub(super) enum Said {
 }
 
 /// Reads a header off the front of the stream. The error is for the log.
-pub(super) async fn read(stream: &mut Stream) -> Result<Said, String> {
+pub(crate) async fn read(stream: &mut Stream) -> Result<Said, String> {
     let mut buffer = BytesMut::with_capacity(256);
     loop {
         if stream.read_buf(&mut buffer).await.map_err(|error| error.to_string())? == 0 {
@@ -37,8 +40,11 @@ pub(super) async fn read(stream: &mut Stream) -> Result<Said, String> {
 }
 
 /// The header in front of these bytes and its length; `None` if it is not whole yet.
-fn parse(bytes: &[u8]) -> Result<Option<(Said, usize)>, String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Said, usize)>, String> {
     match ProxyHeader::parse(bytes, ParseConfig::default()) {
+        Ok((_, length)) if !is_strict(bytes.get(..length).unwrap_or_default()) => {
+            Err("a PROXY header that others read differently".to_owned())
+        }
         Ok((header, length)) => {
             let said = match header.proxied_address() {
                 // An address of a datagram cannot be the one of this connection.
@@ -51,6 +57,19 @@ fn parse(bytes: &[u8]) -> Result<Option<(Said, usize)>, String> {
         Err(Error::BufferTooShort) => Ok(None),
         Err(error) => Err(format!("no PROXY header: {error}")),
     }
+}
+
+/// Whether a header that the library has read is one to the letter (PROXY protocol §2.1). It takes any sign behind `PROXY`,
+/// ports like `+80` and `0080`, and a line of any length as long as it comes in one piece.
+fn is_strict(header: &[u8]) -> bool {
+    if header.first() != Some(&b'P') {
+        return true;
+    }
+    let is_port = |port: &[u8]| port.iter().all(u8::is_ascii_digit) && (port.len() == 1 || port.first() != Some(&b'0'));
+    let Some(line) = header.strip_prefix(b"PROXY ").and_then(|line| line.strip_suffix(b"\r\n")) else { return false };
+    // The ports come last, behind the family and two addresses.
+    let ports = line.split(|byte| *byte == b' ').skip(3);
+    header.len() <= LONGEST_LINE && (line.starts_with(b"UNKNOWN") || ports.into_iter().all(is_port))
 }
 
 #[cfg(test)]
@@ -103,6 +122,23 @@ mod tests {
             let padded = [bad, &[b'x'; 200]].concat();
             assert!(parse(&padded).is_err(), "{}", bad.escape_ascii());
         }
+    }
+
+    #[test]
+    fn version_1_is_read_strictly_whole_or_in_pieces() {
+        let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(92));
+        for bad in [
+            "PROXY-TCP4 203.0.113.7 10.0.0.1 51234 443\r\n",
+            "PROXY TCP4 203.0.113.7 10.0.0.1 +51234 443\r\n",
+            "PROXY TCP4 203.0.113.7 10.0.0.1 51234 0443\r\n",
+            "PROXYxUNKNOWN\r\n",
+            &long,
+        ] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        let longest = format!("PROXY UNKNOWN {}\r\n", "x".repeat(91));
+        assert_eq!(parse(longest.as_bytes()), Ok(Some((Said::Itself, 107))));
+        assert_eq!(parse(b"PROXY TCP4 203.0.113.7 10.0.0.1 0 443\r\n").map(|found| found.is_some()), Ok(true));
     }
 
     proptest! {

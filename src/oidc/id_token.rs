@@ -119,17 +119,17 @@ impl From<JwtError> for IdTokenError {
 }
 
 /// What an ID token is compared with.
-pub(super) struct Expected<'a> {
-    pub(super) issuer: &'a IssuerUrl,
-    pub(super) client_id: &'a ClientId,
-    pub(super) access_token: &'a str,
-    pub(super) now: Timestamp,
-    pub(super) origin: Origin<'a>,
+pub(crate) struct Expected<'a> {
+    pub(crate) issuer: &'a IssuerUrl,
+    pub(crate) client_id: &'a ClientId,
+    pub(crate) access_token: &'a str,
+    pub(crate) now: Timestamp,
+    pub(crate) origin: Origin<'a>,
 }
 
 /// Where a token comes from decides what it must say.
 #[derive(Clone, Copy)]
-pub(super) enum Origin<'a> {
+pub(crate) enum Origin<'a> {
     /// The code exchange.
     Login {
         /// Sent with the authorization request.
@@ -153,7 +153,7 @@ pub struct Previous<'a> {
 }
 
 /// Judges `text`.
-pub(super) fn verify(text: &str, keys: &CoreJsonWebKeySet, expected: &Expected<'_>) -> Result<IdToken, IdTokenError> {
+pub(crate) fn verify(text: &str, keys: &CoreJsonWebKeySet, expected: &Expected<'_>) -> Result<IdToken, IdTokenError> {
     let Jwt { claims, .. } = Jwt::read(text)?;
     let subject = check_claims(&claims, expected)?;
     let auth_time = time(&claims, "auth_time")?;

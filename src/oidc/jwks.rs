@@ -111,7 +111,7 @@ impl Inner {
 }
 
 /// Keys of unknown type or algorithm are left out; nobody can sign with them towards us.
-fn parse(body: &[u8]) -> Result<CoreJsonWebKeySet, KeysError> {
+pub(super) fn parse(body: &[u8]) -> Result<CoreJsonWebKeySet, KeysError> {
     #[derive(serde::Deserialize)]
     struct Document {
         keys: Vec<Value>,

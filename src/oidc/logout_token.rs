@@ -103,16 +103,16 @@ pub enum LogoutTokenError {
 }
 
 /// What a logout token is compared with.
-pub(super) struct Expected<'a> {
-    pub(super) issuer: &'a str,
-    pub(super) client_id: &'a str,
-    pub(super) now: Timestamp,
+pub(crate) struct Expected<'a> {
+    pub(crate) issuer: &'a str,
+    pub(crate) client_id: &'a str,
+    pub(crate) now: Timestamp,
     /// Whether `exp` must be there.
-    pub(super) needs_end: bool,
+    pub(crate) needs_end: bool,
 }
 
 /// Judges `text`.
-pub(super) fn verify(
+pub(crate) fn verify(
     text: &str,
     keys: &CoreJsonWebKeySet,
     expected: &Expected<'_>,

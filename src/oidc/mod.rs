@@ -35,6 +35,17 @@ pub use jwt::JwtError;
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
 pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
 pub use text::ErrorCode;
+#[cfg(any(test, fuzzing))]
+pub(crate) use {
+    id_token::{Expected as ExpectedIdToken, Origin, verify as verify_id_token},
+    logout_token::{Expected as ExpectedLogoutToken, verify as verify_logout_token},
+};
 
 /// All providers of the settings, by name.
 pub type Providers = std::collections::HashMap<std::sync::Arc<str>, std::sync::Arc<Provider>>;
+
+/// A key set as it is published, for the fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn parse_keys(body: &[u8]) -> Option<openidconnect::core::CoreJsonWebKeySet> {
+    jwks::parse(body).ok()
+}

@@ -36,6 +36,8 @@ use crate::listener::{self, Connection, Overload};
 use crate::routing::tunnel::CloseCode;
 use crate::routing::upstream::{Target, UnderWay};
 use crate::telemetry::handles::InFlight;
+#[cfg(any(test, fuzzing))]
+pub(crate) use upstream::set_path;
 
 /// Cloakroom as Pingora runs it.
 pub struct Proxy {

@@ -138,7 +138,7 @@ fn identify(headers: &mut HeaderMap, pass: &Pass, open: &Open) {
     }
 }
 
-fn set_path(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {
+pub(crate) fn set_path(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {
     let absolute_form = request.raw_path().first() != Some(&b'/');
     let path = match &pass.path {
         Some(path) => path.as_str(),
