@@ -5,7 +5,7 @@
 CARGO ?= cargo
 
 BUILD := cargo cc cmake
-HARDENING := python3 go node openssl nginx apache2 gunicorn slowhttptest curl
+HARDENING := python3 go node openssl nginx apache2 gunicorn slowhttptest curl wrk
 E2E := redis-server chromium node npm java mvn openssl
 
 .PHONY: help setup demo test faults hardening fuzz lint e2e bench loadtest

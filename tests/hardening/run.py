@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs the suites that RUN names (default: all), shrunk to one SCALE-th, and prints one table. WRITE=1 writes the page."""
+"""Runs the suites that RUN names (default: all), shrunk to one SCALE-th, and prints a table each. WRITE=1 writes
+them into the page."""
 
 import importlib
 import os
@@ -10,7 +11,7 @@ from kit import report
 from kit.process import end_with_us
 
 # In this order. Each is a module in suites/ with `run(scale) -> list[Row]` and `versions() -> list[str]`.
-SUITES = ["h2spec", "smuggling", "autobahn", "slow", "transfers", "crowds", "floods", "restart"]
+SUITES = ["h2spec", "httpwg", "smuggling", "autobahn", "slow", "transfers", "crowds", "floods", "restart", "reload"]
 
 
 def main() -> int:
@@ -21,21 +22,22 @@ def main() -> int:
         print(f"no such suite: {' '.join(unknown)}; there are: {' '.join(SUITES)}", file=sys.stderr)
         return 2
     end_with_us()
-    rows, versions = [], [report.python()]
+    sections = []
     for name in SUITES:
         if names and name not in names:
             continue
         print(f"== {name}", file=sys.stderr, flush=True)
-        begun = time.monotonic()
+        begun, versions = time.monotonic(), []
         try:
             suite = importlib.import_module(f"suites.{name}")
-            rows += suite.run(scale)
-            versions += [version for version in suite.versions() if version not in versions]
+            rows = suite.run(scale)
+            versions = suite.versions()
         except Exception as error:
-            rows.append(report.Row(name, "broke off", "ends", f"{type(error).__name__}: {error}", False).tell())
-        print(f"   {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    report.publish(rows, names, scale, versions)
-    return 0 if all(row.passed is not False for row in rows) else 1
+            rows = [report.broke_off(name, "all of it", error)]
+        sections.append(report.Section(name, rows, versions, time.monotonic() - begun))
+        print(f"   {sections[-1].seconds:.0f} s", file=sys.stderr, flush=True)
+    report.publish(sections, SUITES, scale)
+    return 1 if any(row.failed() for section in sections for row in section.rows) else 0
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ class Told:
 
 
 class Good:
-    """Runs for `seconds` from its making; `told` waits for its end."""
+    """Runs for `seconds` from its making, from the address `source` if there is one; `told` waits for its end."""
 
-    def __init__(self, name: str, host: str, port: int, seconds: float):
+    def __init__(self, name: str, host: str, port: int, seconds: float, source: str | None = None):
         self.seconds = seconds
-        command = [sys.executable, "-m", "kit.pacing", host, port, seconds]
+        command = [sys.executable, "-m", "kit.pacing", host, port, seconds, source or ""]
         self.child = Child(f"good-{name}", command, cwd=paths.SUITE)
 
     def told(self) -> Told:
@@ -38,11 +38,11 @@ class Good:
         return Told(**json.loads(self.child.log.read_text()))
 
 
-def alone(name: str, host: str, port: int, seconds: float) -> Told:
-    return Good(f"{name}-alone", host, port, seconds).told()
+def alone(name: str, host: str, port: int, seconds: float, source: str | None = None) -> Told:
+    return Good(f"{name}-alone", host, port, seconds, source).told()
 
 
-async def _connection(host: str, port: int, number: int, begin: float, end: float, waits: list, errors: list) -> None:
+async def _connection(host: str, port: int, source: str, number: int, begin: float, end: float, waits: list, errors: list) -> None:
     reader = writer = None
     due = begin + number / RATE
     while due < end:
@@ -50,7 +50,7 @@ async def _connection(host: str, port: int, number: int, begin: float, end: floa
         try:
             async with asyncio.timeout(20):
                 if writer is None:
-                    reader, writer = await asyncio.open_connection(host, port)
+                    reader, writer = await asyncio.open_connection(host, port, local_addr=(source, 0) if source else None)
                 writer.write(b"GET /good HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
@@ -69,9 +69,10 @@ async def _connection(host: str, port: int, number: int, begin: float, end: floa
         due += CONNECTIONS / RATE
 
 
-async def _main(host: str, port: int, seconds: float) -> None:
+async def _main(host: str, port: int, seconds: float, source: str) -> None:
     waits, errors, begin = [], [], time.monotonic() + 0.2
-    await asyncio.gather(*(_connection(host, port, number, begin, begin + seconds, waits, errors) for number in range(CONNECTIONS)))
+    everybody = (_connection(host, port, source, number, begin, begin + seconds, waits, errors) for number in range(CONNECTIONS))
+    await asyncio.gather(*everybody)
     waits.sort()
 
     def at(part: float) -> float:
@@ -81,4 +82,4 @@ async def _main(host: str, port: int, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+    asyncio.run(_main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]))

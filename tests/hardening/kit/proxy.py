@@ -16,35 +16,43 @@ listeners:
 admin: {{ address: "127.0.0.1:{admin}" }}
 keys: [{{ id: hardening, secret: {{ env: HARDENING_KEY }} }}]
 store: {{ kind: memory }}
+limits: {{ {limits} }}
 upstreams:
-  - {{ name: upstream, endpoints: ["{upstream}"] }}
+  - {{ name: upstream, endpoints: ["{upstream}"]{upstream_more} }}
 sites:
   - hosts: ["*"]
     routes:
-      - {{ path: /, upstream: upstream, access: public, csrf: false, max_body: {max_body} }}
+      - {{ path: /, upstream: upstream, access: public, csrf: false, max_body: {max_body}{route_more} }}
 """
+
+ANY_NUMBER = "connections_per_address: 0"
+"""Everybody here comes from one address: without its limit each counts as one of many."""
 
 
 class Proxy(Child):
     """Everything is public: what is tried here comes before sessions. `http` (HTTP/1 and h2c), `tls`, `admin` are ports."""
 
     def __init__(self, name: str, upstream: str, *, host: str = "127.0.0.1", http: int | None = None,
-                 max_body: str = "10MiB", threads: int | None = None):
+                 max_body: str = "10MiB", threads: int | None = None, limits: str = ANY_NUMBER):
+        """`limits` is what stands in the section of this name."""
         self.host = host
         self.http = http or free_port()
         self.tls, self.admin = free_port(), free_port()
         certificate, key = certificate_and_key()
-        settings = SETTINGS.format(
-            host=host, http=self.http, tls=self.tls, admin=self.admin, certificate=certificate, key=key,
-            upstream=upstream, max_body=max_body,
-        )
-        if threads:
-            settings = f"threads: {threads}\n{settings}"
-        file = paths.WORK / "settings" / f"{name}.yaml"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(settings)
-        super().__init__(f"proxy-{name}", [paths.cloakroom(), "run", "-c", file], env={"HARDENING_KEY": sealing_key()})
+        self.settings = dict(host=host, http=self.http, tls=self.tls, admin=self.admin, certificate=certificate, key=key,
+                             upstream=upstream, max_body=max_body, limits=limits, upstream_more="", route_more="")
+        self.threads = threads
+        self.file = paths.WORK / "settings" / f"{name}.yaml"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.unlink(missing_ok=True)
+        self.file.write_text(self.written())
+        super().__init__(f"proxy-{name}", [paths.cloakroom(), "run", "-c", self.file], env={"HARDENING_KEY": sealing_key()})
         self.ready(self.is_ready)
+
+    def written(self, **changes: str) -> str:
+        """Its settings file, with changes."""
+        text = SETTINGS.format(**{**self.settings, **changes})
+        return f"threads: {self.threads}\n{text}" if self.threads else text
 
     def is_ready(self) -> bool:
         return self.ask_admin("/readyz")[0] == 200

@@ -1,7 +1,8 @@
-"""What came of the suites, as one table."""
+"""What came of the suites: a table each."""
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,38 +23,77 @@ class Row:
     measured: str
     passed: bool | None
     """None: not tried, and `measured` says why."""
+    bounded: bool = False
+    """With `passed` False: the criterion is known not to hold, and the bound that `measured` names instead does."""
 
     def verdict(self) -> str:
+        if self.passed is False and self.bounded:
+            return "not met, bounded"
         return {True: "pass", False: "**FAIL**", None: "not tried"}[self.passed]
+
+    def failed(self) -> bool:
+        return self.passed is False and not self.bounded
 
     def tell(self) -> "Row":
         print(f"   {self.verdict()} | {self.done} | {self.measured}", file=sys.stderr, flush=True)
         return self
 
 
+def tried(suite: str, done: str, trial) -> Row:
+    """What `trial` gives; a row that fails if it breaks off, so that the others' results are not lost with it."""
+    try:
+        return trial()
+    except Exception as error:
+        return broke_off(suite, done, error)
+
+
+def broke_off(suite: str, done: str, error: Exception) -> Row:
+    return Row(suite, done, "ends", f"broke off: {type(error).__name__}: {error}", False).tell()
+
+
+@dataclass
+class Section:
+    """What one run of a suite brought."""
+
+    suite: str
+    rows: list[Row]
+    versions: list[str]
+    seconds: float
+
+    def text(self, scale: int) -> str:
+        command = f"make hardening RUN={self.suite}" + (f" SCALE={scale}" if scale != 1 else "")
+        today = datetime.now(timezone.utc).strftime("%a, %d %b %Y")
+        programs = ", ".join([python(), *self.versions])
+        about = f"{today}, `{command}`, {self.seconds:.0f} s on {os.cpu_count()} cores: {programs}."
+        return f"## {self.suite}\n\n{about}\n\n{table(self.rows)}\n"
+
+
 def table(rows: list[Row]) -> str:
-    lines = ["| suite | what was done | pass criterion | measured | |", "|---|---|---|---|---|"]
+    lines = ["| what was done | pass criterion | measured | |", "|---|---|---|---|"]
     for row in rows:
-        cells = (row.suite, row.done, row.criterion, row.measured, row.verdict())
+        cells = (row.done, row.criterion, row.measured, row.verdict())
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def publish(rows: list[Row], names: list[str], scale: int, versions: list[str]) -> None:
-    """Prints the table; WRITE puts it into the documentation as well."""
-    text = table(rows)
-    print(text)
+def publish(sections: list[Section], order: list[str], scale: int) -> None:
+    """Prints the tables; WRITE puts them into the documentation as well, in the place of what these suites said before. What
+    other suites said stays."""
+    new = {section.suite: section.text(scale) for section in sections}
+    print("\n".join(new.values()))
     if os.environ.get("WRITE", "") in ("", "0"):
         return
-    command = "make hardening WRITE=1"
-    if names:
-        command += f' RUN="{" ".join(names)}"'
-    if scale != 1:
-        command += f" SCALE={scale}"
-    today = datetime.now(timezone.utc).strftime("%a, %d %b %Y")
-    about = f"Measured {today} with `{command}` on {os.cpu_count()} cores: " + ", ".join(versions) + "."
-    paths.PAGE.write_text(WORDS.read_text().replace("@ABOUT@", about).replace("@TABLE@", text))
+    all_of_them = {**written(order), **new}
+    text = "\n".join(all_of_them[suite] for suite in order if suite in all_of_them)
+    paths.PAGE.write_text(WORDS.read_text().replace("@SECTIONS@\n", text))
     print("written to docs/hardening.md", file=sys.stderr)
+
+
+def written(order: list[str]) -> dict[str, str]:
+    """The sections of the page as it is."""
+    page = paths.PAGE.read_text() if paths.PAGE.exists() else ""
+    parts = re.split(r"(?m)^## (.*)\n", page)[1:]
+    return {suite: f"## {suite}\n{text.rstrip()}\n" for suite, text in zip(parts[::2], parts[1::2]) if suite in order}
 
 
 def version(*command: str, line: int = 0) -> str:

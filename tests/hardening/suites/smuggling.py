@@ -19,6 +19,7 @@ from kit.report import Row
 from kit.tap import Tap
 
 from . import smuggling_cases as cases
+from . import smuggling_guardian as guardian
 from .smuggling_upstreams import ALL
 
 AT_ONCE = 64
@@ -43,9 +44,11 @@ async def against(name: str, start, scale: int) -> list[Row]:
             over_http2 = [(title, as_frames(*case)) for title, *case in cases.over_http2()][::scale]
             first = (await trial.go("h1", over_http1, final_answers)).row(name, f"{len(over_http1)} cases over HTTP/1")
             second = (await trial.go("h2", over_http2, answered_streams)).row(name, f"{len(over_http2)} cases over HTTP/2")
-            third = (await asyncio.to_thread(scan, name, proxy, scale)).tell()
+            foreign = [(title, as_bytes(case)) for title, case in guardian.cases()][::scale]
+            third = (await trial.go("g", foreign, final_answers)).row(name, f"{len(foreign)} requests after http_desync_guardian", by_kind=True)
+            fourth = (await asyncio.to_thread(scan, name, proxy, scale)).tell()
         await tap.stop()
-        return [first, second, third]
+        return [first, second, third, fourth]
 
 
 def as_bytes(case: bytes):
@@ -74,10 +77,12 @@ class Trial:
     async def go(self, tag: str, everything, count) -> "Trial":
         """Sends all cases, some at once; `count` tells how many answers there are in what came back."""
         self.tag, self.hits, self.details, self.tally, self.good_here = tag, [], [], Counter(), 0
+        self.kinds = Counter()
         for begin in range(0, len(everything), AT_ONCE):
             sent = []
             for number, (title, raw) in enumerate(everything[begin:begin + AT_ONCE], start=begin):
-                path, hidden = f"/c/{tag}{number}", f"/hidden/{tag}{number}"
+                # With an end: 1 is not the beginning of 10.
+                path, hidden = f"/c/{tag}{number}.", f"/hidden/{tag}{number}"
                 hidden_request = f"GET {hidden} HTTP/1.1\r\nHost: localhost\r\n\r\n"
                 sent.append((title, path, hidden, raw(path.encode(), hidden_request.encode())))
             said = await asyncio.gather(*(exchange(self.proxy.host, self.proxy.http, raw, FIRST, QUIET) for *_, raw in sent))
@@ -91,7 +96,7 @@ class Trial:
         read = Counter(" ".join(line.split(" ")[1:3]) for line in lines if re.match(r"[23]\d\d |404 ", line))
         titles = {path: title for title, path, *_ in batch}
         for problem in problems:
-            number = re.search(rf"/c/({self.tag}\d+)", problem)
+            number = re.search(rf"/c/{self.tag}\d+\.", problem)
             self.hits.append(f"ambiguous: {titles.get(number and number[0], 'another')}")
             self.details.append(problem)
         if not self.tap.lost:
@@ -102,6 +107,7 @@ class Trial:
         for title, path, hidden, answers, said in batch:
             whats = "forwarded" if any(path in request for request in sent) else "refused" if said else "no answer"
             self.tally[whats] += 1
+            self.kinds[f"{title.partition(':')[0].lower()} {whats}"] += 1
             if hidden_sent[hidden] and answers < 2:
                 self.hits.append(f"{title}: the hidden request went upstream, {answers} answered")
 
@@ -135,8 +141,9 @@ class Trial:
         self.read_so_far += len(said)
         return text.split("\n")
 
-    def row(self, name: str, done: str) -> Row:
-        tally = ", ".join(f"{count} {what}" for what, count in sorted(self.tally.items()))
+    def row(self, name: str, done: str, *, by_kind: bool = False) -> Row:
+        """`by_kind`: what became of cases is told by what stands before the colon in their titles."""
+        tally = ", ".join(f"{count} {what}" for what, count in sorted((self.kinds if by_kind else self.tally).items()))
         measured = f"{len(self.hits)} hits; {tally}; {self.good_here} good requests between"
         measured += "".join(f"; {hit[:200]}" for hit in self.hits[:MOST_TOLD])
         if len(self.hits) > MOST_TOLD:
@@ -168,4 +175,5 @@ def scan(name: str, proxy: Proxy, scale: int) -> Row:
 
 def versions() -> list[str]:
     return [report.version("nginx", "-v"), report.version("apache2", "-v"), "Node " + report.version("node", "--version"),
-            report.version("gunicorn", "--version"), f"smugglex {tools.SMUGGLEX}"]
+            report.version("gunicorn", "--version"), f"smugglex {tools.SMUGGLEX}",
+            f"http_desync_guardian {tools.DESYNC_GUARDIAN}"]
