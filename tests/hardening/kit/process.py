@@ -17,6 +17,8 @@ _running: set["Child"] = set()
 class Child:
     """A program whose output goes to a log file."""
 
+    ENDS_ON = signal.SIGTERM
+
     def __init__(self, name: str, command: list, *, env: dict | None = None, cwd=None, nice: int = 0):
         self.name = name
         self.log = paths.LOGS / f"{name}.log"
@@ -52,7 +54,7 @@ class Child:
 
     def stop(self, seconds: float = 10) -> None:
         if not self.ended():
-            self.signal(signal.SIGTERM)
+            self.signal(self.ENDS_ON)
             try:
                 self.process.wait(seconds)
             except subprocess.TimeoutExpired:

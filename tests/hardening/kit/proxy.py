@@ -2,6 +2,7 @@
 
 import http.client
 import re
+import signal
 import subprocess
 import urllib.request
 
@@ -31,6 +32,9 @@ ANY_NUMBER = "connections_per_address: 0"
 
 class Proxy(Child):
     """Everything is public: what is tried here comes before sessions. `http` (HTTP/1 and h2c), `tls`, `admin` are ports."""
+
+    # At once: on SIGTERM it would serve on for some seconds.
+    ENDS_ON = signal.SIGINT
 
     def __init__(self, name: str, upstream: str, *, host: str = "127.0.0.1", http: int | None = None,
                  max_body: str = "10MiB", threads: int | None = None, limits: str = ANY_NUMBER):
