@@ -176,5 +176,11 @@ def _end_all() -> None:
 
 def end_with_us() -> None:
     """A signal that ends us ends the children too."""
+
+    def end(*_) -> None:
+        # First the children: who waits for one of them ends as well.
+        _end_all()
+        sys.exit(1)
+
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, lambda *_: sys.exit(1))
+        signal.signal(name, end)

@@ -40,6 +40,8 @@ STRICT = {"rapid reset", "resets made by the server (window)", "CONTINUATION wit
           "DATA of one octet"}
 """What nobody does by mistake: these must be closed."""
 UNHARMED = "good p99 ≤ 3 × (or + 10 ms), 0 errors"
+WHILE_HELD = 100
+"""ms that p99 may be longer while thousands of answers are held, and then reset at the same moment."""
 
 
 def run(scale: int) -> list[Row]:
@@ -97,8 +99,8 @@ class Seen:
         time.sleep(2)
         self.after = proxy.memory() - idle
 
-    def unharmed(self) -> bool:
-        return self.gone and self.beside.errors == 0 and self.beside.p99 <= max(3 * self.before.p99, self.before.p99 + 10)
+    def unharmed(self, more: float = 10) -> bool:
+        return self.gone and self.beside.errors == 0 and self.beside.p99 <= max(3 * self.before.p99, self.before.p99 + more)
 
     def ratio(self, idle: float = 0) -> float:
         """Octets of memory for each octet sent, less so many KiB."""
@@ -134,13 +136,13 @@ def held(name: str, upstream: Answering, connections: int) -> Row:
         seen = Seen(name, proxy, connections, HELD_SECONDS, BURST_SECONDS)
     each = seen.grown / 1024 / connections
     most = HELD_MOST.get(name, HELD_MOST_ELSE)
-    within = seen.unharmed() and each <= most
+    within = seen.unharmed(WHILE_HELD) and each <= most
     measured = (f"{seen.sent / 1e6:.2f} MB sent, +{seen.grown / 1024:.1f} MiB at most: {seen.ratio():.0f}:1; bound that holds: {each:.1f} MiB a "
                 f"connection, {each * 1024 / STREAMS:.0f} KiB a request (≤ {most} MiB a connection), until `limits.write_timeout`; "
                 f"{seen.reset} of {connections * STREAMS} requests reset by the proxy; {seen.told()}")
     done = f"{name}; {connections} connections for {HELD_SECONDS} s, `write_timeout: {WRITE_TIMEOUT}s`"
     passed = within and seen.ratio() <= RATIO
-    return Row("floods", done, f"≤ {RATIO}:1; while they are held, {UNHARMED}", measured, passed, bounded=within).tell()
+    return Row("floods", done, f"≤ {RATIO}:1; good p99 ≤ 3 × (or + {WHILE_HELD} ms), 0 errors", measured, passed, bounded=within).tell()
 
 
 def guarded(upstream: Answering, connections: int) -> Row:
