@@ -1,5 +1,6 @@
 """The foreign programs: each is installed once, by the ordinary client of its registry, below target/hardening."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -8,7 +9,9 @@ from pathlib import Path
 
 from . import paths
 
-H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.6.0"
+H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec"
+H2SPEC_VERSIONS = ["2.6.0", "2.2.1+incompatible"]
+"""The first that the module proxy gives: not every one has the newest."""
 SMUGGLEX = "0.4.0"
 AUTOBAHN = "0.8.2"
 K6 = "1.1.0"
@@ -27,11 +30,20 @@ def _install(what: str, command: list, env: dict | None = None) -> None:
         raise RuntimeError(f"{what} could not be installed:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
-def h2spec() -> Path:
-    program = paths.WORK / "bin" / "h2spec"
-    if not program.exists():
-        _install("h2spec", ["go", "install", H2SPEC], {"GOBIN": str(program.parent), "GOFLAGS": "-modcacherw"})
-    return program
+@functools.cache
+def h2spec() -> tuple[Path, str]:
+    """The program and its version."""
+    for place, version in enumerate(H2SPEC_VERSIONS):
+        program = paths.WORK / f"h2spec-{version}" / "h2spec"
+        try:
+            if not program.exists():
+                _install(f"h2spec {version}", ["go", "install", f"{H2SPEC}@v{version}"],
+                         {"GOBIN": str(program.parent), "GOFLAGS": "-modcacherw"})
+            return program, version.partition("+")[0]
+        except RuntimeError:
+            if place == len(H2SPEC_VERSIONS) - 1:
+                raise
+    raise RuntimeError("no version of h2spec is named")
 
 
 def smugglex() -> Path:

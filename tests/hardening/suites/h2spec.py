@@ -17,7 +17,7 @@ EXPECTED = {
 
 
 def run(scale: int) -> list[Row]:
-    program = tools.h2spec()
+    program, _ = tools.h2spec()
     with Answering("h2spec") as upstream, Proxy("h2spec", upstream.address) as proxy:
         rows = [one(program, proxy, "TLS", proxy.tls, ["-t", "-k"], {}),
                 one(program, proxy, "h2c", proxy.http, [], EXPECTED)]
@@ -65,4 +65,4 @@ def bad_preface(proxy) -> Row:
 
 
 def versions() -> list[str]:
-    return ["h2spec 2.6.0"]
+    return [f"h2spec {tools.h2spec()[1]}"]

@@ -76,8 +76,9 @@ class Changing:
     def next(self) -> str:
         """The settings of the next turn."""
         self.turn += 1
+        # Connections to an upstream that was another one before are closed when they have been idle: not after the usual minute.
         header = f", response_headers: {{ set: {{ X-Turn: '{self.turn}' }} }}"
-        limits = f", timeouts: {{ read: {60 + self.turn // 2}s, connect: {1 + self.turn // 2 % 4}s }}"
+        limits = f", timeouts: {{ read: {60 + self.turn // 2}s, connect: {1 + self.turn // 2 % 4}s, idle: 3s }}"
         return self.proxy.written(route_more=header, upstream_more=limits)
 
     def change(self) -> None:
