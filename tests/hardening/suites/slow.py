@@ -78,7 +78,7 @@ def beside(kind: str, proxy: Proxy, connections: int, source: str | None) -> See
     idle = proxy.memory()
     proxy.forget_peak()
     path = "/big" if kind == "readers" else "/x"
-    command = ["slowhttptest", *KINDS[kind], "-c", connections, "-r", max(100, connections // 4), "-l", SECONDS, "-p", 3, "-x", 32,
+    command = ["slowhttptest", *KINDS[kind], "-c", connections, "-r", max(100, connections // 2), "-l", SECONDS, "-p", 3, "-x", 32,
                "-u", f"http://{proxy.host}:{proxy.http}{path}"]
     slow = Child(f"slowhttptest-{kind}", command, nice=5)
     # The good clients come when the slow ones are there.
@@ -86,9 +86,12 @@ def beside(kind: str, proxy: Proxy, connections: int, source: str | None) -> See
     while time.monotonic() < opened + 5:
         seen.most = max(seen.most, proxy.open_connections())
         time.sleep(0.25)
-    seen.beside = Good("slow", proxy.host, proxy.http, GOOD_SECONDS, source).told()
-    seen.left = proxy.open_connections()
-    seen.most = max(seen.most, seen.left)
+    good = Good("slow", proxy.host, proxy.http, GOOD_SECONDS, source)
+    while not good.child.ended():
+        seen.left = proxy.open_connections()
+        seen.most = max(seen.most, seen.left)
+        time.sleep(0.5)
+    seen.beside = good.told()
     seen.grown = (proxy.peak() - idle) / 1024
     slow.wait(SECONDS + 60)
     until("the slow connections are gone", lambda: proxy.open_connections() <= 1, 60)
@@ -97,4 +100,4 @@ def beside(kind: str, proxy: Proxy, connections: int, source: str | None) -> See
 
 
 def versions() -> list[str]:
-    return [report.version("slowhttptest", "-v")]
+    return ["slowhttptest " + report.version("slowhttptest", "-h").rpartition(" ")[2]]
