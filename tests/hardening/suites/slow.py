@@ -4,6 +4,7 @@ clients. All of them come from one address, so that the limit for one is lifted;
 import time
 
 from kit import report
+from kit.pacing import CONNECTIONS as GOOD_CONNECTIONS
 from kit.pacing import Good, Told, alone
 from kit.process import Child, until
 from kit.proxy import ANY_NUMBER, Proxy
@@ -36,7 +37,7 @@ def many(kind: str, upstream: Answering, connections: int) -> Row:
     with Proxy("slow", upstream.address, limits=ANY_NUMBER) as proxy:
         seen = beside(kind, proxy, connections, None)
     measured = (
-        f"{seen.most} slow ones open at most, {seen.left} after 20 s; {seen.clients()}; +{seen.grown:.0f} MiB at most, "
+        f"{seen.most} open at most, good ones among them, {seen.left} after 20 s; {seen.clients()}; +{seen.grown:.0f} MiB at most, "
         f"{seen.after:+.0f} MiB afterwards"
     )
     done = f"{connections} slow {kind} with slowhttptest; {LIFTED}"
@@ -49,9 +50,9 @@ def of_one_address(upstream: Answering, connections: int) -> Row:
     with Proxy("slow", upstream.address, limits=f"connections: {room}") as proxy:
         seen = beside("headers", proxy, connections, ANOTHER)
         refused = int(proxy.metric("cloakroom_connections_rejected_total", reason="address"))
-    measured = f"{seen.most} slow ones open at most, {refused} refused; of another address, {seen.clients()}"
+    measured = f"{seen.most} open at most, good ones of the other address among them, {refused} refused; of another address, {seen.clients()}"
     done = f"{connections} slow headers of one address where {room} connections may be open; limit for one address at its default, half"
-    held = room * 0.4 < seen.most <= room // 2 + 2 * 16 and refused > 0
+    held = room * 0.4 < seen.most <= room // 2 + 2 * GOOD_CONNECTIONS and refused > 0
     return Row("slow", done, f"at most half of them for one address; another's {CRITERION}", measured, held and seen.fair()).tell()
 
 
