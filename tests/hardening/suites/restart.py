@@ -7,7 +7,7 @@ port (SO_REUSEPORT): connections in the accept queue of a socket that closes wou
 
 Three kinds of clients. Some keep their connections, honour `Connection: close`, and do what every browser does (RFC 9112
 §9.3.1): where a kept connection was closed before a single octet of the answer came, a GET is sent again, once, on a new
-connection. How often is told. Some open a connection for each request, and send nothing twice. And k6 speaks HTTP/2."""
+connection. Nobody should have to: it counts as failed, and is told apart. Some open a connection for each request, and send nothing twice. And k6 speaks HTTP/2."""
 
 import asyncio
 import signal
@@ -92,7 +92,7 @@ class Rolling:
         tally = self.tally
         kept, new, process = self.failures.values()
         return [
-            row(f"{of}, {KEEPING} clients with kept connections", tally["kept"], kept + process,
+            row(f"{of}, {KEEPING} clients with kept connections", tally["kept"], kept + process + ["sent again"] * tally["again"],
                 f" on {tally['connections']} connections; {tally['told']} times told to close; {tally['again']} sent again because a kept "
                 f"connection was closed as it was used; the longest end took {longest:.1f} s"),
             row(f"the same, {OPENING} clients with a connection a request, nothing sent twice", tally["new"], new, ""),
