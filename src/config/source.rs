@@ -35,6 +35,14 @@ impl Lines {
         number.checked_sub(1).and_then(|index| self.0.get(index)).map_or(&[], Vec::as_slice)
     }
 
+    /// A place that is in the file: a parser may take the end of the file for a line of its own, and counts line breaks
+    /// that no editor knows.
+    pub(super) fn place(&self, line: usize, column: usize) -> Span {
+        let last = self.0.len();
+        let (line, column) = if line > last { (last, usize::MAX) } else { (line.max(1), column) };
+        Span { line, column: column.clamp(1, self.line(line).len() + 1), length: 1 }
+    }
+
     /// The first line of a region.
     pub(super) fn span(&self, region: Region) -> Span {
         let ((line, column), (end_line, end_column)) = (region.start, region.end);
@@ -159,6 +167,15 @@ mod tests {
                 &"http://u:pw@h".chars().map(|c| if c == ':' { ':' } else { '*' }).collect::<String>()
             )
         );
+    }
+
+    #[test]
+    fn every_place_is_in_the_file() {
+        let lines = Lines::new("ab\nc");
+        for (line, column, expected) in [(1, 2, (1, 2)), (1, 9, (1, 3)), (3, 1, (2, 2)), (0, 0, (1, 1))] {
+            let place = lines.place(line, column);
+            assert_eq!((place.line, place.column), expected, "{line}:{column}");
+        }
     }
 
     #[test]

@@ -18,9 +18,9 @@ pub mod upkeep;
 pub use connection::{Connection, Tie, request_began, tie, untie};
 pub use edge::{Edge, Trusted, until_listening};
 pub use overload::Overload;
-pub use sockets::{Sockets, SocketsError};
 #[cfg(any(test, fuzzing))]
 pub(crate) use proxy_protocol::{Said, parse, read};
+pub use sockets::{Sockets, SocketsError};
 
 #[cfg(test)]
 mod tests;

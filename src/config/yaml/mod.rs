@@ -26,7 +26,7 @@ pub(super) fn parse(text: &str, lines: &Lines, found: &mut Vec<Diagnostic>) -> O
         Ok(value) => Some((tree::lay_over(value, &outline, found), outline)),
         Err(error) => {
             let start = Span { line: 1, column: 1, length: 1 };
-            let span = error.location().map_or(start, |at| Span { line: at.line(), column: at.column(), length: 1 });
+            let span = error.location().map_or(start, |at| lines.place(at.line(), at.column()));
             found.push(syntax(span, &strip_place(&error.to_string())));
             None
         }

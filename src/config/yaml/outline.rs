@@ -69,7 +69,7 @@ pub(super) fn read(text: &str, lines: &Lines, found: &mut Vec<Diagnostic>) -> Op
             Ok(next) => next,
             Err(error) => {
                 let at = error.marker();
-                let span = Span { line: at.line(), column: at.col() + 1, length: 1 };
+                let span = lines.place(at.line(), at.col() + 1);
                 builder.found.push(syntax(span, error.info()));
                 return None;
             }
