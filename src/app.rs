@@ -1,31 +1,32 @@
 //! The composition root: settings -> parts -> services -> a running server.
 
+mod housekeeping;
+mod memory;
 pub mod reload;
 mod settings_file;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
-use futures::future::join_all;
 use pingora::prelude::Server;
 use pingora::server::configuration::{Opt, ServerConf};
-use pingora::server::{ExecutionPhase, RunArgs, ShutdownSignalWatch, ShutdownWatch};
-use pingora::services::background::{BackgroundService, background_service};
+use pingora::server::{ExecutionPhase, RunArgs, ShutdownSignalWatch};
+use pingora::services::background::background_service;
 use pingora_proxy::http_proxy;
 use sd_notify::NotifyState;
 use tokio::sync::{broadcast, watch};
 
+use self::housekeeping::Housekeeping;
 use self::reload::{Parts, Reloader};
 use crate::admin;
-use crate::admin::readiness::{Latch, Readiness};
+use crate::admin::readiness::Readiness;
 use crate::config::Env;
 use crate::config::settings::{self, Settings, Store};
 use crate::listener::tls::{TlsError, install_crypto_provider};
-use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, until_listening};
+use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, overload};
 use crate::login::Logins;
 use crate::oidc::http::{BuildError, Client};
 use crate::oidc::{self, Provider, Providers, SetupError};
@@ -39,7 +40,6 @@ use crate::routing::table::TableError;
 use crate::routing::upstream::Upstreams;
 use crate::session::key_ring::{KeyRing, KeyRingError};
 use crate::session::manager::Sessions;
-use crate::session::touches::TouchWriter;
 use crate::session::upkeep::Conflicts;
 use crate::store::SessionStore;
 use crate::store::file::{FileStore, FileStoreError};
@@ -55,10 +55,6 @@ const ATTEMPTS: usize = settings::MOST_ATTEMPTS + 1;
 const IDLE: usize = 1024;
 /// How long Pingora waits for threads to end after that; ours have nothing to wait for.
 const THREADS_SECONDS: u64 = 5;
-/// How often values that nobody reports are read.
-const SAMPLE_EVERY: Duration = Duration::from_secs(5);
-/// Pause between signs of life asked of a store that has not given one yet.
-const PING_EVERY: Duration = Duration::from_millis(500);
 
 /// The program cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -181,8 +177,10 @@ impl App {
         let readiness = Readiness::new();
         check_addresses(settings, &sockets)?;
         let ring = KeyRing::new(&settings.keys)?;
+        let cache = memory::fitting(settings.session.cache, overload::mark(settings.limits.memory));
+        let session = settings::Session { cache, ..settings.session.clone() };
         let (sessions, touches) =
-            Sessions::new(&settings.session, &settings.refresh, store.clone(), ring, clock.clone(), metrics.clone());
+            Sessions::new(&session, &settings.refresh, store.clone(), ring, clock.clone(), metrics.clone());
         let sessions = Arc::new(sessions);
         let providers = providers(settings, clock, &metrics)?;
         let lookup = system_lookup();
@@ -235,6 +233,7 @@ impl App {
             touches: Mutex::new(Some(touches)),
             conflicts,
             background: Background::new(refresher.clone(), settings.refresh.active_within),
+            overload,
         };
         let listening = server.add_service(edge.into_service());
         server.add_service(background_service("upkeep of listeners", upkeep));
@@ -388,87 +387,5 @@ impl oidc::http::Observer for ProviderObserver {
 pub(crate) fn tell_service_manager(news: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(news) {
         tracing::warn!(%error, "the service manager cannot be told (NOTIFY_SOCKET)");
-    }
-}
-
-/// Work that no request waits for.
-struct Housekeeping {
-    listeners: Vec<settings::Listener>,
-    listening: Latch,
-    store: Arc<dyn SessionStore>,
-    reached: Latch,
-    sessions: Arc<Sessions>,
-    metrics: Arc<Metrics>,
-    providers: Vec<Arc<Provider>>,
-    touches: Mutex<Option<TouchWriter>>,
-    conflicts: Conflicts,
-    background: Background,
-}
-
-impl Housekeeping {
-    async fn watch_start(&self) {
-        let listeners = async {
-            until_listening(&self.listeners).await;
-            self.listening.release();
-            tell_service_manager(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
-        };
-        let store = async {
-            while let Err(error) = self.store.ping().await {
-                tracing::warn!(%error, "the session store gives no sign of life yet");
-                tokio::time::sleep(PING_EVERY).await;
-            }
-            self.reached.release();
-            for warning in self.store.warnings().await {
-                tracing::warn!(warning, "the session store is not set up as it should be");
-            }
-        };
-        tokio::join!(listeners, store);
-        tracing::info!("ready");
-    }
-
-    async fn sample(&self) {
-        loop {
-            let (entries, bytes) = self.sessions.cached();
-            self.metrics.session_cache_entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
-            self.metrics.session_cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-            for provider in &self.providers {
-                let open = i64::from(provider.breaker().is_open());
-                self.metrics.idp_breaker_open.with_label_values(&[&**provider.name()]).set(open);
-            }
-            tokio::time::sleep(SAMPLE_EVERY).await;
-        }
-    }
-}
-
-#[async_trait]
-impl BackgroundService for Housekeeping {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let touches = self.touches.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let write_touches = async {
-            if let Some(writer) = touches {
-                writer.run().await;
-            }
-        };
-        let maintain = join_all(self.providers.iter().map(|provider| provider.maintain()));
-        // As long as the runtime lives: whoever is still served during the grace may be logged out elsewhere.
-        let (sessions, changes) = (self.sessions.clone(), self.store.changes());
-        tokio::spawn(async move { sessions.listen(changes).await });
-        let mut stop = shutdown.clone();
-        let refresh = self.background.run(async move {
-            // An error means that the server is gone altogether.
-            let _ = stop.wait_for(|down| *down).await;
-        });
-        let count = self.sessions.keep_count(&self.metrics);
-        let compare = self.sessions.compare_keys(&self.conflicts);
-        let upkeep = async { tokio::join!(self.watch_start(), self.sample(), count, compare) };
-        let work = async {
-            let work = async { tokio::join!(upkeep, write_touches, maintain) };
-            tokio::select! {
-                _ = work => {}
-                _ = shutdown.wait_for(|down| *down) => {}
-            }
-        };
-        // The refresher ends by itself, once it has handed over what it has claimed.
-        tokio::join!(work, refresh);
     }
 }

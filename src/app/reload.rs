@@ -141,8 +141,10 @@ impl Reloader {
         for gone in before.iter().filter(|upstream| upstreams.get(upstream.name()).is_none()) {
             self.parts.metrics.forget_upstream(gone.name());
         }
+        upstreams.set_retries(&next.upstreams);
         self.upstreams.send_replace(upstreams);
         *running = next;
+        self.parts.sessions.audit().config_changed(&outcome.applied, &outcome.needs_restart);
         Ok(outcome)
     }
 }

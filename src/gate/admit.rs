@@ -64,8 +64,7 @@ pub struct Gate {
 impl Gate {
     /// Decides about a request. Nothing has been sent anywhere when this returns.
     pub async fn admit(&self, request: Request<'_>) -> Verdict {
-        if *request.method == Method::TRACE {
-            // An upstream that answers it sends the request back to the browser, our token in it (behaviour K1).
+        if is_echo(request.method) {
             self.metrics.requests_rejected_total.with_label_values(&["method"]).inc();
             let answer = refusal(&request, Code::MethodNotAllowed, "").header(http::header::ALLOW, METHODS);
             return Verdict::Answer(Box::new(Refused { answer, metrics: None, dress: None }));
@@ -244,6 +243,12 @@ impl Gate {
             None => Ok(direct),
         }
     }
+}
+
+/// Whether a request asks for itself back: with `TRACE`, or with `TRACK`, the name that some servers have for it. An upstream
+/// that answers it shows the browser our token (behaviour K1). Methods are case-sensitive; not every server keeps to that.
+fn is_echo(method: &Method) -> bool {
+    ["TRACE", "TRACK"].iter().any(|echo| method.as_str().eq_ignore_ascii_case(echo))
 }
 
 /// Whether a server that cuts `;` parameters off would see this path below another route (behaviour H4).

@@ -12,6 +12,8 @@ use ipnet::IpNet;
 pub struct Connection<'r> {
     /// The other end.
     pub peer: IpAddr,
+    /// The other end passes on a client that it cannot name: nobody is believed about that client.
+    pub nameless: bool,
     /// Whether it speaks TLS with us.
     pub tls: bool,
     /// Requests that the browser made over plain HTTP are sent to `https` on this port.
@@ -24,7 +26,7 @@ impl Connection<'_> {
     /// Plain TCP from this peer, and no rules.
     #[must_use]
     pub fn plain(peer: IpAddr) -> Self {
-        Self { peer, tls: false, redirect_to_https: None, only_for: None }
+        Self { peer, nameless: false, tls: false, redirect_to_https: None, only_for: None }
     }
 }
 
@@ -68,7 +70,7 @@ impl Client {
         let scheme = if connection.tls { Scheme::Https } else { Scheme::Http };
         let peer = connection.peer.to_canonical();
         let mut client = Self { ip: peer, scheme, chain: None, host: None };
-        if trusted.is_empty() || !is_trusted(peer, trusted) {
+        if connection.nameless || trusted.is_empty() || !is_trusted(peer, trusted) {
             return client;
         }
         if let Some(chain) = joined(headers, "x-forwarded-for") {

@@ -89,6 +89,9 @@ pub struct Connection {
     pub redirect_to_https: Option<u16>,
     /// The client: the other end of the socket, or what a load balancer says in a PROXY header.
     pub peer: SocketAddr,
+    /// A load balancer passes on a client that it cannot name: `peer` is its own address, and what is said of the client in
+    /// header fields the client may have written.
+    pub nameless: bool,
     /// Our end of the socket.
     pub local: SocketAddr,
     opened: Instant,
@@ -122,6 +125,7 @@ pub(super) struct Opened {
     pub(super) client_certificate: Option<HeaderValue>,
     pub(super) redirect_to_https: Option<u16>,
     pub(super) peer: SocketAddr,
+    pub(super) nameless: bool,
     pub(super) local: SocketAddr,
     /// How long the first request header may take from now.
     pub(super) header: Duration,
@@ -156,6 +160,7 @@ impl Connection {
             client_certificate: opened.client_certificate,
             redirect_to_https: opened.redirect_to_https,
             peer: opened.peer,
+            nameless: opened.nameless,
             local: opened.local,
             opened: Instant::now(),
             started: AtomicBool::new(false),

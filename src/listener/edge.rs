@@ -172,7 +172,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         };
         let count = Count::new(&socket.gauges);
         let mut stream = *stream.into_any().downcast::<TcpStream>().ok()?;
-        let peer = if socket.proxy_protocol { self.announced(&mut stream, peer).await? } else { peer };
+        let said = if socket.proxy_protocol { self.announced(&mut stream, peer).await? } else { Said::Itself };
+        let peer = if let Said::Client(client) = said { client } else { peer };
         if !self.is_trusted(peer) && !seat.claim(peer.ip()) {
             self.refused.address.inc();
             static CROWDED: Throttle = Throttle::new();
@@ -198,6 +199,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             client_certificate: secured.client_certificate,
             redirect_to_https: socket.redirect_to_https,
             peer,
+            nameless: said == Said::Somebody,
             local,
             header: self.limits.header_timeout,
             shutdown: shutdown.clone(),
@@ -209,8 +211,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         Some(Open { connection: Arc::new(connection), stream: secured.stream, closing })
     }
 
-    /// Whom the PROXY header names.
-    async fn announced(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+    /// What the PROXY header says; `None` if there is none that counts.
+    async fn announced(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<Said> {
         let said = if self.is_trusted(peer) {
             let read = tokio::time::timeout(self.limits.handshake_timeout, proxy_protocol::read(stream)).await;
             read.unwrap_or_else(|_| Err("no PROXY header in time".to_owned()))
@@ -218,8 +220,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             Err("not one of the trusted proxies".to_owned())
         };
         match said {
-            Ok(Said::Client(client)) => Some(client),
-            Ok(Said::Itself) => Some(peer),
+            Ok(said) => Some(said),
             Err(problem) => {
                 tracing::debug!(%peer, %problem, "PROXY protocol");
                 self.refused.proxy_protocol.inc();

@@ -28,7 +28,7 @@ pub struct Overload(Arc<AtomicU8>);
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(super) enum Level {
+pub(crate) enum Level {
     Calm = 0,
     /// No new requests.
     High = 1,
@@ -49,9 +49,15 @@ impl Overload {
         self.0.load(Ordering::Relaxed) >= Level::Critical as u8
     }
 
-    pub(super) fn set(&self, level: Level) {
+    pub(crate) fn set(&self, level: Level) {
         self.0.store(level as u8, Ordering::Relaxed);
     }
+}
+
+/// Bytes of resident memory from which on new requests are refused; `None` = never.
+#[must_use]
+pub fn mark(most: Most) -> Option<u64> {
+    Some(Marks::new(most, available())?.high)
 }
 
 /// Where the marks lie, in bytes.

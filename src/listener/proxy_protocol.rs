@@ -12,12 +12,18 @@ const LONGEST: usize = 16 * 1024;
 
 /// Most bytes of a header of version 1 (PROXY protocol §2.1).
 const LONGEST_LINE: usize = 107;
+/// Where version and command stand in a header of version 2, behind its signature.
+const COMMAND: usize = 12;
+/// Version 2, command `LOCAL`.
+const LOCAL: u8 = 0x20;
 
 /// What was said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
     /// The client's address and the one that it connected to.
     Client(SocketAddr),
+    /// The load balancer passes on a client that it cannot name.
+    Somebody,
     /// The load balancer speaks for itself, as with a health check.
     Itself,
 }
@@ -50,7 +56,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Said, usize)>, String> {
                 // An address of a datagram cannot be the one of this connection.
                 Some(address) if address.protocol == Protocol::Stream => Said::Client(address.source),
                 Some(_) => return Err("a PROXY header of a datagram".to_owned()),
-                None => Said::Itself,
+                None if is_local(bytes) => Said::Itself,
+                None => Said::Somebody,
             };
             Ok(Some((said, length)))
         }
@@ -70,6 +77,11 @@ fn is_strict(header: &[u8]) -> bool {
     // The ports come last, behind the family and two addresses.
     let ports = line.split(|byte| *byte == b' ').skip(3);
     header.len() <= LONGEST_LINE && (line.starts_with(b"UNKNOWN") || ports.into_iter().all(is_port))
+}
+
+/// Whether a good header without an address is of the command `LOCAL`, which version 1 does not know.
+fn is_local(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&b'\r') && bytes.get(COMMAND) == Some(&LOCAL)
 }
 
 #[cfg(test)]
@@ -102,10 +114,22 @@ mod tests {
                 assert_eq!(parse(&whole[..cut]), Ok(None), "{cut}");
             }
         }
-        assert_eq!(parse(b"PROXY UNKNOWN\r\n"), Ok(Some((Said::Itself, 15))));
-        assert_eq!(parse(&v2(false)).unwrap().map(|(said, _)| said), Some(Said::Itself));
+        let said = |bytes: &[u8]| parse(bytes).unwrap().map(|(said, _)| said);
+        assert_eq!(parse(b"PROXY UNKNOWN\r\n"), Ok(Some((Said::Somebody, 15))));
+        assert_eq!(said(b"PROXY UNKNOWN 203.0.113.7 10.0.0.1 1 2\r\n"), Some(Said::Somebody));
+        assert_eq!(said(&v2(false)), Some(Said::Itself));
+        // `PROXY` of no family, and of a Unix socket; `LOCAL`, whose addresses count for nothing.
+        let bare = |command: u8, family: u8, length: u8| {
+            let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+            bytes.extend_from_slice(&[command, family, 0, length]);
+            bytes.resize(bytes.len() + usize::from(length), 0);
+            bytes
+        };
+        assert_eq!(said(&bare(0x21, 0, 0)), Some(Said::Somebody));
+        assert_eq!(said(&bare(0x21, 0x31, 216)), Some(Said::Somebody));
+        assert_eq!(said(&bare(0x20, 0x11, 12)), Some(Said::Itself));
         let six = b"PROXY TCP6 2001:db8::7 2001:db8::1 1 2\r\n";
-        assert_eq!(parse(six).unwrap().map(|(said, _)| said), Some(Said::Client("[2001:db8::7]:1".parse().unwrap())));
+        assert_eq!(said(six), Some(Said::Client("[2001:db8::7]:1".parse().unwrap())));
     }
 
     #[test]

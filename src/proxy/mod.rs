@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::header::EXPECT;
+use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{Error, HttpPeer, ProxyHttp, Session};
@@ -167,6 +168,10 @@ impl ProxyHttp for Proxy {
         upstream_request: &mut RequestHeader,
         ctx: &mut Passage,
     ) -> pingora::Result<()> {
+        if upstream_request.version == Version::HTTP_2 && upstream_request.headers.contains_key(EXPECT) {
+            // On the heap, for it is rare.
+            Box::pin(upstream::go_on(session, upstream_request)).await?;
+        }
         upstream::request(session, upstream_request, &mut ctx.context)
     }
 

@@ -182,6 +182,7 @@ pub(super) fn view<'r>(
         headers: &header.headers,
         connection: gate::Connection {
             peer: peer.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
+            nameless: connection.is_some_and(|c| c.nameless),
             tls: connection.is_some_and(|c| c.tls),
             redirect_to_https: connection.and_then(|c| c.redirect_to_https),
             only_for: connection.filter(|c| c.asks_clients).and_then(|c| c.server_name.as_deref()),

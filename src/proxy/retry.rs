@@ -57,9 +57,13 @@ fn failed_attempt(ctx: &mut Context, error: &Error, reused: bool) {
     }
 }
 
-/// The upstream has said that it did nothing with the request (RFC 9113 §8.7).
+/// The upstream has said that it did nothing with the request: it refused the stream, or went away and left it behind, for
+/// whatever reason (RFC 9113 §8.7 and §6.8). It does not matter which step met with it.
 fn is_untouched(error: &Error) -> bool {
-    *error.etype() == ErrorType::H2Error && error.retry == RetryType::Decided(true)
+    let Some(cause) = error.root_cause().downcast_ref::<h2::Error>() else { return false };
+    // A stream that GOAWAY does not leave behind goes on, and never has that for its error.
+    let left_behind = cause.is_go_away();
+    cause.is_remote() && (left_behind || cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// The connection ended before there was an answer. One that had been idle may have ended before the request came.
@@ -107,8 +111,6 @@ mod tests {
         assert!(broken(ErrorType::H2Error, RetryType::Decided(true), false));
         assert!(!broken(ErrorType::ReadTimedout, no(), true) && !broken(ErrorType::WriteTimedout, no(), true));
         assert!(!broken(ErrorType::InvalidHTTPHeader, no(), true));
-        assert!(is_untouched(&with(ErrorType::H2Error, RetryType::Decided(true))));
-        assert!(!is_untouched(&with(ErrorType::H2Error, no())));
-        assert!(!is_untouched(&with(ErrorType::ReadError, RetryType::Decided(true))));
+        assert!(!is_untouched(&with(ErrorType::H2Error, RetryType::Decided(true))));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Version;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
@@ -86,6 +87,16 @@ fn pick_by(
         (None, IpAddr::V4(ip)) => upstream.pick(&ip.octets(), failed),
         (None, IpAddr::V6(ip)) => upstream.pick(&ip.octets(), failed),
     }
+}
+
+/// Tells a client that waits for leave to send its body to go on: Pingora hears no interim answer of an HTTP/2 upstream, so
+/// both would wait. Sent once at most.
+pub(super) async fn go_on(session: &mut Session, request: &mut RequestHeader) -> pingora::Result<()> {
+    request.remove_header(&EXPECT);
+    if session.req_header().version == Version::HTTP_11 {
+        session.as_mut().write_continue_response().await.map_err(|error| error.into_down())?;
+    }
+    Ok(())
 }
 
 /// Our cookies leave; token, identity and forwarding headers enter; the path is the canonical one. Runs for every
@@ -200,7 +211,9 @@ pub(super) fn body(
     let Some(pass) = ctx.pass.as_ref().filter(|_| !ctx.tunnel) else { return Ok(()) };
     ctx.body_bytes += body.as_ref().map_or(0, |piece| u64::try_from(piece.len()).unwrap_or(u64::MAX));
     if ctx.body_bytes > pass.route.max_body {
-        return Error::e_explain(TOO_LONG, "the body is longer than the route takes");
+        // As the client's fault: Pingora takes any other for one of writing to an HTTP/2 upstream, and waits for its answer.
+        return Error::e_explain(TOO_LONG, "the body is longer than the route takes")
+            .map_err(|error| error.into_down());
     }
     if !end_of_stream && limits.body_rate > 0 {
         let began = *ctx.body_began.get_or_insert_with(Instant::now);
@@ -211,10 +224,11 @@ pub(super) fn body(
     Ok(())
 }
 
-/// Whether the body is a stream of messages that come when there are some.
+/// Whether the body is a stream of messages that come when there are some. Only HTTP/2 carries such calls: over HTTP/1 the
+/// content type alone would excuse a body that trickles in.
 fn is_grpc(request: &RequestHeader) -> bool {
     let kind = request.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
+    request.version == Version::HTTP_2 && kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
 /// Whether so many bytes are too few for so long a time. Until `body_timeout` is over nothing is.

@@ -76,6 +76,33 @@ impl Endpoints {
         Self { upstream: Arc::clone(&settings.name), fixed, names, lookup }
     }
 
+    /// Takes over the last good answers for names that `before` has too: until the name service has been asked again, they are
+    /// the best that is known.
+    pub(super) fn learn(&self, before: &Self) {
+        let same = |name: &&Name, other: &&Name| (&name.host, name.port) == (&other.host, other.port);
+        for name in &self.names {
+            let Some(known) = before.names.iter().find(|other| same(&name, other)) else { continue };
+            let last = known.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            *name.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        }
+    }
+
+    /// What is known without asking anybody: fixed addresses, and the last answers for names.
+    pub(super) fn known(&self) -> Vec<Arc<Target>> {
+        let last = |name: &Name| name.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.backends(self.names.iter().map(last)).iter().filter_map(target).collect()
+    }
+
+    /// Everything, given the addresses of each name.
+    fn backends(&self, answers: impl IntoIterator<Item = Vec<SocketAddr>>) -> BTreeSet<Backend> {
+        let found = self
+            .names
+            .iter()
+            .zip(answers)
+            .flat_map(|(name, addresses)| addresses.into_iter().map(|address| backend(address, &name.seat)));
+        self.fixed.iter().map(|(address, seat)| backend(*address, seat)).chain(found).collect()
+    }
+
     /// Whether every endpoint is an address, so that looking again changes nothing.
     pub(super) fn is_fixed(&self) -> bool {
         self.names.is_empty()
@@ -104,13 +131,7 @@ impl Endpoints {
 impl ServiceDiscovery for Endpoints {
     async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
         let answers = join_all(self.names.iter().map(|name| self.look_up(name))).await;
-        let found = self
-            .names
-            .iter()
-            .zip(answers)
-            .flat_map(|(name, addresses)| addresses.into_iter().map(|address| backend(address, &name.seat)));
-        let backends: BTreeSet<_> =
-            self.fixed.iter().map(|(address, seat)| backend(*address, seat)).chain(found).collect();
+        let backends = self.backends(answers);
         if backends.is_empty() {
             // An error keeps the old set; an empty set would replace it.
             return Error::e_explain(ErrorType::InternalError, "no endpoint has an address");

@@ -4,7 +4,7 @@
 //! have brought them down, so they have a budget: a share of the requests of the last ten seconds, and a few beside.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,24 +17,30 @@ const FLOOR: u64 = 100;
 
 /// The retries of one upstream.
 pub struct Retries {
-    attempts: usize,
+    attempts: AtomicUsize,
     budget: Budget,
 }
 
 impl Retries {
     pub(super) fn new(settings: settings::Retries) -> Self {
-        Self { attempts: settings.attempts, budget: Budget::new(settings.budget, Instant::now()) }
+        Self { attempts: settings.attempts.into(), budget: Budget::new(settings.budget, Instant::now()) }
+    }
+
+    /// Other settings from now on; what was counted counts on.
+    pub(super) fn set(&self, settings: settings::Retries) {
+        self.attempts.store(settings.attempts, Ordering::Relaxed);
+        self.budget.percent.store(settings.budget.into(), Ordering::Relaxed);
     }
 
     /// Most attempts at one request, the first included.
     #[must_use]
     pub fn attempts(&self) -> usize {
-        self.attempts
+        self.attempts.load(Ordering::Relaxed)
     }
 
     /// Notes a request, at its first attempt.
     pub fn note_request(&self, now: Instant) {
-        if self.attempts > 1 {
+        if self.attempts() > 1 {
             self.budget.note(now);
         }
     }
@@ -48,7 +54,7 @@ impl Retries {
 
 /// Counts requests and retries by the second. A request costs an addition, and once in a second a lock.
 struct Budget {
-    percent: u64,
+    percent: AtomicU64,
     start: Instant,
     /// Requests since the start.
     requests: AtomicU64,
@@ -68,7 +74,7 @@ struct Marks {
 impl Budget {
     fn new(percent: u8, start: Instant) -> Self {
         let (requests, marked) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { percent: percent.into(), start, requests, marked, marks: Mutex::default() }
+        Self { percent: AtomicU64::new(percent.into()), start, requests, marked, marks: Mutex::default() }
     }
 
     /// Counted from one, so that zero is before all of them.
@@ -102,7 +108,7 @@ impl Budget {
         let before = marks.requests.front().map(|(_, before)| *before);
         let requests = before.map_or(0, |before| self.requests.load(Ordering::Relaxed).saturating_sub(before));
         let retries: u64 = marks.retries.iter().map(|(_, count)| count).sum();
-        if retries >= FLOOR + requests * self.percent / 100 {
+        if retries >= FLOOR + requests * self.percent.load(Ordering::Relaxed) / 100 {
             return false;
         }
         match marks.retries.back_mut() {

@@ -237,14 +237,22 @@ impl Upstreams {
     }
 
     /// The upstreams of new settings. Those whose settings have not changed stay as they are, with all that is known of
-    /// their addresses.
+    /// their addresses, and so do those of which `retries` alone have: [`Upstreams::set_retries`]. The others begin with the
+    /// addresses that their names had.
     #[must_use]
     pub fn changed_to(&self, settings: &[settings::Upstream], lookup: &Lookup, metrics: &Metrics) -> Self {
-        let make = |one: &settings::Upstream| match self.0.get(&one.name).filter(|known| known.settings() == one) {
-            Some(known) => Arc::clone(known),
-            None => Membership::new(one, Arc::clone(lookup), metrics),
+        let make = |one: &settings::Upstream| match self.0.get(&one.name) {
+            Some(known) if known.serves(one) => Arc::clone(known),
+            before => Membership::new(one, Arc::clone(lookup), metrics, before.map(|before| &**before)),
         };
         Self(settings.iter().map(|one| (Arc::clone(&one.name), make(one))).collect())
+    }
+
+    /// Lets `retries` be what these settings say, once they hold.
+    pub fn set_retries(&self, settings: &[settings::Upstream]) {
+        for (one, upstream) in settings.iter().filter_map(|one| Some((one, self.get(&one.name)?))) {
+            upstream.retries.set(one.retries);
+        }
     }
 
     /// The upstream of that name.

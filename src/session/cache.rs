@@ -79,6 +79,18 @@ impl LocalCache {
         self.entries.weight()
     }
 
+    /// Lets go of every copy; those in a request's hands live as long as it holds them, and are still told of changes. A
+    /// place that is being filled stays, for others wait for it.
+    pub(super) fn clear(&self) {
+        self.entries.retain(|_, _| false);
+        for shard in &self.index {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            // What the index knows a copy by keeps a part of its memory.
+            shard.retain(|_, known| known.strong_count() > 0);
+            shard.shrink_to_fit();
+        }
+    }
+
     pub(super) fn get(&self, handle: &Handle) -> Option<Arc<Open>> {
         self.entries.get(handle)
     }

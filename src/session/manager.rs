@@ -174,6 +174,11 @@ impl Sessions {
         (self.cache.len(), self.cache.bytes())
     }
 
+    /// Gives back the memory of the local cache. The next request of each session loads it from the store.
+    pub fn empty_cache(&self) {
+        self.cache.clear();
+    }
+
     /// How long a session may live unused, and how long in any case.
     #[must_use]
     pub fn timeouts(&self) -> (Duration, Duration) {

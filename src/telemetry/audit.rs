@@ -52,6 +52,8 @@ pub enum Event {
     SessionUnreadable,
     /// Another replica has another key under the same id.
     KeyChanged,
+    /// New settings took the place of the old ones.
+    ConfigChanged,
 }
 
 impl Event {
@@ -71,6 +73,7 @@ impl Event {
             Self::CsrfRejected => "csrf_rejected",
             Self::SessionUnreadable => "session_unreadable",
             Self::KeyChanged => "key_changed",
+            Self::ConfigChanged => "config_changed",
         }
     }
 
@@ -134,6 +137,10 @@ pub struct Entry<'a> {
     pub client_ip: Option<IpAddr>,
     /// How many sessions it was about.
     pub sessions: Option<usize>,
+    /// Names of settings whose new values hold.
+    pub applied: Option<&'a str>,
+    /// Names of settings whose new values wait for a restart.
+    pub needs_restart: Option<&'a str>,
 }
 
 /// Writes the audit log.
@@ -175,6 +182,8 @@ impl Audit {
             session = session.as_deref(),
             client_ip = entry.client_ip.map(tracing::field::display),
             sessions = entry.sessions,
+            applied = entry.applied,
+            needs_restart = entry.needs_restart,
         );
     }
 
@@ -182,6 +191,13 @@ impl Audit {
     pub fn refresh_rejected(&self, entry: &Entry<'_>) {
         self.tell(Event::RefreshRejected, &Entry { actor: Actor::Idp, ..*entry });
         self.tell(Event::SessionEnded, &Entry { reason: Some(Event::RefreshRejected.as_str()), ..*entry });
+    }
+
+    /// New settings hold: which ones, by name, and which wait for a restart. Values are never told.
+    pub fn config_changed(&self, applied: &[&str], needs_restart: &[&str]) {
+        let (applied, needs_restart) = (applied.join(","), needs_restart.join(","));
+        let needs_restart = Some(needs_restart.as_str()).filter(|names| !names.is_empty());
+        self.tell(Event::ConfigChanged, &Entry { applied: Some(&applied), needs_restart, ..Entry::default() });
     }
 
     /// A record that cannot be read is told of once, however often it is asked for.

@@ -12,7 +12,7 @@ use crate::kit::*;
 use crate::process::{Process, free_address};
 use crate::secrets_found::Secrets;
 
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 20] = [
     "timestamp",
     "level",
     "target",
@@ -30,6 +30,8 @@ const FIELDS: [&str; 18] = [
     "session",
     "client_ip",
     "sessions",
+    "applied",
+    "needs_restart",
     "request_id",
 ];
 
@@ -96,7 +98,29 @@ async fn d3_the_audit_log_tells_everything_and_no_secret() {
         secrets.add("logout token", logout);
     }
     secrets.add("key in the store", &key);
+    let changed = yaml
+        .replace("an-admin-token", "another-admin-token")
+        .replace("path: /bare/", "path: /path-of-a-new-route/")
+        .replace("threads: 2", "threads: 3\ntrusted_proxies: [198.51.100.99]");
+    let page = || client.get(format!("http://{admin}/metrics")).bearer_auth("an-admin-token").send();
+    let reloads = async || match page().await {
+        Ok(answer) => {
+            let page = answer.text().await.unwrap_or_default();
+            page.lines()
+                .find_map(|line| line.strip_prefix("cloakroom_config_reloads_total{result=\"ok\"} ")?.parse().ok())
+        }
+        Err(_) => None,
+    };
+    // The second time there is nothing new in it.
+    for count in [1, 2] {
+        process.write_settings(&changed);
+        process.signal("-HUP");
+        eventually("the settings are read", async || reloads().await.is_some_and(|seen: usize| seen >= count)).await;
+    }
     secrets.add("admin token", "an-admin-token");
+    secrets.add("admin token of the changed settings", "another-admin-token");
+    secrets.add("path in the changed settings", "path-of-a-new-route");
+    secrets.add("address in the changed settings", "198.51.100.99");
     secrets.add("code", "a-code-that-nobody-gave");
     secrets.add("state", "a-state-that-nobody-has");
     secrets.add("canary", "canary-a0d1-of-the-audit-log");
@@ -143,6 +167,7 @@ async fn d3_the_audit_log_tells_everything_and_no_secret() {
         "session_created success - user",
         "session_ended success admin admin",
         "admin_revoked success user admin",
+        "config_changed success - system",
     ];
     assert_eq!(told, expected, "{output}");
     // One session has one name from its beginning to its end, and no other has it.
@@ -152,6 +177,10 @@ async fn d3_the_audit_log_tells_everything_and_no_secret() {
     assert_eq!(lines[9]["sub"], ALICE);
     assert_eq!(lines[10]["sessions"], 1);
     assert_eq!(lines[0]["client_ip"], "127.0.0.1");
+    assert_eq!(
+        (&lines[15]["applied"], &lines[15]["needs_restart"]),
+        (&"trusted_proxies,sites".into(), &"threads,admin".into())
+    );
     let schema = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/audit.md")).expect("it");
     for name in FIELDS.iter().filter(|name| !["timestamp", "level", "target"].contains(name)) {
         assert!(schema.contains(&format!("| `{name}` |")), "{name} is not in docs/reference/audit.md");

@@ -229,9 +229,17 @@ async fn k1_a_request_that_asks_for_an_echo_is_refused() {
     world.proxy.knows_provider().await;
     let browser = world.logged_in().await;
     let session = browser.cookie(SESSION).expect("a session");
-    let mut wire = Wire::connect(browser.home).await;
-    wire.send(format!("TRACE /api/x HTTP/1.1\r\nHost: {}\r\nCookie: {SESSION}={session}\r\n\r\n", browser.home)).await;
-    let answer = wire.answer().await.expect("an answer");
-    assert_eq!((answer.status, answer.code()), (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"));
+    for method in ["TRACE", "trace", "tRaCe", "TRACK", "track"] {
+        let mut wire = Wire::connect(browser.home).await;
+        let home = browser.home;
+        let request = format!("{method} /api/x HTTP/1.1\r\nHost: {home}\r\nCookie: {SESSION}={session}\r\n\r\n");
+        let answer = wire.exchange(request).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"), "{method}");
+        let h2 = H2::connect(home).await;
+        let method = http::Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = http::Request::builder().method(method).uri(format!("http://{home}/api/x"));
+        let answer = h2.ask(request.body(()).expect("a request"), &[], None).await.expect("an answer");
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    }
     assert_eq!(world.demo.upstream.recorder().count(), 0);
 }

@@ -46,8 +46,10 @@ async fn the_client_is_whom_the_header_names() {
         (V1.as_bytes().to_vec(), "203.0.113.7"),
         (v2(), "2001:db8::7"),
         // The load balancer itself, which is trusted to name others.
-        (b"PROXY UNKNOWN\r\n".to_vec(), "6.6.6.6, 127.0.0.1"),
         (b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0".to_vec(), "6.6.6.6, 127.0.0.1"),
+        // A client that it cannot name: whom that one names is nobody's word but its own.
+        (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0".to_vec(), "127.0.0.1"),
     ] {
         let whole = [&header, REQUEST.as_bytes()].concat();
         let mut wire = Wire::connect(world.proxy.address).await;

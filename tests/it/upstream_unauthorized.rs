@@ -5,55 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cloakroom::demo::Fault;
-use http::Request;
 use reqwest::{Method, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::harness::{Browser, SESSION, Seen, Wishes, World};
+use crate::harness::{SESSION, Wishes, World};
 use crate::kit::*;
-use crate::wire::{H2, Peer, Wire, h2c_client, read_head};
+use crate::wire::{Peer, Wire, h2c_client, read_head};
 
 /// From then on a session's token may be replaced before its time again.
 const FORCE_EVERY: Duration = secs(300);
-/// What is kept of a body for a second try.
-const KEPT: usize = 64 * 1024;
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-/// How a body comes.
-#[derive(Clone, Copy, Debug)]
-enum Framing {
-    None,
-    Sized(usize),
-    Chunked(usize),
-    Expected(usize),
-}
-
-impl Framing {
-    fn size(self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::Sized(size) | Self::Chunked(size) | Self::Expected(size) => size,
-        }
-    }
-}
-
-const MATRIX: [Framing; 11] = [
-    Framing::None,
-    Framing::Sized(0),
-    Framing::Sized(10),
-    Framing::Sized(KEPT),
-    Framing::Sized(KEPT + 1),
-    Framing::Chunked(10),
-    Framing::Chunked(KEPT),
-    Framing::Chunked(KEPT + 1),
-    Framing::Expected(10),
-    Framing::Expected(KEPT),
-    Framing::Expected(KEPT + 1),
-];
-
-fn content(size: usize) -> Vec<u8> {
-    (0..size).map(|index| u8::try_from(index % 251).expect("small")).collect()
-}
 
 /// Tokens that last, under a clock of ours.
 fn lasting() -> Wishes {
@@ -79,116 +40,6 @@ fn refuse_present(world: &World) {
 
 async fn counted(world: &World, result: &str) -> f64 {
     world.metric(&format!("cloakroom_upstream_unauthorized_retries_total{{result=\"{result}\"")).await
-}
-
-/// Sends over HTTP/1.1 as `framing` says; the connection goes on to be good for another request.
-async fn send_h1(browser: &Browser, framing: Framing) -> Seen {
-    let (home, body) = (browser.home, content(framing.size()));
-    let method = if matches!(framing, Framing::None) { "GET" } else { "POST" };
-    let mut request = format!(
-        "{method} /nocsrf/x HTTP/1.1\r\nHost: {home}\r\nOrigin: {}\r\nCookie: {SESSION}={}\r\n",
-        browser.origin(),
-        ticket(browser)
-    );
-    match framing {
-        Framing::None => {}
-        Framing::Sized(size) => request += &format!("Content-Length: {size}\r\n"),
-        Framing::Expected(size) => request += &format!("Content-Length: {size}\r\nExpect: 100-continue\r\n"),
-        Framing::Chunked(_) => request += "Transfer-Encoding: chunked\r\n",
-    }
-    let mut wire = Wire::connect(home).await;
-    wire.send(request + "\r\n").await;
-    match framing {
-        Framing::None => {}
-        Framing::Sized(_) => wire.send(&body).await,
-        Framing::Expected(_) => {
-            assert_eq!(wire.any_answer(false).await.expect("an answer").status, StatusCode::CONTINUE);
-            wire.send(&body).await;
-        }
-        Framing::Chunked(_) => {
-            for piece in body.chunks(10_000) {
-                wire.send([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat()).await;
-            }
-            wire.send("0\r\n\r\n").await;
-        }
-    }
-    let answer = wire.any_answer(false).await.expect("an answer");
-    // Nothing of another answer stands between this one and the next.
-    if answer.header("connection") != "close" {
-        let next = wire.exchange(format!("GET /open/next HTTP/1.1\r\nHost: {home}\r\n\r\n")).await;
-        assert_eq!(next.json()["path"], "/open/next", "{framing:?}");
-    }
-    answer
-}
-
-/// The same over HTTP/2; `Expect` and chunks are not of its world, so pieces stand in for them.
-async fn send_h2(browser: &Browser, framing: Framing) -> Seen {
-    let body = content(framing.size());
-    let url = format!("http://{}/nocsrf/x", browser.home);
-    let method = if matches!(framing, Framing::None) { Method::GET } else { Method::POST };
-    let mut request = Request::builder().method(method).uri(url).header("origin", browser.origin());
-    request = request.header("cookie", format!("{SESSION}={}", ticket(browser)));
-    let pieces: Vec<&[u8]> = match framing {
-        Framing::None => Vec::new(),
-        Framing::Sized(size) => {
-            request = request.header("content-length", size);
-            vec![&body]
-        }
-        Framing::Chunked(_) | Framing::Expected(_) => body.chunks(10_000).chain([&[][..]]).collect(),
-    };
-    H2::connect(browser.home).await.ask(request.body(()).expect("a request"), &pieces, None).await.expect("an answer")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn b5_the_whole_matrix_is_sent_again_once_or_passes_the_401_on() {
-    let world = world(lasting()).await;
-    let mut browser = world.logged_in().await;
-    let recorder = world.demo.upstream.recorder();
-    for h2 in [false, true] {
-        for framing in MATRIX {
-            // Keeps the session in use, and its ticket young.
-            world.clock.advance(FORCE_EVERY);
-            browser.fetch("/open/x").await;
-            browser.fetch("/api/whoami").await;
-            let (old, calls) = (relayed(&world), token_calls(&world));
-            refuse_present(&world);
-            recorder.clear();
-            let answer = if h2 { send_h2(&browser, framing).await } else { send_h1(&browser, framing).await };
-            let what = format!("{framing:?} h2: {h2}, {answer:?}");
-            let requests: Vec<_> = recorder.all().into_iter().filter(|seen| seen.path == "/nocsrf/x").collect();
-            let tokens: Vec<_> = requests.iter().map(|seen| seen.bearer().expect("a token").to_owned()).collect();
-            assert_eq!(tokens[0], old, "{what}");
-            assert!(requests.iter().all(|seen| seen.body_bytes == framing.size()), "{what}");
-            assert!(requests.iter().all(|seen| seen.body == content(framing.size().min(KEPT))), "{what}");
-            if framing.size() > KEPT {
-                assert_eq!(
-                    (answer.status, requests.len(), token_calls(&world)),
-                    (StatusCode::UNAUTHORIZED, 1, calls),
-                    "{what}"
-                );
-                assert!(
-                    answer.header("www-authenticate").contains("invalid_token") && answer.code().is_empty(),
-                    "{what}"
-                );
-                // The next request that fits brings the new token.
-                assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
-            } else {
-                assert_eq!(
-                    (answer.status, requests.len(), token_calls(&world)),
-                    (StatusCode::OK, 2, calls + 1),
-                    "{what}"
-                );
-                assert_eq!(tokens[1], newest(&world).access_token, "{what}");
-            }
-            assert_ne!(newest(&world).access_token, old);
-        }
-    }
-    assert_shown_once(&world);
-    assert_eq!(counted(&world, "body_too_long").await, 6.0);
-    assert_eq!(counted(&world, "sent_again").await, 22.0);
-    assert_eq!(counted(&world, "refused_again").await, 0.0);
-    let forced = "cloakroom_token_refreshes_total{mode=\"forced\",provider=\"demo\",result=\"ok\"}";
-    assert_eq!(world.metric(forced).await, 22.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

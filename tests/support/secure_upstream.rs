@@ -1,5 +1,6 @@
 //! An upstream that speaks TLS, HTTP/2 or both, with an authority of its own.
 
+use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,6 +83,7 @@ pub(crate) struct Secure {
     pub(crate) port: u16,
     seen: Arc<Mutex<Vec<Request<String>>>>,
     connections: Arc<Mutex<usize>>,
+    refused: Refused,
     task: JoinHandle<()>,
 }
 
@@ -120,26 +122,27 @@ impl Secure {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (seen, connections): (Arc<Mutex<Vec<_>>>, Arc<Mutex<usize>>) = Default::default();
-        let (kept, count) = (seen.clone(), connections.clone());
+        let refused = Refused::default();
+        let (kept, count, refuses) = (seen.clone(), connections.clone(), refused.clone());
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (tls, kept, count) = (tls.clone(), kept.clone(), count.clone());
+                let (tls, kept, count, refuses) = (tls.clone(), kept.clone(), count.clone(), refuses.clone());
                 tokio::spawn(async move {
                     let Some(tls) = tls else {
                         *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                        return serve_h2(stream, kept).await;
+                        return serve_h2(stream, kept, refuses).await;
                     };
                     let Ok(stream) = tls.accept(stream).await else { return };
                     *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                        serve_h2(stream, kept).await;
+                        serve_h2(stream, kept, refuses).await;
                     } else {
                         serve_h1(stream, kept).await;
                     }
                 });
             }
         });
-        Self { port, seen, connections, task }
+        Self { port, seen, connections, refused, task }
     }
 
     /// Requests so far, with their bodies.
@@ -156,6 +159,11 @@ impl Secure {
         seen.iter().map(copy).collect()
     }
 
+    /// HTTP/2 requests with this bearer token are answered with 401 from now on.
+    pub(crate) fn refuse_token(&self, token: &str) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(format!("Bearer {token}"));
+    }
+
     /// Connections whose handshake was done.
     pub(crate) fn connections(&self) -> usize {
         *self.connections.lock().unwrap_or_else(PoisonError::into_inner)
@@ -164,11 +172,14 @@ impl Secure {
 
 type Kept = Arc<Mutex<Vec<Request<String>>>>;
 
-/// Answers each request with its body and a trailer.
-async fn serve_h2(stream: impl AsyncRead + AsyncWrite + Unpin, kept: Kept) {
+/// Values of `Authorization`.
+type Refused = Arc<Mutex<HashSet<String>>>;
+
+/// Answers each request with its body and a trailer, or with 401 if its token is refused.
+async fn serve_h2(stream: impl AsyncRead + AsyncWrite + Unpin, kept: Kept, refused: Refused) {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     while let Some(Ok((request, mut respond))) = connection.accept().await {
-        let kept = kept.clone();
+        let (kept, refused) = (kept.clone(), refused.clone());
         tokio::spawn(async move {
             let (parts, mut body) = request.into_parts();
             let mut bytes = Vec::new();
@@ -177,7 +188,15 @@ async fn serve_h2(stream: impl AsyncRead + AsyncWrite + Unpin, kept: Kept) {
                 bytes.extend_from_slice(&piece);
             }
             let text = String::from_utf8_lossy(&bytes).into_owned();
+            let shown = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let is_refused = refused.lock().unwrap_or_else(PoisonError::into_inner).contains(shown);
             kept.lock().unwrap_or_else(PoisonError::into_inner).push(Request::from_parts(parts, text));
+            if is_refused {
+                let answer =
+                    Response::builder().status(401).header("www-authenticate", "Bearer error=\"invalid_token\"");
+                let _ = respond.send_response(answer.body(()).expect("an answer"), true);
+                return;
+            }
             let answer = Response::builder().header("x-protocol", "h2").body(()).expect("an answer");
             let Ok(mut stream) = respond.send_response(answer, false) else { return };
             let _ = stream.send_data(Bytes::from(bytes), false);

@@ -267,6 +267,7 @@ fn conditions_tell_routes_apart() {
         ("{ methods: [GET] }", &[] as &[&str]),
         ("{ methods: [get] }", &["E0201"]),
         ("{ methods: [TRACE] }", &["E0201"]),
+        ("{ methods: [TRACK] }", &["E0201"]),
         ("{ methods: [] }", &["E0105"]),
         ("{ headers: { X-A: true } }", &[]),
         ("{ headers: { X-A: '1', x-a: '2' } }", &["E0401"]),

@@ -1,7 +1,8 @@
 //! Keeps upstreams up to date: looks names up, and runs the health checks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,7 +11,8 @@ use futures::future::join_all;
 use pingora::server::ShutdownWatch;
 use pingora::services::ServiceReadyNotifier;
 use pingora::services::background::{BackgroundService, GenBackgroundService, background_service};
-use pingora_load_balancing::Backends;
+use pingora_load_balancing::discovery::ServiceDiscovery;
+use pingora_load_balancing::{Backend, Backends};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -23,7 +25,7 @@ use crate::telemetry::metrics::Metrics;
 
 /// How often names are looked up.
 const REFRESH_EVERY: Duration = Duration::from_secs(15);
-/// How often names are looked up while an upstream has no address at all.
+/// How often names are looked up while an upstream has no address at all, or was never asked for.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How long a start or a change waits for the first answers; after that it goes on without them.
 const FIRST_DEADLINE: Duration = Duration::from_secs(5);
@@ -32,21 +34,36 @@ const FIRST_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Membership {
     settings: settings::Upstream,
     upstream: Arc<Upstream>,
+    endpoints: Arc<Endpoints>,
     backends: Backends,
     /// Every endpoint is an address, so that looking again changes nothing.
     fixed: bool,
+    /// The names were asked for, whatever came of it.
+    asked: AtomicBool,
 }
 
 impl Membership {
-    pub(super) fn new(settings: &settings::Upstream, lookup: Lookup, metrics: &Metrics) -> Arc<Self> {
-        let endpoints = Endpoints::new(settings, lookup);
+    /// `before` had the name until now. What it knows of addresses holds until the name service has answered: it may be away
+    /// just now.
+    pub(super) fn new(
+        settings: &settings::Upstream,
+        lookup: Lookup,
+        metrics: &Metrics,
+        before: Option<&Self>,
+    ) -> Arc<Self> {
+        let endpoints = Arc::new(Endpoints::new(settings, lookup));
         let (fixed, upstream) = (endpoints.is_fixed(), Arc::new(Upstream::new(settings, metrics)));
-        let mut backends = Backends::new(Box::new(endpoints));
+        if let Some(before) = before {
+            endpoints.learn(&before.endpoints);
+            upstream.replace(endpoints.known());
+        }
+        let mut backends = Backends::new(Box::new(Discovery(Arc::clone(&endpoints))));
         if let Some(check) = &settings.health_check {
             let checker = Checker { upstream: Arc::downgrade(&upstream), settings: check.clone() };
             backends.set_health_check(Box::new(checker));
         }
-        let membership = Self { settings: settings.clone(), upstream, backends, fixed };
+        let (settings, asked) = (settings.clone(), AtomicBool::new(false));
+        let membership = Self { settings, upstream, endpoints, backends, fixed, asked };
         if fixed {
             // Without names the discovery never waits, so one poll completes it.
             let _ = membership.refresh().now_or_never();
@@ -54,16 +71,18 @@ impl Membership {
         Arc::new(membership)
     }
 
-    pub(super) fn settings(&self) -> &settings::Upstream {
-        &self.settings
+    /// Whether it is what these settings ask for. How often requests are sent again may change while all else stays.
+    pub(super) fn serves(&self, settings: &settings::Upstream) -> bool {
+        settings::Upstream { retries: settings.retries, ..self.settings.clone() } == *settings
     }
 
     pub(super) fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
     }
 
-    fn is_empty(&self) -> bool {
-        self.upstream.targets.load().list().is_empty()
+    /// Whether it has no address yet, or only such as were known before.
+    fn is_new(&self) -> bool {
+        !self.asked.load(Ordering::Relaxed) || self.upstream.targets.load().list().is_empty()
     }
 
     /// Looks all names up once. On failure the old addresses stay.
@@ -72,6 +91,7 @@ impl Membership {
         if let Err(error) = self.backends.update(|backends| found = Some(backends)).await {
             tracing::warn!(upstream = %self.upstream.name(), %error, "upstream has no new addresses");
         }
+        self.asked.store(true, Ordering::Relaxed);
         let Some(found) = found else { return };
         let targets: Vec<_> = found.iter().filter_map(discovery::target).collect();
         tracing::info!(upstream = %self.upstream.name(), addresses = targets.len(), "upstream has new addresses");
@@ -88,7 +108,7 @@ impl Membership {
             return;
         }
         loop {
-            tokio::time::sleep(if self.is_empty() { RETRY_EVERY } else { REFRESH_EVERY }).await;
+            tokio::time::sleep(if self.is_new() { RETRY_EVERY } else { REFRESH_EVERY }).await;
             self.refresh().await;
         }
     }
@@ -102,6 +122,16 @@ impl Membership {
     }
 }
 
+/// The endpoints as Pingora wants them.
+struct Discovery(Arc<Endpoints>);
+
+#[async_trait]
+impl ServiceDiscovery for Discovery {
+    async fn discover(&self) -> pingora::Result<(BTreeSet<Backend>, HashMap<u64, bool>)> {
+        self.0.discover().await
+    }
+}
+
 impl std::fmt::Debug for Membership {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.upstream.fmt(f)
@@ -109,9 +139,9 @@ impl std::fmt::Debug for Membership {
 }
 
 impl Upstreams {
-    /// Looks up every name that has no address yet, once, for at most five seconds.
+    /// Looks up every name of upstreams that are new or have no address yet, once, for at most five seconds.
     pub async fn find_first(&self) {
-        let new = self.0.values().filter(|membership| membership.is_empty());
+        let new = self.0.values().filter(|membership| membership.is_new());
         let all = join_all(new.map(|membership| membership.refresh()));
         if tokio::time::timeout(FIRST_DEADLINE, all).await.is_err() {
             tracing::warn!("going on although not all upstream names are resolved");

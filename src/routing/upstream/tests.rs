@@ -170,3 +170,83 @@ fn a_change_keeps_what_has_not_changed() {
     assert!(Arc::ptr_eq(before.get("api").unwrap(), after.get("api").unwrap()));
     assert!(!Arc::ptr_eq(before.get("other").unwrap(), after.get("other").unwrap()));
 }
+
+#[test]
+fn other_retries_leave_an_upstream_as_it_is() {
+    let (metrics, lookup) = (Metrics::new().unwrap(), system_lookup());
+    let one = settings(&[("127.0.0.1", 1), ("127.0.0.1", 2)]);
+    let before = Upstreams::new(std::slice::from_ref(&one), &lookup, &metrics);
+    let changed = [settings::Upstream { retries: settings::Retries { attempts: 7, budget: 0 }, ..one.clone() }];
+    let after = before.changed_to(&changed, &lookup, &metrics);
+    let upstream = after.get("api").unwrap();
+    assert!(Arc::ptr_eq(before.get("api").unwrap(), upstream));
+    assert_eq!(upstream.retries().attempts(), one.retries.attempts, "not before the settings hold");
+    upstream.retries().note_request(std::time::Instant::now());
+    after.set_retries(&changed);
+    assert_eq!(upstream.retries().attempts(), 7);
+    let granted = (0..10_000).filter(|_| upstream.retries().take(std::time::Instant::now())).count();
+    assert_eq!(granted, 100, "nothing beyond the floor");
+    // And back, although what the upstream was made from says so already.
+    let back = after.changed_to(std::slice::from_ref(&one), &lookup, &metrics);
+    back.set_retries(std::slice::from_ref(&one));
+    assert_eq!(upstream.retries().attempts(), one.retries.attempts);
+    // With something else beside it is another one.
+    let more = settings::Upstream { balance: Balance::Random, ..changed[0].clone() };
+    let after = back.changed_to(&[more], &lookup, &metrics);
+    assert!(!Arc::ptr_eq(upstream, after.get("api").unwrap()));
+    assert_eq!(after.get("api").unwrap().retries().attempts(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_outlive_a_change_while_the_name_service_is_away() {
+    let address: Arc<Mutex<Option<u8>>> = Arc::new(Mutex::new(Some(1)));
+    let answer = Arc::clone(&address);
+    let lookup: Lookup = Arc::new(move |host, port| {
+        let last = *answer.lock().unwrap();
+        Box::pin(async move {
+            match last {
+                Some(last) if host == "old.internal" => Ok(vec![SocketAddr::from(([10, 0, 0, last], port))]),
+                Some(_) => Ok(vec![SocketAddr::from(([10, 0, 9, 9], port))]),
+                // It does not even say no.
+                None => std::future::pending().await,
+            }
+        })
+    });
+    let metrics = Metrics::new().unwrap();
+    let one = settings(&[("old.internal", 7)]);
+    let before = Upstreams::new(std::slice::from_ref(&one), &lookup, &metrics);
+    before.find_first().await;
+    *address.lock().unwrap() = None;
+    let changed =
+        settings::Upstream { balance: Balance::Random, ..settings(&[("old.internal", 7), ("new.internal", 7)]) };
+    let after = before.changed_to(&[changed], &lookup, &metrics);
+    let upstream = Arc::clone(after.get("api").unwrap());
+    let known = |upstream: &Upstream| {
+        let targets = upstream.targets.load();
+        targets.list().iter().map(|target| target.address().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(known(&upstream), ["10.0.0.1:7"], "at once");
+    after.find_first().await;
+    assert_eq!(known(&upstream), ["10.0.0.1:7"], "and after it was asked in vain");
+
+    // Its first answer counts, when the names are asked for the next time.
+    let begun = tokio::time::Instant::now();
+    let (_change, now) = watch::channel(after);
+    let keeper = tokio::spawn(keeper::keep_all(now));
+    *address.lock().unwrap() = Some(2);
+    while known(&upstream) != ["10.0.0.2:7", "10.0.9.9:7"] {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    keeper.abort();
+    assert!(begun.elapsed() < Duration::from_secs(16), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn another_port_is_another_service_and_inherits_nothing() {
+    let lookup: Lookup = Arc::new(|_, port| Box::pin(async move { Ok(vec![SocketAddr::from(([10, 0, 0, 1], port))]) }));
+    let metrics = Metrics::new().unwrap();
+    let before = Upstreams::new(&[settings(&[("a.internal", 1)])], &lookup, &metrics);
+    before.find_first().await;
+    let after = before.changed_to(&[settings(&[("a.internal", 2)])], &lookup, &metrics);
+    assert!(after.get("api").unwrap().pick(b"", &[]).is_none());
+}

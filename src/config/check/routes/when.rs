@@ -11,6 +11,9 @@ use crate::config::settings::{Conditions, HeaderMatch, HostPattern};
 use crate::config::values;
 use crate::config::yaml::{Kind, Node};
 
+/// Methods that never pass.
+const REFUSED: [&str; 3] = ["TRACE", "TRACK", "CONNECT"];
+
 /// Reads `when`. `hosts` are those of the site.
 pub(super) fn conditions(reader: &mut Reader<'_>, node: &Node, hosts: Option<&[HostPattern]>) -> Option<Conditions> {
     let fields = reader.fields(node, &WHEN)?;
@@ -67,11 +70,11 @@ pub(super) fn method(reader: &mut Reader<'_>, node: &Node) -> Option<Method> {
     let text = reader.word(node)?;
     let method = Method::from_bytes(text.as_bytes())
         .ok()
-        .filter(|method| ![Method::TRACE, Method::CONNECT].contains(method) && text == text.to_ascii_uppercase());
+        .filter(|_| !REFUSED.contains(&&*text) && text == text.to_ascii_uppercase());
     if method.is_none() {
         let help = match text.to_ascii_uppercase() {
             upper if upper != text => format!("methods are written in capitals: `{upper}`"),
-            _ => "write for example `GET` or `POST`; TRACE and CONNECT are always refused".to_owned(),
+            _ => "write for example `GET` or `POST`; TRACE, TRACK and CONNECT are always refused".to_owned(),
         };
         reader.note(Code::BadValue, node, format!("`{text}` is no method that comes here"), help);
     }
