@@ -48,7 +48,7 @@ pub async fn read_proxy_header(stream: &mut Stream) -> Result<Option<SocketAddr>
 fn client(said: Said) -> Option<SocketAddr> {
     match said {
         Said::Client(address) => Some(address),
-        Said::Itself => None,
+        Said::Somebody | Said::Itself => None,
     }
 }
 
