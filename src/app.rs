@@ -5,7 +5,7 @@ mod memory;
 pub mod reload;
 mod settings_file;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -329,15 +329,15 @@ fn server_conf(settings: &Settings) -> ServerConf {
 }
 
 /// Where the process listens.
-fn addresses(settings: &Settings) -> Vec<SocketAddr> {
+pub(crate) fn addresses(settings: &Settings) -> Vec<SocketAddr> {
     let public = settings.listeners.iter().map(|listener| listener.address);
     public.chain(settings.admin.as_ref().map(|admin| admin.address)).collect()
 }
 
 /// Pingora ends the process when a socket cannot be bound; this tells why before it does.
 fn check_addresses(settings: &Settings, sockets: &Sockets) -> Result<(), StartError> {
-    for address in addresses(settings).into_iter().filter(|address| sockets.lack(*address)) {
-        TcpListener::bind(address).map_err(|error| StartError::Bind(address, error))?;
+    for address in addresses(settings) {
+        sockets.try_out(address).map_err(|error| StartError::Bind(address, error))?;
     }
     Ok(())
 }

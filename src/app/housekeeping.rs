@@ -46,7 +46,7 @@ impl Housekeeping {
         let listeners = async {
             until_listening(&self.listeners).await;
             self.listening.release();
-            tell_service_manager(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
+            tell_service_manager(&[NotifyState::Ready]);
         };
         let store = async {
             while let Err(error) = self.store.ping().await {

@@ -20,7 +20,7 @@ use crate::telemetry::Metrics;
 
 /// Pause between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So many looks in a row that each find another state, and it is read as it is; a file cut short is told as a mistake.
+/// After so many looks in a row that each find another state it is told that nothing is read.
 const LONGEST_WRITE: u32 = 10;
 
 /// Watches the settings file.
@@ -150,8 +150,8 @@ impl Files {
         self.paths.iter().map(|path| mark(path)).collect()
     }
 
-    /// Waits until a file is not as it was read, and stays like that for a second: somebody may still be writing. Who
-    /// never stops writing is not waited for.
+    /// Waits until a file is not as it was read, and stays like that for a second: somebody may still be writing, and half a
+    /// file may be a good one that says something else.
     async fn changed(&self) {
         let mut before = self.read.clone();
         let mut changing = 0;
@@ -159,8 +159,12 @@ impl Files {
             tokio::time::sleep(LOOK_EVERY).await;
             let now = self.marks();
             changing = if now == self.read { 0 } else { changing + 1 };
-            if changing > 0 && (now == before || changing > LONGEST_WRITE) {
+            if changing > 0 && now == before {
                 return;
+            }
+            if changing == LONGEST_WRITE {
+                let help = "write it in one step (a new file, then `rename`), or send SIGHUP when it is whole";
+                tracing::warn!(help, "the settings are being written again and again: not read yet");
             }
             before = now;
         }
@@ -209,14 +213,15 @@ mod tests {
         assert!(files.changed().now_or_never().is_none());
 
         let writing = async {
-            for text in 0.. {
-                write(&file, &text.to_string().repeat(text));
+            for text in 1..=2 * LONGEST_WRITE {
+                write(&file, &"x".repeat(text as usize));
                 tokio::time::sleep(LOOK_EVERY / 2).await;
             }
         };
         tokio::select! {
-            () = files.changed() => {}
+            () = files.changed() => panic!("half a file is none"),
             () = writing => {}
         }
+        files.changed().await;
     }
 }

@@ -10,7 +10,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::check::print_diagnostics;
 use super::signals::Signals;
 use super::{FAILED, log};
-use crate::app::{App, StartError};
+use crate::app::{App, StartError, addresses};
 use crate::config::settings::Settings;
 use crate::config::{self, Env};
 use crate::listener::Sockets;
@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args) -> ExitCode {
     match sockets(args, settings).and_then(|sockets| App::on(sockets, settings, &Clock::system())) {
         Ok(mut app) => {
             app.watch_settings(&args.config, &loaded.files, env);
-            let signals = Signals::new(&app, &settings.shutdown);
+            let signals = Signals::new(&app, settings);
             if args.upgrade {
                 let socket = settings.shutdown.upgrade_socket.display();
                 tracing::info!(%socket, seconds = HAND_OVER_SECONDS, "waiting for the sockets: send the running process SIGQUIT");
@@ -65,7 +65,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 fn sockets(args: &Args, settings: &Settings) -> Result<Sockets, StartError> {
-    Ok(if args.upgrade { Sockets::handed_over(&settings.shutdown.upgrade_socket)? } else { Sockets::of_environment()? })
+    Ok(if args.upgrade {
+        Sockets::handed_over(&settings.shutdown.upgrade_socket, addresses(settings).len())?
+    } else {
+        Sockets::of_environment()?
+    })
 }
 
 /// Without `RUST_LOG`: our own news, and of the libraries below only what is wrong.

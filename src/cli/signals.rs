@@ -1,7 +1,7 @@
 //! When the server stops.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::server::{ExecutionPhase, ShutdownSignal, ShutdownSignalWatch};
@@ -10,14 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast;
 
 use crate::admin::readiness::Readiness;
-use crate::app::{Activity, App, tell_service_manager};
-use crate::config::settings::Shutdown;
-use crate::listener::sockets;
+use crate::app::{Activity, App, addresses, tell_service_manager};
+use crate::config::settings::Settings;
+use crate::listener::{SocketsError, sockets};
 
 /// Pause between two looks at whether anything is under way.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// So many idle looks in a row, and the process ends before its grace is over.
 const IDLE_LOOKS: u32 = 10;
+/// How long after SIGQUIT a new process may take to ask for the sockets.
+const WAIT_FOR_SUCCESSOR: Duration = Duration::from_secs(5);
 
 /// SIGTERM: not ready at once, then a graceful stop. SIGQUIT: the same after the sockets have gone to a new process, if
 /// one waits for them. SIGINT (Ctrl-C): stop at once. SIGHUP is left to whoever reads the settings.
@@ -30,17 +32,29 @@ pub(super) struct Signals {
     /// clients are sent away.
     lame_duck: Duration,
     upgrade_socket: PathBuf,
+    listeners: usize,
 }
 
 impl Signals {
-    pub(super) fn new(app: &App, settings: &Shutdown) -> Self {
+    pub(super) fn new(app: &App, settings: &Settings) -> Self {
+        let listeners = addresses(settings).len();
+        let settings = &settings.shutdown;
         Self {
+            listeners,
             readiness: app.readiness().clone(),
             activity: app.activity(),
             phases: app.phases(),
             lame_duck: settings.lame_duck,
             upgrade_socket: settings.upgrade_socket.clone(),
         }
+    }
+
+    /// Whether a process is there that can take our sockets. Pingora stops in any case once it has begun to send them.
+    fn successor(&self) -> Result<(), String> {
+        if self.listeners > sockets::MOST {
+            return Err(SocketsError::Many(self.listeners).to_string());
+        }
+        sockets::is_awaited(&self.upgrade_socket)
     }
 }
 
@@ -54,19 +68,28 @@ impl ShutdownSignalWatch for Signals {
             tracing::error!("signals cannot be watched; stop the process by SIGKILL");
             return std::future::pending().await;
         };
+        let mut asked = None;
         loop {
             tokio::select! {
                 _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
                 _ = terminate.recv() => break,
-                _ = quit.recv() => match sockets::is_awaited(&self.upgrade_socket) {
-                    Ok(()) => {
-                        tracing::info!("SIGQUIT: the sockets go to a new process");
-                        self.activity.stopping();
-                        tokio::spawn(end_after_hand_over(self.activity.clone(), self.phases.resubscribe(), interrupt));
-                        return ShutdownSignal::GracefulUpgrade;
-                    }
-                    Err(problem) => tracing::error!(%problem, "SIGQUIT: serving on"),
-                },
+                _ = quit.recv() => asked = Some(Instant::now()),
+                () = tokio::time::sleep(LOOK_EVERY), if asked.is_some() => {}
+            }
+            let Some(since) = asked else { continue };
+            match self.successor() {
+                Ok(()) => {
+                    tracing::info!("SIGQUIT: the sockets go to a new process");
+                    self.activity.stopping();
+                    tokio::spawn(end_after_hand_over(self.activity.clone(), self.phases.resubscribe(), interrupt));
+                    return ShutdownSignal::GracefulUpgrade;
+                }
+                // It may just be starting.
+                Err(_) if since.elapsed() < WAIT_FOR_SUCCESSOR => {}
+                Err(problem) => {
+                    asked = None;
+                    tracing::error!(%problem, "SIGQUIT: serving on");
+                }
             }
         }
         self.readiness.drain();

@@ -2,9 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,10 +18,10 @@ use pingora::server::ShutdownWatch;
 use pingora::services::listening::Service;
 use prometheus::IntCounter;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::connection::{Connection, Count, Gauges, Leaving, Opened, Protocol};
 use super::crowd::Crowd;
+use super::cut::{Cut, while_in_time};
 use super::overload::{Overload, Watch};
 use super::proxy_protocol::Said;
 use super::tls::{Secured, Tls, TlsError};
@@ -33,9 +31,16 @@ use crate::config::settings::{Limits, Listener, Most};
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
-/// How much of what a frame of data costs beside its data may wait on a connection, in bytes of `h2`'s reckoning. By itself it
-/// is half the window, which frames of one octet turn into fifteen times what the client has sent.
-const FRAME_BUDGET: usize = 128 << 10;
+/// A connection with more than about so many requests under way is cut when memory runs out. Browsers seldom have as many;
+/// a proxy in front, which has those of many users, is spared as one of `trusted_proxies`.
+const HEAVY: usize = 16;
+
+/// How much of what a frame of data costs beside its data may wait on a connection, as a part of its window, in bytes of
+/// `h2`'s reckoning: about 256 for each frame that the proxy has not read. By itself it is half the window, which frames of one
+/// octet turn into fifteen times what the client has sent.
+const FRAME_BUDGET: u32 = 8;
+/// The least that it may be.
+const LEAST_FRAME_BUDGET: usize = 32 << 10;
 
 /// Peers that are believed, as the settings say at the time.
 pub type Trusted = Arc<ArcSwap<Vec<IpNet>>>;
@@ -81,6 +86,8 @@ struct Open {
     stream: Stream,
     /// Tells Pingora when to close it in good order.
     closing: ShutdownWatch,
+    /// It is one of the trusted proxies.
+    trusted: bool,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
@@ -111,7 +118,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         h2.max_header_list_size(limits.http2.header_list)
             .max_concurrent_streams(limits.http2.streams)
             .initial_connection_window_size(limits.http2.window)
-            .data_frame_budget(FRAME_BUDGET);
+            .data_frame_budget(LEAST_FRAME_BUDGET.max((limits.http2.window / FRAME_BUDGET) as usize));
         let rejected = |reason| metrics.requests_rejected_total.with_label_values(&[reason]);
         let edge = Self {
             app,
@@ -174,7 +181,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let mut stream = *stream.into_any().downcast::<TcpStream>().ok()?;
         let said = if socket.proxy_protocol { self.announced(&mut stream, peer).await? } else { Said::Itself };
         let peer = if let Said::Client(client) = said { client } else { peer };
-        if !self.is_trusted(peer) && !seat.claim(peer.ip()) {
+        let trusted = self.is_trusted(peer);
+        if !trusted && !seat.claim(peer.ip()) {
             self.refused.address.inc();
             static CROWDED: Throttle = Throttle::new();
             if let Some(held_back) = CROWDED.pass() {
@@ -208,7 +216,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             count,
             seat,
         });
-        Some(Open { connection: Arc::new(connection), stream: secured.stream, closing })
+        Some(Open { connection: Arc::new(connection), stream: secured.stream, closing, trusted })
     }
 
     /// What the PROXY header says; `None` if there is none that counts.
@@ -309,22 +317,23 @@ fn most_connections(most: Most) -> Option<u64> {
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let Open { connection, stream, closing } = self.open(stream, shutdown).await?;
+        let Open { connection, stream, closing, trusted } = self.open(stream, shutdown).await?;
         let app = Arc::new(ConnectionApp { edge: Arc::clone(self), connection: Arc::clone(&connection) });
         let served = connection.scope(app.process_new(stream, &closing));
-        match while_in_time(&connection, served).await {
-            Some(reusable) => reusable,
-            None if connection.is_cut() => {
-                self.resets.inc();
-                tracing::debug!(peer = %connection.peer, "requests are made to be taken back");
-                None
-            }
-            None => {
-                self.header_timeouts.inc();
-                tracing::debug!(peer = %connection.peer, "no whole request header in time");
-                None
-            }
-        }
+        // Each request of HTTP/2 holds the application as long as it is under way.
+        let is_heavy = || !trusted && Arc::strong_count(&app) > HEAVY;
+        let cut = match while_in_time(&connection, &self.overload, is_heavy, served).await {
+            Ok(reusable) => return reusable,
+            Err(cut) => cut,
+        };
+        let (counter, problem) = match cut {
+            Cut::Resets => (&self.resets, "requests are made to be taken back"),
+            Cut::Late => (&self.header_timeouts, "no whole request header in time"),
+            Cut::Memory => (&self.refused.memory, "many requests under way while memory runs out"),
+        };
+        counter.inc();
+        tracing::debug!(peer = %connection.peer, problem, "the connection is cut");
+        None
     }
 
     async fn cleanup(&self) {
@@ -382,42 +391,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for ConnectionApp<A
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.edge.options)
     }
-}
-
-/// Runs `work` to its end, or drops it and returns `None` when the connection's request header is overdue or it is cut.
-///
-/// One timer serves all requests of a connection: it is not set anew for each of them, but goes off at a time that was
-/// right once, and then sees how long there is to go. The time that is due only ever moves forward.
-///
-/// An HTTP/2 connection watches the server's stop here; HTTP/1 is told of it by Pingora.
-async fn while_in_time<F: Future>(connection: &Connection, work: F) -> Option<F::Output> {
-    let mut work = pin!(work);
-    let mut stop = pin!(connection.sent_away());
-    let mut stopping = false;
-    let mut timer = pin!(tokio::time::sleep_until(connection.header_due().unwrap_or_else(Instant::now)));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(output) = work.as_mut().poll(context) {
-            return Poll::Ready(Some(output));
-        }
-        if connection.is_cut() {
-            return Poll::Ready(None);
-        }
-        if !stopping && connection.is_http2() && stop.as_mut().poll(context).is_ready() {
-            stopping = true;
-            connection.retire();
-        }
-        while let Some(due) = connection.header_due() {
-            if timer.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-            if due <= Instant::now() {
-                return Poll::Ready(None);
-            }
-            timer.as_mut().reset(due);
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// Waits until every listener accepts connections. Pingora calls a listener ready before it is bound, so readiness

@@ -7,6 +7,7 @@
 mod certificates;
 pub mod connection;
 mod crowd;
+mod cut;
 mod descriptors;
 pub mod edge;
 pub mod overload;

@@ -1,14 +1,18 @@
 //! The overload guard: work is refused before memory ends, for a process that the kernel ends loses everybody's.
 //!
 //! Resident memory is read many times a second in the background. From the high-water mark on, requests are answered
-//! with 503; from half way between there and the end on, connections are not even taken, for a handshake costs memory
-//! too. A request costs one relaxed load of this.
+//! with 503, and HTTP/2 connections with many requests under way are cut: what they were let in with may fill buffers for
+//! some time to come. From half way between there and the end on, connections are not even taken, for a handshake costs
+//! memory too. A request costs one relaxed load of this.
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::config::settings::Most;
 use crate::telemetry::metrics::Metrics;
@@ -21,9 +25,18 @@ const HIGH_WATER: u64 = 85;
 /// Work is taken again below this share of the high-water mark, in per cent.
 const LOW_WATER: u64 = 95;
 
+/// While memory stays short, connections are looked over each time that so many readings have passed.
+const SHED_EVERY: u32 = 10;
+
 /// Whether there is too much to do. Clones share the state.
 #[derive(Clone, Debug, Default)]
-pub struct Overload(Arc<AtomicU8>);
+pub struct Overload(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    level: AtomicU8,
+    shed: Notify,
+}
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,17 +53,25 @@ impl Overload {
     /// Whether a new request must be refused.
     #[must_use]
     pub fn refuses_requests(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= Level::High as u8
+        self.0.level.load(Ordering::Relaxed) >= Level::High as u8
     }
 
     /// Whether a new connection must be refused.
     #[must_use]
     pub(super) fn refuses_connections(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= Level::Critical as u8
+        self.0.level.load(Ordering::Relaxed) >= Level::Critical as u8
+    }
+
+    /// Comes when memory runs short: who holds much of it should end.
+    pub(super) fn runs_short(&self) -> Notified<'_> {
+        self.0.shed.notified()
     }
 
     pub(crate) fn set(&self, level: Level) {
-        self.0.store(level as u8, Ordering::Relaxed);
+        self.0.level.store(level as u8, Ordering::Relaxed);
+        if level >= Level::High {
+            self.0.shed.notify_waiters();
+        }
     }
 }
 
@@ -96,6 +117,8 @@ pub(super) struct Watch {
     marks: Option<Marks>,
     overload: Overload,
     level: Level,
+    /// Readings since memory ran short.
+    short: u32,
 }
 
 impl Watch {
@@ -107,7 +130,7 @@ impl Watch {
             None => tracing::info!("no limit on memory"),
         }
         metrics.memory_limit_bytes.set(marks.map_or(0, |marks| signed(marks.high)));
-        Self { marks, overload, level: Level::Calm }
+        Self { marks, overload, level: Level::Calm, short: 0 }
     }
 
     pub(super) async fn run(mut self, metrics: &Metrics) {
@@ -134,6 +157,10 @@ impl Watch {
                 _ => {}
             }
             self.level = level;
+        }
+        self.short = if level >= Level::High { self.short.wrapping_add(1) } else { 0 };
+        if self.short > 0 && self.short.is_multiple_of(SHED_EVERY) {
+            self.overload.set(level);
         }
     }
 }
@@ -205,7 +232,7 @@ mod tests {
     fn the_flag_goes_up_at_the_mark_and_down_some_way_below_it() {
         let overload = Overload::default();
         let marks = Some(Marks { high: 1000, critical: 1100 });
-        let mut watch = Watch { marks, overload: overload.clone(), level: Level::Calm };
+        let mut watch = Watch { marks, overload: overload.clone(), level: Level::Calm, short: 0 };
         let mut after = |used| {
             watch.note(used);
             (overload.refuses_requests(), overload.refuses_connections())

@@ -161,7 +161,7 @@ mod tests {
             assert!(parse(bad.as_bytes()).is_err(), "{bad:?}");
         }
         let longest = format!("PROXY UNKNOWN {}\r\n", "x".repeat(91));
-        assert_eq!(parse(longest.as_bytes()), Ok(Some((Said::Itself, 107))));
+        assert_eq!(parse(longest.as_bytes()), Ok(Some((Said::Somebody, 107))));
         assert_eq!(parse(b"PROXY TCP4 203.0.113.7 10.0.0.1 0 443\r\n").map(|found| found.is_some()), Ok(true));
     }
 

@@ -1,6 +1,7 @@
 //! Listening sockets that somebody else has opened: systemd (socket activation), or the process whose place this one
 //! takes. Either way they stay open while one process follows another, and no client is refused.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -13,6 +14,8 @@ use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
 
 /// How long a new process waits for the sockets; Pingora's number.
 pub const HAND_OVER_SECONDS: u64 = 6;
+/// Most sockets in one hand-over; Pingora's number.
+pub const MOST: usize = 32;
 /// `Flags` of a listening socket in `/proc/net/unix`.
 const LISTENING: u32 = 0x1_0000;
 
@@ -37,10 +40,13 @@ pub struct Given(Vec<(SocketAddr, OwnedFd)>);
 pub enum SocketsError {
     /// One of `LISTEN_FDS` is no listening TCP socket.
     #[error("socket {0} of those given by the environment (LISTEN_FDS) is none that listens for TCP: {1}")]
-    Given(usize, std::io::Error),
+    Given(usize, io::Error),
     /// A stranger could take or give sockets.
     #[error("shutdown.upgrade_socket: {0}")]
     Unsafe(String),
+    /// More than can be handed over.
+    #[error("{0} sockets are too many to be handed over (at most {MOST}): restart instead")]
+    Many(usize),
 }
 
 impl Sockets {
@@ -49,7 +55,8 @@ impl Sockets {
     /// # Errors
     /// [`SocketsError::Given`]
     pub fn of_environment() -> Result<Self, SocketsError> {
-        let mut from = ListenFd::from_env();
+        // `listenfd` takes sockets that are meant for another process if nobody says for whom.
+        let mut from = if std::env::var_os("LISTEN_PID").is_some() { ListenFd::from_env() } else { ListenFd::empty() };
         let mut given = Vec::new();
         for index in 0..from.len() {
             let told = |error| SocketsError::Given(index, error);
@@ -60,28 +67,40 @@ impl Sockets {
         Ok(if given.is_empty() { Self::Own } else { Self::Given(Given(given)) })
     }
 
-    /// Those that another process hands over through a socket that is made at `path`.
+    /// Those that another process hands over through a socket that is made at `path`, for so many listeners.
     ///
     /// # Errors
-    /// [`SocketsError::Unsafe`]
-    pub fn handed_over(path: &Path) -> Result<Self, SocketsError> {
+    /// [`SocketsError::Unsafe`], [`SocketsError::Many`]
+    pub fn handed_over(path: &Path, listeners: usize) -> Result<Self, SocketsError> {
+        if listeners > MOST {
+            return Err(SocketsError::Many(listeners));
+        }
         check_folder(path).map_err(SocketsError::Unsafe)?;
         Ok(Self::HandedOver(path.to_path_buf()))
     }
 
-    /// Whether the process has to open this one itself.
-    pub(crate) fn lack(&self, address: SocketAddr) -> bool {
-        match self {
-            Self::Own => true,
-            Self::Given(Given(given)) => !given.iter().any(|(one, _)| *one == address),
-            // Which ones there are is known too late.
-            Self::HandedOver(_) => false,
+    /// Whether this address can be listened on, by a socket that is open already or by one that the process will open.
+    ///
+    /// # Errors
+    /// The system's, if there is no such socket.
+    pub(crate) fn try_out(&self, address: SocketAddr) -> io::Result<()> {
+        let is_given = |given: &Given| given.0.iter().any(|(one, _)| *one == address);
+        match (self, TcpListener::bind(address)) {
+            (_, Ok(_)) => Ok(()),
+            (Self::Given(given), Err(_)) if is_given(given) => Ok(()),
+            // It is most likely the socket that is to come, or a port for which the right is not needed then.
+            (Self::HandedOver(_), Err(error))
+                if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) =>
+            {
+                Ok(())
+            }
+            (_, Err(error)) => Err(error),
         }
     }
 }
 
 /// Pingora waits for readiness itself; a socket that blocks would hold up a whole thread.
-fn opened(socket: TcpListener) -> std::io::Result<(SocketAddr, OwnedFd)> {
+fn opened(socket: TcpListener) -> io::Result<(SocketAddr, OwnedFd)> {
     socket.set_nonblocking(true)?;
     Ok((socket.local_addr()?, socket.into()))
 }
@@ -155,13 +174,18 @@ fn listens(sockets: &str, path: &Path) -> bool {
 
 /// Pingora opens the socket to everyone, so the folder must not be.
 fn check_folder(path: &Path) -> Result<(), String> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = folder.display();
     let found = std::fs::metadata(folder).map_err(|error| {
         format!("{shown}: {error}; make the folder, for nobody but the user of Cloakroom: `install -d -m 0700 {shown}`")
     })?;
-    if found.mode() & 0o007 != 0 {
-        return Err(format!("everybody may enter {shown} and take the sockets: `chmod 0700 {shown}`"));
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(format!(
+            "{shown} belongs to somebody else, who could take the sockets: `chown` it to the user of Cloakroom"
+        ));
+    }
+    if found.mode() & 0o077 != 0 {
+        return Err(format!("others may enter {shown} and take the sockets: `chmod 0700 {shown}`"));
     }
     Ok(())
 }
@@ -186,18 +210,20 @@ mod tests {
 
         let listener = UnixListener::bind(&path).unwrap();
         assert_eq!(is_awaited(&path), Ok(()));
-        open(0o701);
-        assert!(is_awaited(&path).unwrap_err().contains("chmod 0700"));
-        assert!(matches!(Sockets::handed_over(&path), Err(SocketsError::Unsafe(_))));
-        open(0o750);
-        assert_eq!(is_awaited(&path), Ok(()));
+        for mode in [0o701, 0o710, 0o770] {
+            open(mode);
+            assert!(is_awaited(&path).unwrap_err().contains("chmod 0700"));
+            assert!(matches!(Sockets::handed_over(&path, 2), Err(SocketsError::Unsafe(_))));
+        }
+        open(0o700);
+        assert!(matches!(Sockets::handed_over(&path, MOST + 1), Err(SocketsError::Many(_))));
         drop(listener);
         assert!(path.exists() && is_awaited(&path).is_err(), "left behind by a process that ended");
     }
 
     #[test]
     fn a_folder_that_is_missing_is_told_with_the_command_that_makes_it() {
-        let told = Sockets::handed_over(Path::new("/nowhere/at/all/upgrade.sock")).unwrap_err().to_string();
+        let told = Sockets::handed_over(Path::new("/nowhere/at/all/upgrade.sock"), 2).unwrap_err().to_string();
         assert!(
             told.contains("shutdown.upgrade_socket") && told.contains("install -d -m 0700 /nowhere/at/all"),
             "{told}"
@@ -211,6 +237,10 @@ mod tests {
         let mut given = Given(sockets);
         assert_eq!(given.keep(&[wanted]), [other]);
         let given = Sockets::Given(given);
-        assert!(!given.lack(wanted) && given.lack(other) && Sockets::Own.lack(wanted));
+        assert!(given.try_out(wanted).is_ok() && given.try_out(other).is_ok(), "the other one is closed");
+        assert!(Sockets::Own.try_out(wanted).is_err());
+        let handed = Sockets::HandedOver(PathBuf::new());
+        assert!(handed.try_out(wanted).is_ok());
+        assert!(handed.try_out("192.0.2.1:1".parse().unwrap()).is_err(), "not an address of this machine");
     }
 }

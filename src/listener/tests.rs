@@ -347,6 +347,42 @@ async fn without_memory_no_connection_is_taken() {
     assert!(served(&edge).await.is_some(), "that is for the request to hear");
 }
 
+/// A connection with so many requests whose answers it does not take.
+async fn holding(edge: &Running, answers: usize) -> JoinHandle<Result<(), h2::Error>> {
+    let stream = TcpStream::connect(edge.address).await.unwrap();
+    let (mut client, connection) =
+        h2::client::Builder::new().initial_window_size(0).handshake::<_, Bytes>(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut held: Vec<h2::RecvStream> = Vec::new();
+    for _ in 0..answers {
+        let request = http::Request::get(format!("http://{}/", edge.address)).body(()).unwrap();
+        client = client.ready().await.unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        held.push(answer.await.unwrap().into_body());
+    }
+    tokio::spawn(async move {
+        // Held until the test is over.
+        let _all = (client, held);
+        std::future::pending::<()>().await;
+    });
+    connection
+}
+
+#[tokio::test]
+async fn who_holds_many_answers_is_cut_when_memory_runs_out() {
+    let edge = Running::plain(Limits::default()).await;
+    settled(&edge).await;
+    let (few, many) = (holding(&edge, 4).await, holding(&edge, 40).await);
+    assert!(!many.is_finished());
+    edge.overload.set(overload::Level::High);
+    let _ = tokio::time::timeout(PATIENCE, many).await.expect("it is cut").unwrap();
+    until("counted", || edge.refused("memory") == 1).await;
+    assert!(!few.is_finished(), "a browser is left alone");
+    edge.overload.set(overload::Level::High);
+    assert!(served(&edge).await.is_some());
+    assert!(!few.is_finished() && edge.refused("memory") == 1);
+}
+
 #[tokio::test]
 async fn a_connection_ends_in_good_order_after_so_many_requests() {
     let edge = Running::plain(Limits { requests_per_connection: NonZeroU32::new(3), ..Limits::default() }).await;

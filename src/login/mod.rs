@@ -44,8 +44,8 @@ const _: () =
 /// So many logins begun right after a finished one, within [`LOOP_WINDOW`], are a loop (behaviour L14).
 const LOOP_LOGINS: u32 = 5;
 const LOOP_WINDOW: Duration = Duration::from_secs(5);
-/// Browsers are spread over so many counters: about 150 KiB.
-const BROWSERS: usize = 1024;
+/// Browsers are spread over so many counters: 1.1 MiB.
+const BROWSERS: usize = 8 * 1024;
 
 /// What the login room sees of a request.
 #[derive(Clone, Copy)]

@@ -61,14 +61,15 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, PathError> {
     if plain { Ok(Cow::Borrowed(path)) } else { rebuild(&decode_unreserved(bytes)?).map(Cow::Owned) }
 }
 
-/// The path as servers read it that take what follows a `;` in a segment for a parameter, not for a part of its name;
-/// `None` if all servers read a canonical path alike.
+/// The path as servers read it that take what follows a `;` in a segment for a parameter, not for a part of its name, some
+/// of them an escaped one too; `None` if all servers read a canonical path alike.
 #[must_use]
 pub fn without_parameters(canonical: &str) -> Option<String> {
-    if !canonical.contains(';') {
+    if !canonical.contains(';') && !canonical.contains("%3B") {
         return None;
     }
-    let bare: Vec<&str> = canonical.split('/').map(|segment| segment.split(';').next().unwrap_or_default()).collect();
+    let name = |segment: &str| segment.split(';').next().and_then(|name| name.split("%3B").next()).map(str::to_owned);
+    let bare: Vec<String> = canonical.split('/').map(|segment| name(segment).unwrap_or_default()).collect();
     rebuild(&bare.join("/")).ok()
 }
 
@@ -250,7 +251,15 @@ mod tests {
     #[test]
     fn parameters_are_cut_from_every_segment() {
         assert_eq!(without_parameters("/a/b"), None);
-        for (path, bare) in [("/a;v=1/b", "/a/b"), ("/;x/a", "/a"), ("/a/;x", "/a/"), ("/a;b;c", "/a"), ("/;", "/")] {
+        for (path, bare) in [
+            ("/a;v=1/b", "/a/b"),
+            ("/;x/a", "/a"),
+            ("/a/;x", "/a/"),
+            ("/a;b;c", "/a"),
+            ("/;", "/"),
+            ("/a%3Bx/b", "/a/b"),
+            ("/a%3Bx;y", "/a"),
+        ] {
             assert_eq!(without_parameters(path).as_deref(), Some(bare), "{path}");
         }
     }

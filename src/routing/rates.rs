@@ -2,7 +2,7 @@
 //!
 //! In no time of the length `per` more than the limit pass, wherever it begins (but for threads that look at the same
 //! moment); see [`crate::primitives::tally`] for how they are counted. Clients that share counters are counted too high, by
-//! about one for each 16,000 requests that pass on the route within `per`.
+//! about one for each 16,000 requests (130,000 where `per` is 8 min or longer) that pass on the route within `per`.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -12,8 +12,10 @@ use crate::config::settings::{RateBy, RateLimit};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::tally::{Key, Tally};
 
-/// Clients are spread over so many counters: 2.25 MiB for a limit.
+/// Clients are spread over so many counters for each minute of `per`: 2.25 MiB for a limit.
 const COLUMNS: usize = 16 * 1024;
+/// More than for so many minutes are not made.
+const MOST_MINUTES: u64 = 8;
 
 /// The limits of one route.
 #[derive(Debug)]
@@ -25,6 +27,11 @@ struct Rate {
     counts: Arc<Tally>,
 }
 
+/// A longer time has more clients in it.
+fn columns(per: Duration) -> usize {
+    COLUMNS * usize::try_from(per.as_secs().div_ceil(60).clamp(1, MOST_MINUTES)).unwrap_or(1)
+}
+
 impl Rates {
     /// `None` where nothing is limited. What `before` has counted by the same thing and for the same time is still counted,
     /// whatever the number of requests is now.
@@ -33,7 +40,7 @@ impl Rates {
         let counts = |limit: &RateLimit| {
             let alike = |other: &&Rate| other.limit.by == limit.by && other.limit.per == limit.per;
             let known = before.and_then(|before| before.0.iter().find(alike));
-            known.map_or_else(|| Arc::new(Tally::new(limit.per, COLUMNS)), |known| Arc::clone(&known.counts))
+            known.map_or_else(|| Arc::new(Tally::new(limit.per, columns(limit.per))), |known| Arc::clone(&known.counts))
         };
         let rates: Box<[Rate]> = limits.iter().map(|limit| Rate { limit: *limit, counts: counts(limit) }).collect();
         (!rates.is_empty()).then(|| Box::new(Self(rates)))

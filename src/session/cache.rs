@@ -79,8 +79,9 @@ impl LocalCache {
         self.entries.weight()
     }
 
-    /// Lets go of every copy; those in a request's hands live as long as it holds them, and are still told of changes. A
-    /// place that is being filled stays, for others wait for it.
+    /// Lets go of every copy; those in a request's hands live as long as it holds them, and are told of changes until
+    /// another copy is loaded; whoever must hear of all of them watches by the session's key. A place that is being filled
+    /// stays, for others wait for it.
     pub(super) fn clear(&self) {
         self.entries.retain(|_, _| false);
         for shard in &self.index {

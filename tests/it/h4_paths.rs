@@ -93,10 +93,12 @@ fn corpus() -> BTreeSet<Vec<u8>> {
 
 /// How servers read a path: each of them decodes once; some cut `;` parameters, some take `\` for `/`.
 fn readings(path: &str) -> Vec<String> {
-    let parameters =
-        path.split('/').map(|segment| segment.split(';').next().unwrap_or("")).collect::<Vec<_>>().join("/");
+    let without = |path: &str| {
+        path.split('/').map(|segment| segment.split(';').next().unwrap_or("")).collect::<Vec<_>>().join("/")
+    };
+    let decoded_first = without(&path.replace("%3B", ";").replace("%3b", ";"));
     let mut all = Vec::new();
-    for form in [path.to_owned(), parameters] {
+    for form in [path.to_owned(), without(path), decoded_first] {
         let decoded = percent_encoding::percent_decode_str(&form).decode_utf8_lossy().into_owned();
         for form in [form, decoded.replace('\\', "/"), decoded] {
             let mut kept: Vec<&str> = Vec::new();

@@ -118,8 +118,9 @@ pub(super) fn shutdown(reader: &mut Reader<'_>, node: &Node) -> Option<Shutdown>
 /// Where a socket can be made: `sun_path` of unix(7) has 108 bytes, the last of them zero.
 fn socket_path(reader: &mut Reader<'_>, node: &Node) -> Option<PathBuf> {
     let path = reader.base.join(reader.word(node)?);
-    if path.as_os_str().len() > 107 {
-        let message = format!("`{}` is too long for a socket", path.display());
+    let text = path.to_string_lossy();
+    if path.as_os_str().len() > 107 || text.contains(char::is_whitespace) {
+        let message = format!("`{text}` is too long for a socket, or has blanks");
         reader.note(
             Code::BadValue,
             node,
