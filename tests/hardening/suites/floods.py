@@ -35,7 +35,7 @@ engine reads ten pieces of 64 KiB ahead, and has buffers for two more."""
 FLOOD_MOST = 2
 """MiB for one connection that floods until it is closed."""
 LIMIT, OVER = 512, 1.25
-"""MiB of `limits.memory` where that is tried, and how far it may be overrun: memory is looked at five times a second."""
+"""MiB of `limits.memory` where that is tried, and how far it may be overrun: memory is looked at 40 times a second."""
 STRICT = {"rapid reset", "resets made by the server (window)", "CONTINUATION without end", "empty CONTINUATION", "empty DATA",
           "DATA of one octet"}
 """What nobody does by mistake: these must be closed."""
