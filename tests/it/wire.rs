@@ -180,10 +180,13 @@ impl H2 {
         let (answer, mut body) = sender.send_request(request, pieces.is_empty() && trailers.is_none())?;
         for (index, piece) in pieces.iter().enumerate() {
             let last = index + 1 == pieces.len() && trailers.is_none();
-            body.send_data(Bytes::copy_from_slice(piece), last)?;
+            // The answer may come, and end the stream, before all is sent.
+            if body.send_data(Bytes::copy_from_slice(piece), last).is_err() {
+                break;
+            }
         }
         if let Some(trailers) = trailers {
-            body.send_trailers(trailers)?;
+            let _ = body.send_trailers(trailers);
         }
         let read = async {
             let (parts, mut body) = answer.await?.into_parts();
