@@ -105,7 +105,8 @@ async fn a_refusal_ends_the_stream_with_its_header() {
     let request = Request::post(format!("http://{}/needed.Service/Call", world.proxy.address));
     let request = request.header("content-type", "application/grpc+proto").header("te", "trailers");
     let (answer, mut body) = sender.send_request(request.body(()).expect("a request"), false).expect("a stream");
-    body.send_data(Bytes::from_static(b"\0\0\0\0\0"), true).expect("a body");
+    // The answer may come before this is sent.
+    let _ = body.send_data(Bytes::from_static(b"\0\0\0\0\0"), true);
     let answer = answer.await.expect("an answer");
     assert_eq!(answer.headers()["grpc-status"], "16");
     assert!(answer.body().is_end_stream(), "trailers only: nothing follows the header");
