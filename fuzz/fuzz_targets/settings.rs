@@ -26,7 +26,8 @@ fuzz_target!(|input: &[u8]| {
             is_well_placed(text, &loaded.warnings);
             let metrics = Metrics::new().expect("metrics have names of their own");
             let upstreams = Upstreams::new(&loaded.settings.upstreams, &system_lookup(), &metrics);
-            Table::new(&loaded.settings, &upstreams, None, &metrics).expect("checked settings never contradict themselves");
+            Table::new(&loaded.settings, &upstreams, None, &metrics)
+                .expect("checked settings never contradict themselves");
         }
     }
 });
