@@ -68,7 +68,7 @@ async fn send(
     }
     ctx.answered = Some(header.status);
     leash::answer(gate, session, &header, ctx);
-    let drains = respond::prepare(session, header.status);
+    let drains = respond::prepare(session, ctx, header.status);
     session.write_response_header(Box::new(header), body.is_none()).await?;
     if let Some(mut body) = body {
         let failed = |error| Error::because(ErrorType::FileReadError, "a file was not read to its end", error);

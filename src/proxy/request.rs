@@ -8,7 +8,6 @@ use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
-use super::response::send_away;
 use super::{Context, Proxy, deadline, fields, files, respond, stream};
 use crate::answer::{Answer, Code};
 use crate::config::settings::Limits;
@@ -103,10 +102,6 @@ pub(super) async fn filter(
     session: &mut Session,
     ctx: &mut Context,
 ) -> pingora::Result<bool> {
-    if !session.is_upgrade_req() {
-        // For all that is answered here; what an upstream answers may come much later, and is looked at again then.
-        send_away(session, ctx);
-    }
     check_limits(proxy, gate, session)?;
     let header = session.req_header();
     if Upgrade::of(&header.method, &header.headers) == Upgrade::Ignored {

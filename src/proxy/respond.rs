@@ -42,7 +42,7 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answ
     if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         header.insert_header(http::header::CONTENT_LENGTH, body.len())?;
     }
-    let drains = prepare(session, status);
+    let drains = prepare(session, ctx, status);
     match session.as_mut() {
         // The end in the header itself: a gRPC client takes it for trailers only then, and after an error nobody else
         // would send it.
@@ -55,8 +55,17 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answ
     if drains { finish(session).await } else { Ok(()) }
 }
 
-/// Before an answer: whether what the client still sends is to be read after it.
-pub(super) fn prepare(session: &mut Session, status: StatusCode) -> bool {
+/// Behind this answer the connection is closed if the server is about to stop, so the client should not send another
+/// request there.
+pub(super) fn send_away(session: &mut Session, ctx: &Context) {
+    if ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
+        session.set_keepalive(None);
+    }
+}
+
+/// Before an answer of ours: whether what the client still sends is to be read after it.
+pub(super) fn prepare(session: &mut Session, ctx: &Context, status: StatusCode) -> bool {
+    send_away(session, ctx);
     // A client that is told to close goes on sending until it has read the answer; one that stalls sends nothing.
     let expects = session.req_header().headers.contains_key(http::header::EXPECT);
     let drains = status != StatusCode::REQUEST_TIMEOUT

@@ -11,14 +11,6 @@ use crate::gate::{self, Gate, Pass};
 use crate::listener;
 use crate::session::cookie::drop_ours;
 
-/// Behind this answer the connection is closed if the server is about to stop, so the client should not send another
-/// request there.
-pub(super) fn send_away(session: &mut Session, ctx: &Context) {
-    if ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
-        session.set_keepalive(None);
-    }
-}
-
 /// The upstream's answer on its way to the client.
 pub(super) fn filter(
     gate: &Gate,
@@ -33,7 +25,7 @@ pub(super) fn filter(
         leash::tunnel(gate, ctx);
     }
     if !ctx.tunnel {
-        send_away(session, ctx);
+        respond::send_away(session, ctx);
     }
     let Some(pass) = &ctx.pass else { return Ok(()) };
     let Some(forward) = pass.route.forward() else { return Ok(()) };

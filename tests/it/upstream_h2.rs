@@ -10,29 +10,16 @@ use reqwest::{Method, StatusCode};
 use crate::h2_peer::{CANCEL, Does, ENHANCE_YOUR_CALM, H2Peer, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM};
 use crate::harness::{SESSION, Wishes, World};
 use crate::kit::*;
+use crate::upstream_retries::{counted, world_with};
 use crate::wire::{H2, Peer, Wire, h2c_client};
 
 /// As much of a body as is kept for another attempt.
 const KEPT: usize = 64 * 1024;
 
 async fn world_of(endpoints: &[&H2Peer], retries: &str) -> World {
-    let endpoints: Vec<String> = endpoints.iter().map(|peer| format!("\"{}\"", peer.address)).collect();
-    let world = World::with(Wishes {
-        // However often an address fails, it stays where it is to be met.
-        upstreams: format!(
-            "  - {{ name: odd, protocol: h2c, endpoints: [{}], ejection: {{ after: 0 }}{retries} }}",
-            endpoints.join(", ")
-        ),
-        routes: "      - { path: /short/, upstream: odd, access: public, max_body: 1KiB }\n      - { path: /, upstream: odd, access: public }".into(),
-        ..Wishes::default()
-    })
-    .await;
-    world.proxy.knows_provider().await;
-    world
-}
-
-async fn counted(world: &World, result: &str) -> f64 {
-    world.metric(&format!("cloakroom_upstream_retries_total{{result=\"{result}\",upstream=\"odd\"}}")).await
+    let endpoints: Vec<_> = endpoints.iter().map(|peer| peer.address).collect();
+    let routes = "      - { path: /short/, upstream: odd, access: public, max_body: 1KiB }\n      - { path: /, upstream: odd, access: public }";
+    world_with(&endpoints, &format!(", protocol: h2c{retries}"), routes).await
 }
 
 /// A POST over HTTP/1 or HTTP/2 with so much of a body.

@@ -77,14 +77,19 @@ async fn endpoint(manner: Manner, arrivals: &Arrivals) -> Peer {
 }
 
 async fn world(endpoints: &[SocketAddr], retries: &str) -> World {
+    world_with(endpoints, retries, "      - { path: /, upstream: odd, access: public }").await
+}
+
+/// The upstream `odd` at these addresses, with more settings of its own.
+pub(crate) async fn world_with(endpoints: &[SocketAddr], more: &str, routes: &str) -> World {
     let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
     let world = World::with(Wishes {
         // However often an address fails, it stays where it is to be met.
         upstreams: format!(
-            "  - {{ name: odd, endpoints: [{}], ejection: {{ after: 0 }}{retries} }}",
+            "  - {{ name: odd, endpoints: [{}], ejection: {{ after: 0 }}{more} }}",
             endpoints.join(", ")
         ),
-        routes: "      - { path: /, upstream: odd, access: public }".into(),
+        routes: routes.into(),
         ..Wishes::default()
     })
     .await;
@@ -92,7 +97,7 @@ async fn world(endpoints: &[SocketAddr], retries: &str) -> World {
     world
 }
 
-async fn counted(world: &World, result: &str) -> f64 {
+pub(crate) async fn counted(world: &World, result: &str) -> f64 {
     world.metric(&format!("cloakroom_upstream_retries_total{{result=\"{result}\",upstream=\"odd\"}}")).await
 }
 
