@@ -1,0 +1,64 @@
+//! OpenID providers: what this client is to them, what it asks of them, what it believes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::primitives::secret::SecretText;
+
+/// An OpenID provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// Name that sites refer to.
+    pub name: Arc<str>,
+    /// Issuer, compared exactly. `https`, or `http` on a loopback host.
+    pub issuer: String,
+    /// Our id at the provider.
+    pub client_id: String,
+    /// How we prove to be that client.
+    pub client_auth: ClientAuth,
+    /// Scopes asked for; `openid` is always among them.
+    pub scopes: Vec<String>,
+    /// How long the provider still answers to a refresh token that it has exchanged already; default 0: never, as with
+    /// strict rotation. A refresh whose owner died is tried again only within this time (behaviour R8).
+    pub refresh_token_grace: Duration,
+    /// What its logout tokens must hold and what they end.
+    pub backchannel_logout: BackchannelLogout,
+    /// Extra parameters of the authorization request (Auth0 `audience`, Google `access_type`).
+    pub authorization_params: BTreeMap<String, String>,
+}
+
+/// How logout tokens of a provider are read (OpenID Connect Back-Channel Logout).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackchannelLogout {
+    /// What a token with a `sid` ends; default session.
+    pub scope: LogoutScope,
+    /// Whether a token must have `exp`; default true. Without one it is good for two minutes.
+    pub require_exp: bool,
+}
+
+impl Default for BackchannelLogout {
+    fn default() -> Self {
+        Self { scope: LogoutScope::Session, require_exp: true }
+    }
+}
+
+/// What a logout token with a `sid` ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogoutScope {
+    /// The sessions with this `sid`.
+    Session,
+    /// All sessions of the user, for providers that tell one `sid` of several.
+    User,
+}
+
+/// Client authentication at the token endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// HTTP Basic (RFC 6749 §2.3.1).
+    Basic(SecretText),
+    /// In the form body.
+    Post(SecretText),
+    /// Public client; PKCE only. `check` warns.
+    None,
+}
