@@ -29,7 +29,7 @@ use crate::listener::tls::{TlsError, install_crypto_provider};
 use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, overload};
 use crate::login::Logins;
 use crate::oidc::http::{BuildError, Client};
-use crate::oidc::{self, Provider, Providers, SetupError};
+use crate::oidc::{self, Provider, Providers, SetupError, Tls};
 use crate::primitives::clock::Clock;
 use crate::proxy::Proxy;
 use crate::refresh::background::Background;
@@ -356,7 +356,8 @@ fn store(settings: &Store, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Arc<
 fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Providers, StartError> {
     let make = |one: &settings::Provider| {
         let observer = Arc::new(ProviderObserver { name: one.name.clone(), metrics: metrics.clone() });
-        let client = Client::new(observer).map_err(|error| StartError::Client(one.name.clone(), error))?;
+        let client =
+            Client::new(Tls::of(one), observer).map_err(|error| StartError::Client(one.name.clone(), error))?;
         let provider = Provider::new(one, client, clock.clone());
         let provider = provider.map_err(|error| StartError::Provider(one.name.clone(), error))?;
         Ok((one.name.clone(), Arc::new(provider)))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
-use crate::config::settings::{self, Settings};
+use crate::config::settings::{self, ClientAuth, Settings};
 use crate::gate::{Gate, Hygiene};
 use crate::listener::Trusted;
 use crate::login::{Logins, SiteAuth};
@@ -142,6 +142,13 @@ impl Reloader {
             self.parts.metrics.forget_upstream(gone.name());
         }
         upstreams.set_retries(&next.upstreams);
+        for provider in &next.providers {
+            if let (ClientAuth::PrivateKeyJwt(keys), Some(known)) =
+                (&provider.client_auth, self.parts.providers.get(&provider.name))
+            {
+                known.replace_client_keys(keys);
+            }
+        }
         self.upstreams.send_replace(upstreams);
         *running = next;
         self.parts.sessions.audit().config_changed(&outcome.applied, &outcome.needs_restart);
@@ -175,6 +182,9 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
         take(&mut next.trusted_proxies, trusted_proxies.clone(), "trusted_proxies", applied);
     }
     take(&mut next.session.csrf.mode, session.csrf.mode, "session.csrf.mode", applied);
+    if renew_client_keys(&mut next.providers, &providers) {
+        applied.push("providers[].client_auth.keys");
+    }
     take(&mut next.upstreams, upstreams, "upstreams", applied);
     take(&mut next.sites, sites, "sites", applied);
     let changed = [
@@ -193,6 +203,22 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
     ];
     outcome.needs_restart = changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect();
     (next, outcome)
+}
+
+/// Takes the new keys of `private_key_jwt` where a provider has had some; nothing else of a provider changes.
+fn renew_client_keys(running: &mut [settings::Provider], new: &[settings::Provider]) -> bool {
+    let mut renewed = false;
+    for provider in running {
+        let other = new.iter().find(|other| other.name == provider.name).map(|other| &other.client_auth);
+        if let (ClientAuth::PrivateKeyJwt(keys), Some(ClientAuth::PrivateKeyJwt(fresh))) =
+            (&mut provider.client_auth, other)
+            && keys != fresh
+        {
+            *keys = fresh.clone();
+            renewed = true;
+        }
+    }
+    renewed
 }
 
 fn take<T: PartialEq>(now: &mut T, new: T, name: &'static str, applied: &mut Vec<&'static str>) {

@@ -34,9 +34,10 @@ sections! {
     CSRF "session.csrf": "cookie" "header" "mode";
     CACHE "session.cache": "ttl" "capacity" "memory";
     REFRESH "refresh": "ahead" "minimum_lifetime" "active_within" "concurrency" "per_second";
-    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
+    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "ca" "pushed_authorization" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
     BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
-    CLIENT_AUTH "providers[].client_auth": "method" "secret";
+    CLIENT_AUTH "providers[].client_auth": "method" "secret" "keys" "certificate" "key";
+    CLIENT_KEY "providers[].client_auth.keys[]": "key" "id" "algorithm";
     UPSTREAM "upstreams[]": "name" "endpoints" "balance" "hash_on" "hash_header" "protocol" "tls" "health_check" "ejection" "max_requests" "timeouts" "retries";
     ENDPOINT "upstreams[].endpoints[]": "address" "weight";
     UPSTREAM_TLS "upstreams[].tls": "ca" "server_name" "client_certificate";

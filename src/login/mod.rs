@@ -126,6 +126,7 @@ impl Logins {
             Endpoint::UserInfo => self.user_info(visit).await,
             Endpoint::Session => self.session(visit).await,
             Endpoint::BackchannelLogout => self.backchannel_logout(visit, body).await,
+            Endpoint::ClientKeys => client_keys(&visit),
             Endpoint::Events => return self.events(visit).await,
         };
         answer.into()
@@ -167,6 +168,14 @@ impl Logins {
 
     fn count_login(&self, provider: &Provider, result: &str, reason: &str) {
         self.metrics.logins_total.with_label_values(&[provider.name(), result, reason]).inc();
+    }
+}
+
+/// `GET /auth/client-jwks.json`: where the provider finds the keys of `private_key_jwt`. They are public.
+fn client_keys(visit: &Visit<'_>) -> Answer {
+    match visit.site.provider.as_ref().and_then(|provider| provider.client_keys()) {
+        Some(keys) => Answer::json(&keys),
+        None => Answer::problem(Code::NotFound, None, None),
     }
 }
 

@@ -8,7 +8,7 @@ use super::record::LoginRecord;
 use super::return_to::ReturnTo;
 use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
-use crate::oidc::{AuthorizationRequest, Provider};
+use crate::oidc::{AuthorizationRequest, OidcError, Provider};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::tally::Key;
 use crate::session::cookie::Ticket;
@@ -92,6 +92,11 @@ impl Logins {
                 self.count_login(provider, "failure", "provider_unavailable");
                 error_answer(visit, Code::ProviderUnavailable, "Please try again in a moment.")
             }
+            Err(StartError::Refused(error)) => {
+                tracing::warn!(provider = %provider.name(), %error, "a login cannot be started");
+                self.count_login(provider, "failure", error.reason());
+                error_answer(visit, Code::LoginFailed, "The login service does not take logins from here.")
+            }
             Err(StartError::Session(error)) => store_failed(visit, &error),
             Err(StartError::Address) => internal(visit, "the redirect URI cannot be built"),
         }
@@ -109,7 +114,7 @@ impl Logins {
         let redirect_uri = format!("{origin}{}", visit.site.path_of("callback"));
         let redirect_uri = Url::parse(&redirect_uri).map_err(|_| StartError::Address)?;
         let location = provider
-            .authorization_url(&AuthorizationRequest {
+            .begin(&AuthorizationRequest {
                 redirect_uri: &redirect_uri,
                 state: &fresh.state,
                 nonce: &fresh.nonce,
@@ -118,7 +123,8 @@ impl Logins {
                 login_hint: wishes.login_hint.as_deref(),
                 acr_values: wishes.acr_values.as_deref(),
             })
-            .map_err(|_| StartError::NotReady)?;
+            .await
+            .map_err(StartError::of)?;
         let now = self.sessions.clock().now();
         let former = match visit.ticket {
             Ticket::One(id) => Some(id.expose()),
@@ -144,8 +150,16 @@ impl Logins {
 
 enum StartError {
     NotReady,
+    /// The provider answers, but not with a login.
+    Refused(OidcError),
     Address,
     Session(SessionError),
+}
+
+impl StartError {
+    fn of(error: OidcError) -> Self {
+        if error.is_transient() { Self::NotReady } else { Self::Refused(error) }
+    }
 }
 
 impl Fresh {

@@ -13,7 +13,9 @@ use http::{HeaderMap, StatusCode};
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use url::Url;
 
+use super::credentials::Credentials;
 use super::text;
+use super::tls::{self, Tls};
 
 /// A provider that asks for more patience than this is asked again anyway.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -58,6 +60,8 @@ pub enum Endpoint {
     Token,
     /// The revocation endpoint.
     Revocation,
+    /// The pushed authorization request endpoint.
+    Pushed,
 }
 
 impl Endpoint {
@@ -69,6 +73,7 @@ impl Endpoint {
             Self::Jwks => "jwks",
             Self::Token => "token",
             Self::Revocation => "revocation",
+            Self::Pushed => "pushed_authorization",
         }
     }
 }
@@ -186,20 +191,24 @@ impl Client {
     ///
     /// # Errors
     /// [`BuildError`]
-    pub fn new(observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
-        Self::with_limits(Limits::default(), observer)
+    pub fn new(tls: Tls<'_>, observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
+        Self::with_limits(Limits::default(), tls, observer)
     }
 
-    /// A client with limits of its own. Certificates are always verified, against the system's roots.
+    /// A client with limits of its own. Certificates are always verified.
     ///
     /// # Errors
     /// [`BuildError`]
-    pub fn with_limits(limits: Limits, observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
+    pub fn with_limits(limits: Limits, tls: Tls<'_>, observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
         // reqwest panics without one.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(BuildError::NoCryptoProvider);
         }
-        let inner = reqwest::Client::builder()
+        let builder = match tls::config(tls).map_err(BuildError::Client)? {
+            Some(config) => reqwest::Client::builder().tls_backend_preconfigured(config),
+            None => reqwest::Client::builder(),
+        };
+        let inner = builder
             .user_agent(concat!("cloakroom/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             // A refresh token is shown once (behaviour R2): nobody repeats a request but its owner.
@@ -216,7 +225,7 @@ impl Client {
 
     /// This client as `openidconnect` wants it, for one endpoint.
     pub(super) fn endpoint(&self, endpoint: Endpoint) -> Call {
-        Call { client: self.clone(), endpoint, url: None, total: self.limits.total }
+        Call { client: self.clone(), endpoint, url: None, total: self.limits.total, credentials: None }
     }
 
     /// Tells the observer of a fetched key set.
@@ -231,6 +240,24 @@ impl Client {
             .body(Vec::new())
             .map_err(|_| Error::Invalid)?;
         self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
+    }
+
+    /// Posts a form that is proved to be ours.
+    pub(super) async fn post(
+        &self,
+        endpoint: Endpoint,
+        url: &Url,
+        form: &[(String, String)],
+        credentials: &Credentials,
+    ) -> Result<HttpResponse, Error> {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let mut request = http::Request::post(url.as_str())
+            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body.into_bytes())
+            .map_err(|_| Error::Invalid)?;
+        credentials.apply(&mut request)?;
+        self.send(endpoint, request, self.limits.total).await
     }
 
     async fn send(&self, endpoint: Endpoint, request: HttpRequest, total: Duration) -> Result<HttpResponse, Error> {
@@ -251,12 +278,17 @@ impl Client {
         let mut answer = self.inner.execute(request).await.map_err(classify)?;
         let status = answer.status();
         let unparsed = Error::Status { status, retry_after: retry_after(answer.headers()) };
-        let oauth = matches!(endpoint, Endpoint::Token | Endpoint::Revocation);
+        let oauth = matches!(endpoint, Endpoint::Token | Endpoint::Revocation | Endpoint::Pushed);
         let may_be_an_oauth_error = oauth
             && status.is_client_error()
             && !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY);
-        // RFC 7009 §2.2 says 200 and ignores the body; some say 204.
-        let good = status == StatusCode::OK || (endpoint == Endpoint::Revocation && status.is_success());
+        let good = match endpoint {
+            // RFC 7009 §2.2 says 200 and ignores the body; some say 204.
+            Endpoint::Revocation => status.is_success(),
+            // RFC 9126 §2.2 says 201; some say 200.
+            Endpoint::Pushed => matches!(status, StatusCode::CREATED | StatusCode::OK),
+            _ => status == StatusCode::OK,
+        };
         if !good && !may_be_an_oauth_error {
             if answer.headers().contains_key(LOCATION) {
                 tracing::debug!(endpoint = endpoint.as_str(), "a redirect is not followed");
@@ -304,9 +336,16 @@ pub(super) struct Call {
     endpoint: Endpoint,
     url: Option<Url>,
     total: Duration,
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl Call {
+    /// Proves with each request that it is ours.
+    pub(super) fn proving(mut self, credentials: &Arc<Credentials>) -> Self {
+        self.credentials = Some(credentials.clone());
+        self
+    }
+
     /// Sends to this address, whatever the request says.
     pub(super) fn to(mut self, url: Url) -> Self {
         self.url = Some(url);
@@ -328,6 +367,9 @@ impl<'c> AsyncHttpClient<'c> for Call {
         Box::pin(async move {
             if let Some(url) = &self.url {
                 *request.uri_mut() = url.as_str().parse().map_err(|_| Error::Invalid)?;
+            }
+            if let Some(credentials) = &self.credentials {
+                credentials.apply(&mut request)?;
             }
             self.client.send(self.endpoint, request, self.total).await
         })

@@ -12,6 +12,7 @@
 mod answer;
 mod breaker;
 mod client;
+mod credentials;
 mod error;
 pub mod http;
 mod id_token;
@@ -21,8 +22,10 @@ mod logout_token;
 mod maintain;
 mod metadata;
 mod provider;
+mod pushed;
 mod revocation;
 mod text;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -34,7 +37,10 @@ pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
 pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
+#[cfg(test)]
+pub(crate) use tests::RSA_PKCS8;
 pub use text::ErrorCode;
+pub use tls::Tls;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {
     id_token::{Expected as ExpectedIdToken, Origin, verify as verify_id_token},

@@ -16,6 +16,7 @@ use url::Url;
 use super::answer::{Failure, OFFLINE_ACCESS, Tokens};
 use super::breaker::{Breaker, Health};
 use super::client::Discovered;
+use super::credentials::Credentials;
 use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
@@ -24,9 +25,10 @@ use super::jwt::JwtError;
 use super::logout_token::{self, LogoutToken, LogoutTokenError};
 use super::metadata::Metadata;
 use crate::config::rules;
-use crate::config::settings::{self, ClientAuth, LogoutScope};
+use crate::config::settings::{self, ClientAuth, LogoutScope, PushedAuthorization};
 use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
+use crate::primitives::signing::SigningKey;
 
 /// One provider. Made without I/O; [`Provider::maintain`] brings it to life.
 pub struct Provider {
@@ -36,6 +38,7 @@ pub struct Provider {
     settings: settings::Provider,
     max_age: Option<Duration>,
     pub(super) http: http::Client,
+    credentials: Arc<Credentials>,
     clock: Clock,
     jwks: Jwks,
     discovered: ArcSwapOption<Discovered>,
@@ -101,6 +104,12 @@ impl Provider {
             name: settings.name.clone(),
             issuer,
             client_id: ClientId::new(settings.client_id.clone()),
+            credentials: Arc::new(Credentials::new(
+                &settings.client_id,
+                &settings.issuer,
+                &settings.client_auth,
+                clock.clone(),
+            )),
             settings: settings.clone(),
             max_age,
             jwks: Jwks::new(http.clone(), clock.clone()),
@@ -164,9 +173,10 @@ impl Provider {
     async fn read_metadata(&self) -> Result<(), String> {
         let url = self.issuer.join(".well-known/openid-configuration").map_err(|e| e.to_string())?;
         let body = self.http.get(Endpoint::Discovery, &url).await.map_err(|e| format!("discovery: {e}"))?;
-        let metadata = Metadata::parse(&body, &self.issuer).map_err(|e| e.to_string())?;
+        let with_certificate = matches!(self.settings.client_auth, ClientAuth::Tls(_));
+        let metadata = Metadata::parse(&body, &self.issuer, with_certificate).map_err(|e| e.to_string())?;
         self.jwks.load(&metadata.jwks_uri).await.map_err(|e| format!("key set: {e}"))?;
-        let discovered = Discovered::new(metadata, &self.settings, self.client_id.clone(), self.issuer.clone());
+        let discovered = Discovered::new(metadata, self.client_id.clone(), self.issuer.clone());
         self.discovered.store(Some(Arc::new(discovered)));
         Ok(())
     }
@@ -175,7 +185,7 @@ impl Provider {
         self.discovered.load_full().ok_or(OidcError::NotReady)
     }
 
-    /// Where the browser goes to log in. No I/O: [`OidcError::NotReady`] at once when there is no metadata yet, or while
+    /// Where the browser goes to log in if the request is not pushed ([`Provider::begin`]). No I/O: [`OidcError::NotReady`] at once when there is no metadata yet, or while
     /// the provider is known to be down (behaviour D2).
     ///
     /// # Errors
@@ -249,7 +259,7 @@ impl Provider {
             .exchange_code(AuthorizationCode::new(code.to_owned()))
             .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()))
             .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(redirect_uri.clone())))
-            .request_async(&self.http.endpoint(Endpoint::Token))
+            .request_async(&self.http.endpoint(Endpoint::Token).proving(&self.credentials))
             .await
             .map_err(|error| Failure::read(error, &[code, pkce_verifier, self.client_secret()]).into());
         self.breaker.note(Health::of_login(&answer));
@@ -285,7 +295,7 @@ impl Provider {
         let answer = discovered
             .client
             .exchange_refresh_token(&RefreshToken::new(token.expose().to_owned()))
-            .request_async(&self.http.endpoint(Endpoint::Token).for_refresh())
+            .request_async(&self.http.endpoint(Endpoint::Token).for_refresh().proving(&self.credentials))
             .await
             .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]).into());
         self.breaker.note(Health::of_refresh(&answer));
@@ -391,11 +401,32 @@ impl Provider {
         &self.jwks
     }
 
+    /// What proves to the provider that a request is ours.
+    pub(super) fn credentials(&self) -> &Arc<Credentials> {
+        &self.credentials
+    }
+
     pub(super) fn client_secret(&self) -> &str {
-        match &self.settings.client_auth {
-            ClientAuth::Basic(secret) | ClientAuth::Post(secret) => secret.expose(),
-            ClientAuth::None => "",
-        }
+        self.credentials.secret()
+    }
+
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    pub(super) fn pushed_authorization(&self) -> PushedAuthorization {
+        self.settings.pushed_authorization
+    }
+
+    /// Public keys of `private_key_jwt` as a JWK Set (RFC 7517 §5), for the provider to fetch; `None` without such keys.
+    #[must_use]
+    pub fn client_keys(&self) -> Option<serde_json::Value> {
+        self.credentials.public_keys()
+    }
+
+    /// Signs with other keys from now on, if it signs at all.
+    pub fn replace_client_keys(&self, keys: &Arc<[SigningKey]>) {
+        self.credentials.replace_keys(keys);
     }
 }
 

@@ -26,7 +26,10 @@ impl Provider {
         let request = client
             .revoke_token(RefreshToken::new(token.expose().to_owned()).into())
             .map_err(|_| OidcError::Argument("the revocation endpoint"))?;
-        match request.request_async(&self.http.endpoint(Endpoint::Revocation).to(url.clone())).await {
+        match request
+            .request_async(&self.http.endpoint(Endpoint::Revocation).to(url.clone()).proving(self.credentials()))
+            .await
+        {
             Ok(()) => Ok(()),
             Err(error) => match Failure::read(error, &[token.expose(), self.client_secret()]) {
                 // Google names what RFC 7009 §2.2 calls success.

@@ -1,20 +1,25 @@
 //! OpenID providers.
 
+mod client_auth;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Names;
+use super::upstreams::authorities;
 use crate::config::decode::Reader;
 use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::rules;
-use crate::config::schema::{BACKCHANNEL_LOGOUT, CLIENT_AUTH, PROVIDER};
-use crate::config::secrets::secret;
-use crate::config::settings::{BackchannelLogout, ClientAuth, LogoutScope, Provider};
+use crate::config::schema::{BACKCHANNEL_LOGOUT, PROVIDER};
+use crate::config::settings::{BackchannelLogout, LogoutScope, Provider, PushedAuthorization};
 use crate::config::values;
 use crate::config::yaml::Node;
 
 /// For providers that never exchange a refresh token for another.
 const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3600);
+
+const PUSHED: [(&str, PushedAuthorization); 3] =
+    [("auto", PushedAuthorization::Auto), ("require", PushedAuthorization::Require), ("off", PushedAuthorization::Off)];
 
 pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provider> {
     let Some(fields) = reader.fields(node, &PROVIDER) else {
@@ -28,7 +33,10 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     let issuer = fields.required(reader, "issuer", "https://id.example.com/realms/main", values::issuer);
     let client_id = fields.required(reader, "client_id", "cloakroom", |r, n| r.word(n));
     let example = "{ method: client_secret_basic, secret: { env: CLIENT_SECRET } }";
-    let client_auth = fields.required(reader, "client_auth", example, client_auth);
+    let client_auth = fields.required(reader, "client_auth", example, client_auth::client_auth);
+    let ca = fields.maybe(reader, "ca", authorities);
+    let pushed_authorization =
+        fields.optional(reader, "pushed_authorization", PushedAuthorization::Auto, |r, n| r.choice(n, &PUSHED));
     let scopes = fields.optional(reader, "scopes", default_scopes(), scopes);
     let refresh_token_grace = fields.optional(reader, "refresh_token_grace", Duration::ZERO, |r, n| {
         values::duration(r, n, Duration::ZERO, LONGEST_GRACE)
@@ -42,6 +50,8 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         issuer: issuer?,
         client_id: client_id?,
         client_auth: client_auth?,
+        ca: ca?,
+        pushed_authorization: pushed_authorization?,
         scopes: scopes?,
         refresh_token_grace: refresh_token_grace?,
         backchannel_logout: backchannel_logout?,
@@ -60,42 +70,6 @@ fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<Backchanne
 
 fn default_scopes() -> Vec<String> {
     ["openid", "profile", "email"].map(str::to_owned).to_vec()
-}
-
-#[derive(Clone, Copy)]
-enum Method {
-    Basic,
-    Post,
-    None,
-}
-
-fn client_auth(reader: &mut Reader<'_>, node: &Node) -> Option<ClientAuth> {
-    let fields = reader.fields(node, &CLIENT_AUTH)?;
-    let methods =
-        [("client_secret_basic", Method::Basic), ("client_secret_post", Method::Post), ("none", Method::None)];
-    let method = fields.required(reader, "method", "client_secret_basic", |r, n| r.choice(n, &methods));
-    let Some(method) = method else {
-        // Read all the same: mistakes in the secret are mistakes.
-        fields.maybe(reader, "secret", secret);
-        return None;
-    };
-    if let Method::None = method {
-        let at = fields.get("method").unwrap_or(node);
-        if let Some(node) = fields.get("secret") {
-            reader.note(
-                Code::Contradiction,
-                node,
-                "`method: none` shows no secret",
-                "remove it, or choose another method",
-            );
-        } else {
-            let help = "register a confidential client and use `client_secret_basic`";
-            reader.note(Code::PublicClient, at, "anyone may pose as this client at the provider", help);
-        }
-        return Some(ClientAuth::None);
-    }
-    let secret = fields.required(reader, "secret", "{ env: CLIENT_SECRET }", secret)?;
-    Some(if let Method::Post = method { ClientAuth::Post(secret) } else { ClientAuth::Basic(secret) })
 }
 
 /// Scope tokens (RFC 6749 §3.3), `openid` among them, none twice.

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+
+use super::upstream::ClientCertificate;
 use crate::primitives::secret::SecretText;
+use crate::primitives::signing::SigningKey;
 
 /// An OpenID provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,10 @@ pub struct Provider {
     pub client_id: String,
     /// How we prove to be that client.
     pub client_auth: ClientAuth,
+    /// Authorities that its certificate is judged by; `None` = the system's.
+    pub ca: Option<Arc<[CertificateDer<'static>]>>,
+    /// Whether login requests are pushed to it; default auto.
+    pub pushed_authorization: PushedAuthorization,
     /// Scopes asked for; `openid` is always among them.
     pub scopes: Vec<String>,
     /// How long the provider still answers to a refresh token that it has exchanged already; default 0: never, as with
@@ -52,13 +60,28 @@ pub enum LogoutScope {
     User,
 }
 
-/// Client authentication at the token endpoint.
+/// Whether a login request goes to the provider before the browser does, which then carries a reference to it (RFC 9126).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushedAuthorization {
+    /// If the provider offers it.
+    Auto,
+    /// Always; without it there is no login.
+    Require,
+    /// Never.
+    Off,
+}
+
+/// Client authentication at the provider's endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// HTTP Basic (RFC 6749 §2.3.1).
     Basic(SecretText),
     /// In the form body.
     Post(SecretText),
+    /// An assertion signed with our key (RFC 7523 §2.2): the first signs, all are published. Never empty.
+    PrivateKeyJwt(Arc<[SigningKey]>),
+    /// The certificate that we show in the TLS handshake (RFC 8705 §2).
+    Tls(Arc<ClientCertificate>),
     /// Public client; PKCE only. `check` warns.
     None,
 }

@@ -192,7 +192,7 @@ fn plain_http_endpoints_only_beside_a_loopback_issuer() {
         document.to_string().into_bytes()
     };
     let https = "https://id.example.com";
-    let parse = |of: &str, token: &str| Metadata::parse(&document(of, token), &issuer(of)).map(drop);
+    let parse = |of: &str, token: &str| Metadata::parse(&document(of, token), &issuer(of), false).map(drop);
     assert_eq!(parse(https, "https://other.example/token"), Ok(()));
     assert_eq!(parse(https, "http://127.0.0.1/token"), Err(MetadataError::Insecure("token_endpoint")));
     assert_eq!(parse("http://127.0.0.1", "http://localhost:9/token"), Ok(()));
@@ -211,7 +211,7 @@ fn documents_of_real_providers_are_understood() {
     ] {
         let value: Value = serde_json::from_str(document).unwrap();
         let issuer = IssuerUrl::new(value["issuer"].as_str().unwrap().to_owned()).unwrap();
-        let metadata = Metadata::parse(document.as_bytes(), &issuer).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let metadata = Metadata::parse(document.as_bytes(), &issuer, false).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(metadata.token_endpoint.as_str(), value["token_endpoint"].as_str().unwrap(), "{name}");
         assert_eq!(metadata.end_session_endpoint.is_some(), logout, "{name}");
         assert_eq!(metadata.revocation_endpoint.is_some(), revocation, "{name}");
@@ -220,7 +220,7 @@ fn documents_of_real_providers_are_understood() {
     // Its common endpoint stands for every tenant, and its issuer is a template: no exact match, no login (L7).
     let entra = include_str!("metadata/entra.json").replace("4f6a1d3e-3c52-4c3b-9d9a-0c5f0b8f7a11", "{tenantid}");
     let common = IssuerUrl::new("https://login.microsoftonline.com/common/v2.0".to_owned()).unwrap();
-    assert_eq!(Metadata::parse(entra.as_bytes(), &common).map(drop), Err(MetadataError::OtherIssuer));
+    assert_eq!(Metadata::parse(entra.as_bytes(), &common, false).map(drop), Err(MetadataError::OtherIssuer));
 }
 
 #[tokio::test]
