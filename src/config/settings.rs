@@ -20,7 +20,10 @@ use url::Url;
 
 pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
-pub use self::provider::{BackchannelLogout, ClientAuth, LogoutScope, Provider, PushedAuthorization};
+pub use self::provider::{
+    BackchannelLogout, ClientAuth, FrontchannelLogout, LoginParameter, LogoutScope, Provider, PushedAuthorization,
+    ResponseMode,
+};
 pub use self::route::{
     Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy, RateLimit,
     Redirect, Respond, Rewrite, SecurityHeaders,

@@ -7,9 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::header::ALLOW;
+use http::{HeaderValue, Method};
 
-use super::query::{Doubled, single};
+use super::query::{Doubled, is_form, single};
 use super::record::{self, LoginRecord};
 use super::return_to::ReturnTo;
 use super::{Logins, Visit};
@@ -39,6 +41,8 @@ enum Failed {
     Untrusted(OidcError),
     /// The provider cannot be reached.
     Unreachable(OidcError),
+    /// It was to be done without asking the user, and could not.
+    NotSilently,
     /// The user has logged out at the provider meanwhile.
     LoggedOut,
     /// The session store failed.
@@ -64,13 +68,20 @@ impl From<SessionError> for Failed {
 }
 
 impl Logins {
-    /// `GET /auth/callback`.
-    pub(super) async fn callback(&self, visit: Visit<'_>) -> Answer {
+    /// `GET /auth/callback`; `POST` where the provider's answer is posted.
+    pub(super) async fn callback(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
         let Some(provider) = &visit.site.provider else {
             return failure_page(Code::NotFound, "This site has no logins.", "/", "");
         };
+        // One way only: else whoever can make the browser do the other has a choice that was not meant to be.
+        let posted = *visit.method == Method::POST;
+        if posted != provider.posts_response() {
+            let allow = HeaderValue::from_static(method(provider.posts_response()));
+            return Answer::problem(Code::MethodNotAllowed, None, None).header(ALLOW, allow);
+        }
+        let response = if posted { Some(&body[..]) } else { visit.query.map(str::as_bytes) };
         let mut return_to = ReturnTo::root();
-        match self.finish(&visit, provider, &mut return_to).await {
+        match self.finish(&visit, response, provider, &mut return_to).await {
             Ok(open) => {
                 self.count_login(provider, "success", "ok");
                 let cookies = self.sessions.cookies();
@@ -85,10 +96,14 @@ impl Logins {
     async fn finish(
         &self,
         visit: &Visit<'_>,
+        response: Option<&[u8]>,
         provider: &Arc<Provider>,
         return_to: &mut ReturnTo,
     ) -> Result<Arc<Open>, Failed> {
-        let query = visit.query.map(str::as_bytes);
+        if *visit.method == Method::POST && !is_form(visit.headers) {
+            return Err(Failed::Request("no_form"));
+        }
+        let query = response;
         let state = single(query, "state")?;
         let code = single(query, "code")?;
         let error = single(query, "error")?;
@@ -107,11 +122,17 @@ impl Logins {
 
         provider.check_response_issuer(issuer.as_deref()).map_err(Failed::of)?;
         if let Some(error) = error {
+            if record.silent && needs_user(&error) {
+                // Counted as finished ones are: a page that tries again and again is stopped as they are.
+                self.finished.add(Key::of(&binding), self.sessions.clock().now());
+                return Err(Failed::NotSilently);
+            }
             return Err(Failed::Provider(error.into_owned()));
         }
         let code = code.filter(|code| !code.is_empty()).ok_or(Failed::Request("code_missing"))?;
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
-        let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
+        let redeemed =
+            provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce, &record.demands).await;
         let login = redeemed.map_err(Failed::of)?;
 
         let oidc::IdToken { issued, subject, provider_session, .. } = login.id_token.clone();
@@ -222,6 +243,7 @@ impl Logins {
 
     async fn failed(&self, visit: &Visit<'_>, provider: &Provider, return_to: &ReturnTo, failed: Failed) -> Answer {
         let again = format!("{}?return_to={}", visit.site.login_url(), encode(return_to.as_str()));
+        let target = visit.target();
         let (reason, answer) = match failed {
             Failed::Request(reason) => {
                 let text = "The address that the login service sent you to is incomplete or was changed on the way.";
@@ -231,7 +253,7 @@ impl Logins {
                 // A stale tab: whoever is logged in by now simply goes on (behaviour L13). The provider's redirect came
                 // without Strict cookies, so the browser is asked to come once more from our own page.
                 if self.is_held_back(visit) {
-                    return continue_to(&visit.target());
+                    return continue_to(if *visit.method == Method::POST { "/" } else { &target });
                 }
                 if let Ok(Some(_)) = self.session_of(visit).await {
                     return continue_to("/");
@@ -249,6 +271,15 @@ impl Logins {
                     _ => "The login service refused the login.",
                 };
                 ("provider_error", failure_page(Code::LoginFailed, text, &again, error))
+            }
+            // No other login: whoever asked silently knows what to do, and a page that needs a session asks for one itself.
+            Failed::NotSilently => {
+                self.count_login(provider, "failure", "not_silent");
+                return if super::navigation::wants_page(visit.headers) {
+                    continue_to(return_to.as_str())
+                } else {
+                    Answer::problem(Code::SessionMissing, None, Some(&visit.site.login_url()))
+                };
             }
             Failed::Untrusted(error) => {
                 tracing::warn!(provider = %provider.name(), %error, "a login was refused");
@@ -276,6 +307,16 @@ impl Logins {
         self.sessions.audit().tell(Event::LoginFailure, &entry);
         answer
     }
+}
+
+/// The one method of the callback.
+pub(super) fn method(posted: bool) -> &'static str {
+    if posted { "POST" } else { "GET" }
+}
+
+/// Errors that say: the user would have to be asked something (Core §3.1.2.6).
+fn needs_user(error: &str) -> bool {
+    matches!(error, "login_required" | "interaction_required" | "consent_required" | "account_selection_required")
 }
 
 fn failure_page(code: Code, text: &str, again: &str, provider_error: &str) -> Answer {

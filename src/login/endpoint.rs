@@ -26,6 +26,8 @@ pub enum Endpoint {
     Session,
     /// The provider says that a user has logged out elsewhere.
     BackchannelLogout,
+    /// The same, in a frame of the provider's page.
+    FrontchannelLogout,
     /// What happens to the session, as it happens.
     Events,
     /// Public keys that our assertions to the provider are verified with.
@@ -37,9 +39,10 @@ impl Endpoint {
     #[must_use]
     pub fn takes(self, method: &Method) -> bool {
         match self {
-            Self::Logout => matches!(*method, Method::GET | Method::POST),
+            // Which of the two the callback takes is up to the provider's `response_mode`.
+            Self::Logout | Self::Callback => matches!(*method, Method::GET | Method::POST),
             Self::BackchannelLogout => *method == Method::POST,
-            Self::Login | Self::Callback | Self::Events => *method == Method::GET,
+            Self::Login | Self::Events | Self::FrontchannelLogout => *method == Method::GET,
             Self::LoggedOut | Self::UserInfo | Self::Session | Self::ClientKeys => {
                 matches!(*method, Method::GET | Method::HEAD)
             }
@@ -50,9 +53,9 @@ impl Endpoint {
     #[must_use]
     pub fn methods(self) -> &'static str {
         match self {
-            Self::Logout => "GET, POST",
+            Self::Logout | Self::Callback => "GET, POST",
             Self::BackchannelLogout => "POST",
-            Self::Login | Self::Callback | Self::Events => "GET",
+            Self::Login | Self::Events | Self::FrontchannelLogout => "GET",
             Self::LoggedOut | Self::UserInfo | Self::Session | Self::ClientKeys => "GET, HEAD",
         }
     }
@@ -85,6 +88,7 @@ impl SiteAuth {
                 "/userinfo" => Some(Endpoint::UserInfo),
                 "/session" => Some(Endpoint::Session),
                 "/backchannel-logout" => Some(Endpoint::BackchannelLogout),
+                "/frontchannel-logout" => Some(Endpoint::FrontchannelLogout),
                 "/events" => Some(Endpoint::Events),
                 "/client-jwks.json" => Some(Endpoint::ClientKeys),
                 _ => None,

@@ -4,6 +4,7 @@ mod backchannel;
 mod callback;
 mod endpoint;
 mod events;
+mod frontchannel;
 mod info;
 mod logout;
 pub mod navigation;
@@ -115,17 +116,23 @@ impl Logins {
     /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.
     pub async fn answer(&self, endpoint: Endpoint, visit: Visit<'_>, body: &Bytes) -> Reply {
         if !endpoint.takes(visit.method) {
-            let allow = http::HeaderValue::from_static(endpoint.methods());
+            let posted = visit.site.provider.as_ref().is_some_and(|provider| provider.posts_response());
+            let methods = match endpoint {
+                Endpoint::Callback => callback::method(posted),
+                other => other.methods(),
+            };
+            let allow = http::HeaderValue::from_static(methods);
             return Answer::problem(Code::MethodNotAllowed, None, None).header(http::header::ALLOW, allow).into();
         }
         let answer = match endpoint {
             Endpoint::Login => self.login(visit).await,
-            Endpoint::Callback => self.callback(visit).await,
+            Endpoint::Callback => self.callback(visit, body).await,
             Endpoint::Logout => self.logout(visit, body).await,
             Endpoint::LoggedOut => self.logged_out(visit).await,
             Endpoint::UserInfo => self.user_info(visit).await,
             Endpoint::Session => self.session(visit).await,
             Endpoint::BackchannelLogout => self.backchannel_logout(visit, body).await,
+            Endpoint::FrontchannelLogout => self.frontchannel_logout(visit).await,
             Endpoint::ClientKeys => client_keys(&visit),
             Endpoint::Events => return self.events(visit).await,
         };

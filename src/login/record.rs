@@ -6,6 +6,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::LOGIN_LIFE;
+use crate::oidc::Demands;
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::open::Open;
@@ -25,6 +26,12 @@ pub(super) struct LoginRecord {
     /// Cookie value of the session that the browser had when it began; it ends when the new one begins (behaviour S7).
     /// Only the id ends it in the local cache as well; like everything here it is sealed.
     pub(super) former: Option<String>,
+    /// What its ID token must hold.
+    #[serde(default)]
+    pub(super) demands: Demands,
+    /// The user was not to be asked anything.
+    #[serde(default)]
+    pub(super) silent: bool,
 }
 
 impl LoginRecord {

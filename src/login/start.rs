@@ -8,35 +8,48 @@ use super::record::LoginRecord;
 use super::return_to::ReturnTo;
 use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
+use crate::config::rules;
+use crate::config::settings::LoginParameter;
 use crate::oidc::{AuthorizationRequest, OidcError, Provider};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::tally::Key;
 use crate::session::cookie::Ticket;
 use crate::session::manager::SessionError;
 
-/// What a page may ask of the provider; everything else is dropped.
+/// What a page asks of the provider for its login, as far as the settings let it; everything else is dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes {
-    /// `login`, `consent`, `select_account` or `create`.
-    pub prompt: Option<String>,
-    /// Whom the provider should expect.
-    pub login_hint: Option<String>,
-    /// How strongly the provider should authenticate.
-    pub acr_values: Option<String>,
-}
+pub struct Wishes(Vec<(LoginParameter, String)>);
+
+/// Longest value of a parameter.
+const LONGEST_WISH: usize = 256;
+/// The same of `claims`, which is JSON.
+const LONGEST_CLAIMS: usize = 1024;
 
 impl Wishes {
-    fn parse(query: Option<&[u8]>) -> Self {
-        let wish = |name: &str| {
-            let value = single(query, name).ok().flatten()?.into_owned();
-            (value.len() <= 256 && !value.chars().any(char::is_control)).then_some(value)
+    fn parse(query: Option<&[u8]>, allowed: &[LoginParameter]) -> Self {
+        let wish = |name: &LoginParameter| {
+            let value = single(query, name.as_str()).ok().flatten()?.into_owned();
+            is_fit(*name, &value).then_some((*name, value))
         };
-        Self {
-            prompt: wish("prompt").filter(|p| matches!(p.as_str(), "login" | "consent" | "select_account" | "create")),
-            login_hint: wish("login_hint"),
-            acr_values: wish("acr_values"),
-        }
+        Self(allowed.iter().filter_map(wish).collect())
     }
+
+    /// Whether the user is not to be asked anything.
+    fn are_silent(&self) -> bool {
+        self.0.iter().any(|(name, value)| *name == LoginParameter::Prompt && value == "none")
+    }
+}
+
+fn is_fit(name: LoginParameter, value: &str) -> bool {
+    let longest = if name == LoginParameter::Claims { LONGEST_CLAIMS } else { LONGEST_WISH };
+    (1..=longest).contains(&value.len())
+        && !value.chars().any(char::is_control)
+        && match name {
+            LoginParameter::Prompt => matches!(value, "none" | "login" | "consent" | "select_account" | "create"),
+            LoginParameter::MaxAge => rules::max_age(value).is_some(),
+            LoginParameter::Claims => rules::claims(value).is_some(),
+            _ => true,
+        }
 }
 
 /// The secrets of one login.
@@ -61,7 +74,8 @@ impl Logins {
         }
         let wish = single(query, "return_to").ok().flatten();
         let return_to = wish.map_or_else(ReturnTo::root, |wish| ReturnTo::parse(&wish, visit.site));
-        self.start(&visit, return_to, Wishes::parse(query)).await
+        let allowed = visit.site.provider.as_ref().map_or(&[][..], |provider| provider.login_parameters());
+        self.start(&visit, return_to, Wishes::parse(query, allowed)).await
     }
 
     /// Sends the browser to the provider of the site, to come back to `return_to`.
@@ -82,7 +96,7 @@ impl Logins {
         };
         match self.redirect(visit, provider, &return_to, &wishes, &fresh).await {
             Ok(location) => {
-                let cookie = self.sessions.cookies().set_login(&fresh.binding);
+                let cookie = self.sessions.cookies().set_login(&fresh.binding, provider.posts_response());
                 Answer::redirect(location.as_str()).map_or_else(
                     || internal(visit, "the authorization address is no header value"),
                     |a| a.cookie(cookie),
@@ -119,9 +133,7 @@ impl Logins {
                 state: &fresh.state,
                 nonce: &fresh.nonce,
                 pkce_verifier: &fresh.pkce_verifier,
-                prompt: wishes.prompt.as_deref(),
-                login_hint: wishes.login_hint.as_deref(),
-                acr_values: wishes.acr_values.as_deref(),
+                asked: &wishes.0,
             })
             .await
             .map_err(StartError::of)?;
@@ -138,6 +150,8 @@ impl Logins {
             return_to: return_to.as_str().to_owned(),
             started: now,
             former,
+            demands: provider.demands(&wishes.0),
+            silent: wishes.are_silent(),
         };
         let expires = now.plus(LOGIN_LIFE);
         record

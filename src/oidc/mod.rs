@@ -13,6 +13,7 @@ mod answer;
 mod breaker;
 mod client;
 mod credentials;
+mod demands;
 mod error;
 pub mod http;
 mod id_token;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use answer::Tokens;
 pub use breaker::Breaker;
+pub use demands::Demands;
 pub use error::{OidcError, RefreshError, SetupError};
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;

@@ -17,6 +17,7 @@ use super::answer::{Failure, OFFLINE_ACCESS, Tokens};
 use super::breaker::{Breaker, Health};
 use super::client::Discovered;
 use super::credentials::Credentials;
+use super::demands::Demands;
 use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
@@ -25,7 +26,9 @@ use super::jwt::JwtError;
 use super::logout_token::{self, LogoutToken, LogoutTokenError};
 use super::metadata::Metadata;
 use crate::config::rules;
-use crate::config::settings::{self, ClientAuth, LogoutScope, PushedAuthorization};
+use crate::config::settings::{
+    self, ClientAuth, FrontchannelLogout, LoginParameter, LogoutScope, PushedAuthorization, ResponseMode,
+};
 use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
 use crate::primitives::signing::SigningKey;
@@ -36,7 +39,6 @@ pub struct Provider {
     issuer: IssuerUrl,
     client_id: ClientId,
     settings: settings::Provider,
-    max_age: Option<Duration>,
     pub(super) http: http::Client,
     credentials: Arc<Credentials>,
     clock: Clock,
@@ -57,12 +59,8 @@ pub struct AuthorizationRequest<'a> {
     pub nonce: &'a str,
     /// Stays here; its hash goes out (RFC 7636, always S256).
     pub pkce_verifier: &'a str,
-    /// As the page asked, from an allow list.
-    pub prompt: Option<&'a str>,
-    /// As the page asked.
-    pub login_hint: Option<&'a str>,
-    /// As the page asked.
-    pub acr_values: Option<&'a str>,
+    /// As the page asked, from an allow list; no name twice.
+    pub asked: &'a [(LoginParameter, String)],
 }
 
 /// What a redeemed code brings.
@@ -99,7 +97,9 @@ impl Provider {
             }
         }
         let max_age = settings.authorization_params.get("max_age");
-        let max_age = max_age.map(|text| rules::max_age(text).ok_or(SetupError::MaxAge)).transpose()?;
+        if max_age.is_some_and(|text| rules::max_age(text).is_none()) {
+            return Err(SetupError::MaxAge);
+        }
         Ok(Self {
             name: settings.name.clone(),
             issuer,
@@ -111,7 +111,6 @@ impl Provider {
                 clock.clone(),
             )),
             settings: settings.clone(),
-            max_age,
             jwks: Jwks::new(http.clone(), clock.clone()),
             breaker: Breaker::new(clock.clone()),
             http,
@@ -199,24 +198,83 @@ impl Provider {
         let challenge =
             PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(request.pkce_verifier.to_owned()));
         let (state, nonce) = (request.state.to_owned(), request.nonce.to_owned());
-        let asked =
-            [("prompt", request.prompt), ("login_hint", request.login_hint), ("acr_values", request.acr_values)];
-        let asked: Vec<_> = asked.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let mut url = discovered
             .client
             .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(state), || Nonce::new(nonce))
             .add_scopes(self.scopes())
             .set_pkce_challenge(challenge)
             .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(request.redirect_uri.clone())));
-        // RFC 6749 §3.1: no parameter twice; what the page asks for counts more than the settings.
-        let configured = self.settings.authorization_params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in configured.filter(|(name, _)| !asked.iter().any(|(other, _)| other == name)) {
+        if self.posts_response() {
+            url = url.add_extra_param("response_mode", "form_post");
+        }
+        for (name, value) in self.parameters(request.asked) {
             url = url.add_extra_param(name.to_owned(), value.to_owned());
         }
-        for (name, value) in asked {
-            url = url.add_extra_param(name, value.to_owned());
-        }
         Ok(url.url().0)
+    }
+
+    /// The free parameters of a request, no name twice (RFC 6749 §3.1). What the page asks for counts more than the
+    /// settings, but for what makes a login stronger: a link must not make it weaker. So its `claims` count only where the
+    /// settings have none, and of two `max_age` the shorter.
+    fn parameters<'p>(&'p self, asked: &'p [(LoginParameter, String)]) -> Vec<(&'p str, &'p str)> {
+        let fixed = &self.settings.authorization_params;
+        let seconds = |text: &str| rules::max_age(text).unwrap_or(Duration::MAX);
+        let counts = |(name, value): &(LoginParameter, String)| match (name, fixed.get(name.as_str())) {
+            (LoginParameter::Claims, Some(_)) => false,
+            (LoginParameter::MaxAge, Some(fixed)) => seconds(value) < seconds(fixed),
+            _ => true,
+        };
+        let asked = asked.iter().filter(|one| counts(one)).map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut all: Vec<_> = asked.collect();
+        for (name, value) in fixed {
+            if !all.iter().any(|(other, _)| other == name) {
+                all.push((name, value));
+            }
+        }
+        all
+    }
+
+    /// What the ID token of such a login must hold.
+    #[must_use]
+    pub fn demands(&self, asked: &[(LoginParameter, String)]) -> Demands {
+        Demands::of(self.parameters(asked).into_iter())
+    }
+
+    /// What pages may ask for.
+    #[must_use]
+    pub fn login_parameters(&self) -> &[LoginParameter] {
+        &self.settings.login_parameters
+    }
+
+    /// Whether its answer to a login is posted.
+    #[must_use]
+    pub fn posts_response(&self) -> bool {
+        self.settings.response_mode == ResponseMode::FormPost
+    }
+
+    /// Whether and how it may end sessions by way of the browser.
+    #[must_use]
+    pub fn frontchannel_logout(&self) -> FrontchannelLogout {
+        self.settings.frontchannel_logout
+    }
+
+    /// Origins of its pages: the issuer's, and that of its logout page where it is another.
+    #[must_use]
+    pub fn page_origins(&self) -> Vec<String> {
+        let mut origins = vec![self.issuer.url().origin().ascii_serialization()];
+        if let Some(page) = self.discovered.load().as_ref().and_then(|it| it.metadata.end_session_endpoint.clone()) {
+            let page = page.origin().ascii_serialization();
+            if !origins.contains(&page) {
+                origins.push(page);
+            }
+        }
+        origins
+    }
+
+    /// Whether access tokens are revoked at logout, too.
+    #[must_use]
+    pub fn revokes_access_tokens(&self) -> bool {
+        self.settings.revoke_access_tokens
     }
 
     fn scopes(&self) -> impl Iterator<Item = Scope> + '_ {
@@ -250,6 +308,7 @@ impl Provider {
         pkce_verifier: &str,
         redirect_uri: &Url,
         nonce: &str,
+        demands: &Demands,
     ) -> Result<Login, OidcError> {
         let discovered = self.discovered()?;
         check_pkce_verifier(pkce_verifier)?;
@@ -265,7 +324,7 @@ impl Provider {
         self.breaker.note(Health::of_login(&answer));
         let answer = answer?;
         let (tokens, id_token) = answer.into_parts(sent)?;
-        let origin = Origin::Login { nonce, max_age: self.max_age };
+        let origin = Origin::Login { nonce, demands };
         let verified = match &id_token {
             Some(id_token) => self.verify(id_token, tokens.access_token.expose(), origin).await,
             None => Err(IdTokenError::Missing),

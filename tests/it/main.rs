@@ -40,12 +40,14 @@ mod login_callback;
 mod login_id_token;
 mod login_info;
 mod login_kit;
+mod login_parameters;
 mod login_provider;
 mod login_return;
 mod login_session;
 mod login_start;
 mod login_tabs;
 mod logout;
+mod logout_wide;
 #[path = "../support/postgres_server.rs"]
 mod postgres_server;
 #[path = "../support/process.rs"]

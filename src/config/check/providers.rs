@@ -11,7 +11,9 @@ use crate::config::decode::Reader;
 use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::rules;
 use crate::config::schema::{BACKCHANNEL_LOGOUT, PROVIDER};
-use crate::config::settings::{BackchannelLogout, LogoutScope, Provider, PushedAuthorization};
+use crate::config::settings::{
+    BackchannelLogout, FrontchannelLogout, LoginParameter, LogoutScope, Provider, PushedAuthorization, ResponseMode,
+};
 use crate::config::values;
 use crate::config::yaml::Node;
 
@@ -37,12 +39,26 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     let ca = fields.maybe(reader, "ca", authorities);
     let pushed_authorization =
         fields.optional(reader, "pushed_authorization", PushedAuthorization::Auto, |r, n| r.choice(n, &PUSHED));
+    let modes = [("query", ResponseMode::Query), ("form_post", ResponseMode::FormPost)];
+    let response_mode = fields.optional(reader, "response_mode", ResponseMode::Query, |r, n| r.choice(n, &modes));
+    let login_parameters = fields.optional(reader, "login_parameters", default_login_parameters(), |reader, node| {
+        let words = LoginParameter::ALL.map(|one| (one.as_str(), one));
+        reader.list(node, |reader, item| reader.choice(item, &words))
+    });
+    let revoke_access_tokens = fields.optional(reader, "revoke_access_tokens", false, |r, n| r.boolean(n));
     let scopes = fields.optional(reader, "scopes", default_scopes(), scopes);
     let refresh_token_grace = fields.optional(reader, "refresh_token_grace", Duration::ZERO, |r, n| {
         values::duration(r, n, Duration::ZERO, LONGEST_GRACE)
     });
     let backchannel_logout =
         fields.optional(reader, "backchannel_logout", BackchannelLogout::default(), backchannel_logout);
+    let fronts = [
+        ("off", FrontchannelLogout::Off),
+        ("iss_and_sid", FrontchannelLogout::IssuerAndSession),
+        ("sid", FrontchannelLogout::Session),
+    ];
+    let frontchannel_logout =
+        fields.optional(reader, "frontchannel_logout", FrontchannelLogout::Off, |r, n| r.choice(n, &fronts));
     let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
     kind?;
     Some(Provider {
@@ -52,9 +68,13 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         client_auth: client_auth?,
         ca: ca?,
         pushed_authorization: pushed_authorization?,
+        response_mode: response_mode?,
+        login_parameters: login_parameters?,
+        revoke_access_tokens: revoke_access_tokens?,
         scopes: scopes?,
         refresh_token_grace: refresh_token_grace?,
         backchannel_logout: backchannel_logout?,
+        frontchannel_logout: frontchannel_logout?,
         authorization_params: authorization_params?,
     })
 }
@@ -66,6 +86,10 @@ fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<Backchanne
     let scope = fields.optional(reader, "scope", default.scope, |r, n| r.choice(n, &scopes));
     let require_exp = fields.optional(reader, "require_exp", default.require_exp, |r, n| r.boolean(n));
     Some(BackchannelLogout { scope: scope?, require_exp: require_exp? })
+}
+
+fn default_login_parameters() -> Vec<LoginParameter> {
+    vec![LoginParameter::Prompt, LoginParameter::LoginHint, LoginParameter::AcrValues]
 }
 
 fn default_scopes() -> Vec<String> {
@@ -109,6 +133,10 @@ fn authorization_params(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap
             let help = did_you_mean(entry.name.trim(), ["audience", "prompt"]).unwrap_or_default();
             reader.note_at(Code::BadValue, entry.at, &entry.value.setting, "this is no parameter name", help);
         } else if let Some(value) = value {
+            if entry.name == "claims" && rules::claims(&value).is_none() {
+                let help = "write a JSON object in quotes: '{\"id_token\":{\"acr\":{\"essential\":true}}}'";
+                reader.note(Code::BadValue, &entry.value, "this is no `claims` parameter", help);
+            }
             if entry.name == "max_age" && rules::max_age(&value).is_none() {
                 let help = "write whole seconds, at most 4294967295";
                 reader.note(Code::BadValue, &entry.value, format!("`{value}` is no `max_age`"), help);

@@ -25,6 +25,12 @@ pub struct Provider {
     pub ca: Option<Arc<[CertificateDer<'static>]>>,
     /// Whether login requests are pushed to it; default auto.
     pub pushed_authorization: PushedAuthorization,
+    /// How its answer to a login comes back; default query.
+    pub response_mode: ResponseMode,
+    /// What a page may ask of it for its own login; default `prompt`, `login_hint`, `acr_values`.
+    pub login_parameters: Vec<LoginParameter>,
+    /// Whether a logout revokes the access token as well as the refresh token; default false.
+    pub revoke_access_tokens: bool,
     /// Scopes asked for; `openid` is always among them.
     pub scopes: Vec<String>,
     /// How long the provider still answers to a refresh token that it has exchanged already; default 0: never, as with
@@ -32,6 +38,8 @@ pub struct Provider {
     pub refresh_token_grace: Duration,
     /// What its logout tokens must hold and what they end.
     pub backchannel_logout: BackchannelLogout,
+    /// Whether and how it may end sessions by way of the browser; default off.
+    pub frontchannel_logout: FrontchannelLogout,
     /// Extra parameters of the authorization request (Auth0 `audience`, Google `access_type`).
     pub authorization_params: BTreeMap<String, String>,
 }
@@ -49,6 +57,17 @@ impl Default for BackchannelLogout {
     fn default() -> Self {
         Self { scope: LogoutScope::Session, require_exp: true }
     }
+}
+
+/// What the provider's call in a frame must name (OpenID Connect Front-Channel Logout §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontchannelLogout {
+    /// There is no such endpoint.
+    Off,
+    /// `iss` and `sid`.
+    IssuerAndSession,
+    /// `sid`; `iss` only has to fit where it is there. For Microsoft Entra ID, which leaves it out.
+    Session,
 }
 
 /// What a logout token with a `sid` ends.
@@ -69,6 +88,54 @@ pub enum PushedAuthorization {
     Require,
     /// Never.
     Off,
+}
+
+/// How the answer to an authorization request comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseMode {
+    /// In the query of a redirect.
+    Query,
+    /// In a form that the browser posts (OAuth 2.0 Form Post Response Mode): no code in an address, a log or a history.
+    FormPost,
+}
+
+/// A parameter of the authorization request that a page may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginParameter {
+    /// Whether the user is asked, and for what.
+    Prompt,
+    /// Whom the provider should expect.
+    LoginHint,
+    /// How strongly the provider should authenticate.
+    AcrValues,
+    /// How long ago the user may have logged in there, in seconds.
+    MaxAge,
+    /// Languages of the provider's pages.
+    UiLocales,
+    /// Single claims, as a JSON object (Core §5.5).
+    Claims,
+    /// Which identity provider behind Keycloak the user comes from.
+    KcIdpHint,
+}
+
+impl LoginParameter {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Prompt, Self::LoginHint, Self::AcrValues, Self::MaxAge, Self::UiLocales, Self::Claims, Self::KcIdpHint];
+
+    /// Its name in a query.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::LoginHint => "login_hint",
+            Self::AcrValues => "acr_values",
+            Self::MaxAge => "max_age",
+            Self::UiLocales => "ui_locales",
+            Self::Claims => "claims",
+            Self::KcIdpHint => "kc_idp_hint",
+        }
+    }
 }
 
 /// Client authentication at the provider's endpoints.

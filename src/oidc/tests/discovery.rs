@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{Fake, NONCE, Reply, VERIFIER, callback, client_with, http_client, metadata, ready, settings, until};
+use crate::config::settings::LoginParameter;
 use crate::oidc::metadata::{Metadata, MetadataError};
-use crate::oidc::{AuthorizationRequest, OidcError, Provider, SetupError};
+use crate::oidc::{AuthorizationRequest, Demands, OidcError, Provider, SetupError};
 use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
 
@@ -18,9 +19,7 @@ fn request(redirect_uri: &Url) -> AuthorizationRequest<'_> {
         state: "state-of-this-login",
         nonce: NONCE,
         pkce_verifier: VERIFIER,
-        prompt: None,
-        login_hint: None,
-        acr_values: None,
+        asked: &[],
     }
 }
 
@@ -61,9 +60,11 @@ async fn l1_the_authorization_url() {
     assert!(!url.as_str().contains(VERIFIER));
 
     let asked = AuthorizationRequest {
-        prompt: Some("login"),
-        login_hint: Some("alice&client_id=evil"),
-        acr_values: Some("gold"),
+        asked: &[
+            (LoginParameter::Prompt, "login".to_owned()),
+            (LoginParameter::LoginHint, "alice&client_id=evil".to_owned()),
+            (LoginParameter::AcrValues, "gold".to_owned()),
+        ],
         ..request(&redirect_uri)
     };
     let query = query(&provider.authorization_url(&asked).unwrap());
@@ -80,7 +81,7 @@ async fn l1_a_verifier_that_breaks_the_rules_is_an_error_not_a_panic() {
     for verifier in ["", "short", &"v".repeat(129), &"ü".repeat(30), &format!("{VERIFIER} ")] {
         let request = AuthorizationRequest { pkce_verifier: verifier, ..request(&redirect_uri) };
         assert_eq!(provider.authorization_url(&request), Err(OidcError::Argument("the PKCE verifier")));
-        let redeemed = provider.redeem("code", verifier, &redirect_uri, NONCE).await;
+        let redeemed = provider.redeem("code", verifier, &redirect_uri, NONCE, &Demands::default()).await;
         assert_eq!(redeemed.unwrap_err(), OidcError::Argument("the PKCE verifier"));
     }
 }
@@ -235,7 +236,9 @@ async fn d2_a_provider_that_comes_late_is_found() {
     until(|| provider.status().contains("cannot connect")).await;
     let redirect_uri = callback();
     assert_eq!(provider.authorization_url(&request(&redirect_uri)), Err(OidcError::NotReady));
-    assert!(provider.redeem("code", VERIFIER, &redirect_uri, NONCE).await.unwrap_err().is_transient());
+    assert!(
+        provider.redeem("code", VERIFIER, &redirect_uri, NONCE, &Demands::default()).await.unwrap_err().is_transient()
+    );
 
     let fake = Fake::start_at(address).await;
     until(|| provider.is_ready()).await;

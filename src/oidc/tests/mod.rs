@@ -247,6 +247,10 @@ fn settings(issuer: &str) -> settings::Provider {
         client_auth: ClientAuth::Basic(SecretText::new(CLIENT_SECRET.to_owned())),
         ca: None,
         pushed_authorization: settings::PushedAuthorization::Auto,
+        response_mode: settings::ResponseMode::Query,
+        login_parameters: settings::LoginParameter::ALL.to_vec(),
+        revoke_access_tokens: false,
+        frontchannel_logout: settings::FrontchannelLogout::Off,
         scopes: ["openid", "profile"].map(str::to_owned).to_vec(),
         refresh_token_grace: Duration::ZERO,
         backchannel_logout: settings::BackchannelLogout::default(),
@@ -280,7 +284,7 @@ fn callback() -> Url {
 }
 
 async fn log_in(provider: &Arc<Provider>) -> Result<super::Login, OidcError> {
-    sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE)).await
+    sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE, &provider.demands(&[]))).await
 }
 
 async fn refresh(provider: &Arc<Provider>) -> Result<Refreshed, super::RefreshError> {

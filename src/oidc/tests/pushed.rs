@@ -1,7 +1,7 @@
 //! Pushed authorization requests: what the browser gets, and what happens when pushing fails (behaviour L9).
 
 use super::*;
-use crate::config::settings::PushedAuthorization;
+use crate::config::settings::{LoginParameter, PushedAuthorization};
 use crate::oidc::AuthorizationRequest;
 
 async fn begin(fake: &Fake, policy: PushedAuthorization) -> Result<Url, OidcError> {
@@ -16,9 +16,10 @@ async fn begin(fake: &Fake, policy: PushedAuthorization) -> Result<Url, OidcErro
         state: "state-1",
         nonce: NONCE,
         pkce_verifier: VERIFIER,
-        prompt: Some("login"),
-        login_hint: Some("alice@example.com"),
-        acr_values: None,
+        asked: &[
+            (LoginParameter::Prompt, "login".to_owned()),
+            (LoginParameter::LoginHint, "alice@example.com".to_owned()),
+        ],
     };
     sendable(provider.begin(&request)).await
 }
