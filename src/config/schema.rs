@@ -34,7 +34,7 @@ sections! {
     CSRF "session.csrf": "cookie" "header" "mode";
     CACHE "session.cache": "ttl" "capacity" "memory";
     REFRESH "refresh": "ahead" "minimum_lifetime" "active_within" "concurrency" "per_second";
-    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "ca" "pushed_authorization" "response_mode" "login_parameters" "scopes" "refresh_token_grace" "revoke_access_tokens" "backchannel_logout" "frontchannel_logout" "authorization_params";
+    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "ca" "pushed_authorization" "response_mode" "login_parameters" "userinfo" "scopes" "refresh_token_grace" "revoke_access_tokens" "backchannel_logout" "frontchannel_logout" "authorization_params";
     BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
     CLIENT_AUTH "providers[].client_auth": "method" "secret" "keys" "certificate" "key";
     CLIENT_KEY "providers[].client_auth.keys[]": "key" "id" "algorithm";

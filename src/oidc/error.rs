@@ -50,6 +50,9 @@ pub enum OidcError {
     /// The provider announces `iss` in responses, and this one has none.
     #[error("the response does not name its issuer")]
     ResponseIssuerMissing,
+    /// The UserInfo answer is of another user than the ID token.
+    #[error("the UserInfo answer is of another subject")]
+    UserInfoSubject,
     /// The ID token.
     #[error(transparent)]
     IdToken(#[from] IdTokenError),
@@ -75,6 +78,7 @@ impl OidcError {
             Self::Refused(_) => "code_refused",
             Self::Unexpected(_) => "unexpected_answer",
             Self::ResponseIssuer | Self::ResponseIssuerMissing => "response_issuer",
+            Self::UserInfoSubject => "userinfo",
             Self::IdToken(_) => "id_token",
             Self::Argument(_) => "argument",
         }

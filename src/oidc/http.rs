@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{DATE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use url::Url;
 
 use super::credentials::Credentials;
 use super::text;
 use super::tls::{self, Tls};
+use crate::primitives::secret::SecretText;
 
 /// A provider that asks for more patience than this is asked again anyway.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -62,6 +63,8 @@ pub enum Endpoint {
     Revocation,
     /// The pushed authorization request endpoint.
     Pushed,
+    /// The UserInfo endpoint.
+    UserInfo,
 }
 
 impl Endpoint {
@@ -74,6 +77,7 @@ impl Endpoint {
             Self::Token => "token",
             Self::Revocation => "revocation",
             Self::Pushed => "pushed_authorization",
+            Self::UserInfo => "userinfo",
         }
     }
 }
@@ -237,6 +241,18 @@ impl Client {
     pub(super) async fn get(&self, endpoint: Endpoint, url: &Url) -> Result<Vec<u8>, Error> {
         let request = http::Request::get(url.as_str())
             .header(http::header::ACCEPT, "application/json")
+            .body(Vec::new())
+            .map_err(|_| Error::Invalid)?;
+        self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
+    }
+
+    /// The same, for the bearer of an access token (RFC 6750 §2.1).
+    pub(super) async fn get_as(&self, endpoint: Endpoint, url: &Url, token: &SecretText) -> Result<Vec<u8>, Error> {
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| Error::Invalid)?;
+        bearer.set_sensitive(true);
+        let request = http::Request::get(url.as_str())
+            .header(http::header::ACCEPT, "application/json")
+            .header(http::header::AUTHORIZATION, bearer)
             .body(Vec::new())
             .map_err(|_| Error::Invalid)?;
         self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)

@@ -26,7 +26,8 @@ const USED: [&str; 8] = [
 ];
 
 /// Endpoints that may have another address for clients with a certificate (RFC 8705 §5).
-const ALIASED: [&str; 3] = ["token_endpoint", "revocation_endpoint", "pushed_authorization_request_endpoint"];
+const ALIASED: [&str; 4] =
+    ["token_endpoint", "revocation_endpoint", "pushed_authorization_request_endpoint", "userinfo_endpoint"];
 
 /// Required by the standard, of no use to us; provided for the parser.
 const UNUSED_LISTS: [&str; 3] =
@@ -81,6 +82,8 @@ pub(super) struct Metadata {
     pub(super) jwks_uri: Url,
     pub(super) end_session_endpoint: Option<Url>,
     pub(super) revocation_endpoint: Option<Url>,
+    /// `None` as well where its address cannot be read: most never need it.
+    pub(super) userinfo_endpoint: Option<Url>,
     /// RFC 9126 §5.
     pub(super) pushed_endpoint: Option<Url>,
     /// RFC 9207 §3: an authorization response without `iss` is refused.
@@ -98,6 +101,8 @@ impl Metadata {
         if with_certificate && let Some(Value::Object(aliases)) = document.remove("mtls_endpoint_aliases") {
             document.extend(aliases.into_iter().filter(|(name, _)| ALIASED.contains(&name.as_str())));
         }
+        let userinfo = document.get("userinfo_endpoint").and_then(Value::as_str);
+        let userinfo_endpoint = userinfo.and_then(|url| Url::parse(url).ok());
         document.retain(|name, value| USED.contains(&name.as_str()) && !value.is_null() && value != "");
         document.extend(UNUSED_LISTS.map(|name| (name.to_owned(), Value::Array(Vec::new()))));
         for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
@@ -116,6 +121,7 @@ impl Metadata {
             jwks_uri: document.jwks_uri().url().clone(),
             end_session_endpoint: more.end_session_endpoint.clone(),
             revocation_endpoint: more.revocation_endpoint.clone(),
+            userinfo_endpoint,
             pushed_endpoint: more.pushed_authorization_request_endpoint.clone(),
             names_issuer_in_response: more.authorization_response_iss_parameter_supported,
         };
@@ -130,6 +136,7 @@ impl Metadata {
             ("jwks_uri", Some(&self.jwks_uri)),
             ("end_session_endpoint", self.end_session_endpoint.as_ref()),
             ("revocation_endpoint", self.revocation_endpoint.as_ref()),
+            ("userinfo_endpoint", self.userinfo_endpoint.as_ref()),
             ("pushed_authorization_request_endpoint", self.pushed_endpoint.as_ref()),
         ];
         for (name, url) in endpoints {

@@ -27,6 +27,7 @@ mod pushed;
 mod revocation;
 mod text;
 mod tls;
+mod userinfo;
 
 #[cfg(test)]
 mod tests;

@@ -271,6 +271,10 @@ impl Provider {
         origins
     }
 
+    pub(super) fn merges_userinfo(&self) -> bool {
+        self.settings.merge_userinfo
+    }
+
     /// Whether access tokens are revoked at logout, too.
     #[must_use]
     pub fn revokes_access_tokens(&self) -> bool {
@@ -329,11 +333,18 @@ impl Provider {
             Some(id_token) => self.verify(id_token, tokens.access_token.expose(), origin).await,
             None => Err(IdTokenError::Missing),
         };
-        match verified {
+        let complete = match verified {
+            Ok(mut id_token) => {
+                let added = self.add_userinfo(&discovered, &tokens.access_token, &mut id_token).await;
+                added.map(|()| id_token)
+            }
+            Err(error) => Err(error.into()),
+        };
+        match complete {
             Ok(id_token) => Ok(Login { tokens, id_token }),
             Err(error) => {
                 self.disown(tokens);
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -362,7 +373,18 @@ impl Provider {
         let (tokens, id_token) = answer.into_parts(sent)?;
         let Some(text) = id_token else { return Ok(Refreshed { tokens, id_token: None }) };
         match self.verify(&text, tokens.access_token.expose(), Origin::Refresh(previous)).await {
-            Ok(id_token) => Ok(Refreshed { tokens, id_token: Some(id_token) }),
+            Ok(mut id_token) => match self.add_userinfo(&discovered, &tokens.access_token, &mut id_token).await {
+                Ok(()) => Ok(Refreshed { tokens, id_token: Some(id_token) }),
+                Err(OidcError::UserInfoSubject) => {
+                    self.disown(tokens);
+                    Err(RefreshError::IdentityChanged(IdTokenError::Subject))
+                }
+                // The tokens are good. Claims stay as they were, for half of the new ones would take some away.
+                Err(error) => {
+                    tracing::warn!(provider = %self.name, %error, "a user's claims stay as they were");
+                    Ok(Refreshed { tokens, id_token: None })
+                }
+            },
             // Its claims are the same user's, and it came straight from the provider over TLS (Core §3.1.3.7, 6.).
             // A key set that cannot be fetched for a moment must not end every session that is refreshed just then;
             // but no claim is taken from it either.

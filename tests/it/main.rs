@@ -46,6 +46,7 @@ mod login_return;
 mod login_session;
 mod login_start;
 mod login_tabs;
+mod login_userinfo;
 mod logout;
 mod logout_wide;
 #[path = "../support/postgres_server.rs"]

@@ -45,6 +45,8 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         let words = LoginParameter::ALL.map(|one| (one.as_str(), one));
         reader.list(node, |reader, item| reader.choice(item, &words))
     });
+    let merge_userinfo =
+        fields.optional(reader, "userinfo", false, |r, n| r.choice(n, &[("off", false), ("merge", true)]));
     let revoke_access_tokens = fields.optional(reader, "revoke_access_tokens", false, |r, n| r.boolean(n));
     let scopes = fields.optional(reader, "scopes", default_scopes(), scopes);
     let refresh_token_grace = fields.optional(reader, "refresh_token_grace", Duration::ZERO, |r, n| {
@@ -70,6 +72,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         pushed_authorization: pushed_authorization?,
         response_mode: response_mode?,
         login_parameters: login_parameters?,
+        merge_userinfo: merge_userinfo?,
         revoke_access_tokens: revoke_access_tokens?,
         scopes: scopes?,
         refresh_token_grace: refresh_token_grace?,

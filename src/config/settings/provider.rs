@@ -29,6 +29,8 @@ pub struct Provider {
     pub response_mode: ResponseMode,
     /// What a page may ask of it for its own login; default `prompt`, `login_hint`, `acr_values`.
     pub login_parameters: Vec<LoginParameter>,
+    /// Whether the claims of its UserInfo endpoint are added to those of the ID token; default false.
+    pub merge_userinfo: bool,
     /// Whether a logout revokes the access token as well as the refresh token; default false.
     pub revoke_access_tokens: bool,
     /// Scopes asked for; `openid` is always among them.

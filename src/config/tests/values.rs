@@ -230,6 +230,8 @@ fn client_authentication_scopes_and_parameters() {
             ("scopes: []", &[]),
             ("pushed_authorization: always", &["E0104"]),
             ("response_mode: fragment", &["E0104"]),
+            ("userinfo: maybe", &["E0104"]),
+            ("userinfo: merge", &[]),
             ("login_parameters: [scope]", &["E0104"]),
             ("login_parameters: [max_age, claims, kc_idp_hint, ui_locales]", &[]),
             ("revoke_access_tokens: yes", &["E0103"]),

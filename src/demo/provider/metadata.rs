@@ -67,6 +67,9 @@ pub(super) async fn userinfo(State(shared): State<Arc<Shared>>, headers: HeaderM
     let mut claims = user.claims();
     if let Some(claims) = claims.as_object_mut() {
         claims.insert("sub".to_owned(), subject.into());
+        if let Some((name, value)) = shared.switches.now().userinfo {
+            claims.insert(name, value.into());
+        }
     }
     ([(header::CACHE_CONTROL, "no-store")], Json(claims)).into_response()
 }

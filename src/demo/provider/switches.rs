@@ -153,6 +153,8 @@ pub struct Misbehaviour {
     pub other_subject_on_refresh: bool,
     /// The userinfo answer belongs to somebody else.
     pub other_subject_at_userinfo: bool,
+    /// A claim that the userinfo answer has, and no token.
+    pub userinfo: Option<(String, String)>,
     /// Token answers do not say how long the access token lives.
     pub omit_expires_in: bool,
     /// The roles of everybody from now on.

@@ -249,6 +249,7 @@ fn settings(issuer: &str) -> settings::Provider {
         pushed_authorization: settings::PushedAuthorization::Auto,
         response_mode: settings::ResponseMode::Query,
         login_parameters: settings::LoginParameter::ALL.to_vec(),
+        merge_userinfo: false,
         revoke_access_tokens: false,
         frontchannel_logout: settings::FrontchannelLogout::Off,
         scopes: ["openid", "profile"].map(str::to_owned).to_vec(),
