@@ -20,7 +20,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 pub use admit::Gate;
 pub use answers::refusal;
 pub use client::{Client, Connection, Scheme};
-pub use dress::{Dress, Fields, change, put_on, silence};
+pub use dress::{Dress, change, put_on, silence};
 pub use hygiene::Hygiene;
 pub use refused::{Refusal, asks_for_token};
 pub use upgrade::Upgrade;
