@@ -32,6 +32,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         site: "app".into(),
         provider: Some("demo".into()),
         claims: vec![ClaimPath(vec!["sub".into()])],
+        conditions: Vec::new(),
         id_token: false,
     });
     let Ok(tickets) = TicketSeed::generate() else { return };

@@ -16,6 +16,8 @@ pub enum Code {
     RefreshRejected,
     /// The CSRF check failed.
     CsrfFailed,
+    /// A rule of the route keeps the user out.
+    RuleFailed,
     /// The session store does not answer.
     StoreUnavailable,
     /// The OpenID provider does not answer.
@@ -65,6 +67,7 @@ impl Code {
             Self::SessionExpired => "session_expired",
             Self::RefreshRejected => "refresh_rejected",
             Self::CsrfFailed => "csrf_failed",
+            Self::RuleFailed => "rule_failed",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::UpstreamUnavailable => "upstream_unavailable",
@@ -92,7 +95,7 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
-            Self::CsrfFailed => StatusCode::FORBIDDEN,
+            Self::CsrfFailed | Self::RuleFailed => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -118,6 +121,7 @@ impl Code {
             Self::SessionMissing => "You are not logged in",
             Self::SessionExpired => "Your session has ended",
             Self::RefreshRejected => "Your login has ended at the login service",
+            Self::RuleFailed => "You may not do this",
             Self::CsrfFailed => "The request did not prove that it comes from this site",
             Self::StoreUnavailable => "Sessions are out of reach for the moment",
             Self::ProviderUnavailable => "The login service is out of reach for the moment",

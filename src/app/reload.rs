@@ -91,6 +91,7 @@ impl Parts {
             site: site.name.clone(),
             provider: site.provider.clone(),
             claims: site.claim_paths.clone(),
+            conditions: site.conditions.clone(),
             id_token: site.routes().any(|route| route.token == settings::Token::Id),
         };
         // Sessions in the local cache are prepared for the very profile that they hold.

@@ -5,6 +5,7 @@
 
 mod edge;
 mod route;
+mod rule;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use self::route::{
     Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy, RateLimit,
     Redirect, Respond, Rewrite, SecurityHeaders,
 };
+pub use self::rule::{ClaimCondition, ClaimTest, ClaimValue, Pattern, Rule};
 use crate::primitives::path::PathPrefix;
 use crate::primitives::secret::{Key256, SecretText};
 
@@ -356,6 +358,8 @@ pub struct Route {
     pub action: Action,
     /// Who may pass; default required.
     pub access: Access,
+    /// What the user's claims must be, all of it; empty = anything. Only where a session is required.
+    pub allow: Vec<Rule>,
     /// What a request without a session gets; default auto.
     pub on_missing: OnMissing,
     /// Which token goes upstream; default access, and none on a public route or one without an upstream.

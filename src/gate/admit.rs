@@ -190,6 +190,11 @@ impl Gate {
             needs_csrf_cookie,
             client,
         });
+        if let Some(open) = &pass.session
+            && let Some(answer) = self.kept_out(&request, &pass, open)
+        {
+            return answered(answer, site, route, pass.grant, &pass.client);
+        }
         match &route.action {
             Action::Upstream(_) => Verdict::Forward(pass),
             Action::Files(_) => Verdict::Files(pass),

@@ -9,6 +9,7 @@ mod https;
 mod hygiene;
 mod rate;
 mod refused;
+mod rules;
 mod session;
 mod upgrade;
 

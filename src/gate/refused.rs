@@ -20,7 +20,7 @@ pub enum Refusal {
     PassOn,
     /// It goes upstream once more, as a request of this session.
     Again(Arc<Open>),
-    /// The session is over. Here is the answer.
+    /// The session is over, or its user may no longer pass. Here is the answer.
     Over(Box<Answer>),
 }
 
@@ -43,7 +43,13 @@ impl Gate {
             result => result,
         };
         match result {
-            Refreshed::Renewed(newer) if pass.token_of(&newer) != pass.token_of(open) => Refusal::Again(newer),
+            Refreshed::Renewed(newer) if pass.token_of(&newer) != pass.token_of(open) => {
+                // With the new token the user may have other claims.
+                match self.kept_out(&request, pass, &newer) {
+                    Some(answer) => Refusal::Over(Box::new(answer)),
+                    None => Refusal::Again(newer),
+                }
+            }
             Refreshed::Ended if pass.route.access == Access::Required => {
                 self.ended(request, pass).map_or(Refusal::PassOn, |answer| Refusal::Over(Box::new(answer)))
             }

@@ -31,6 +31,8 @@ pub struct Route {
     pub action: Action,
     /// Who may pass.
     pub access: Access,
+    /// What the claims of its user must be, all of it; empty = anything.
+    pub rules: Box<[Rule]>,
     /// What a request without a session gets.
     pub on_missing: OnMissing,
     /// Which token goes upstream.
@@ -53,6 +55,15 @@ pub struct Route {
     pub rates: Option<Box<Rates>>,
     /// Counts its requests.
     pub metrics: Arc<RouteMetrics>,
+}
+
+/// A rule on the claims of a user.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its name in answers and in the audit log.
+    pub name: Arc<str>,
+    /// The index of what must hold in [`super::table::Site::conditions`].
+    pub condition: usize,
 }
 
 /// What is done with a request that may pass.

@@ -9,6 +9,7 @@ pub mod manager;
 pub mod model;
 pub mod open;
 pub mod plan;
+pub mod rules;
 pub mod seal;
 pub mod ticket;
 pub mod touches;

@@ -14,8 +14,9 @@ use super::claims::claim_header;
 use super::cookie::Cookies;
 use super::model::Secrets;
 use super::plan::is_fresh;
+use super::rules::judge;
 use super::ticket::SessionId;
-use crate::config::settings::ClaimPath;
+use crate::config::settings::{ClaimCondition, ClaimPath};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
 use crate::store::Touch;
@@ -36,6 +37,8 @@ pub struct Profile {
     pub provider: Option<Arc<str>>,
     /// Claims that go into identity headers; [`Open::identity`] takes an index into this list.
     pub claims: Vec<ClaimPath>,
+    /// Conditions that rules of its routes ask for; [`Open::meets`] takes an index into this list.
+    pub conditions: Vec<ClaimCondition>,
     /// Whether a route sends the ID token.
     pub id_token: bool,
 }
@@ -65,6 +68,7 @@ pub struct Open {
     authorization: Option<HeaderValue>,
     id_authorization: Option<HeaderValue>,
     identity: Box<[Option<HeaderValue>]>,
+    met: Box<[bool]>,
     csrf_token: SecretText,
     csrf_cookie: Option<HeaderValue>,
     last_seen: AtomicU64,
@@ -132,6 +136,7 @@ impl Open {
             authorization: bearer(&secrets.access_token),
             id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
+            met: judge(&profile.conditions, &secrets.claims),
             csrf_cookie: cookies.set_csrf(secrets.csrf_token.expose()),
             csrf_token: secrets.csrf_token.clone(),
             last_seen: AtomicU64::new(record.last_seen.as_millis()),
@@ -251,6 +256,12 @@ impl Open {
         self.identity.get(claim)?.as_ref()
     }
 
+    /// Whether the user's claims meet a condition of the site's [`Profile`].
+    #[must_use]
+    pub fn meets(&self, condition: usize) -> bool {
+        self.met.get(condition).is_some_and(|met| *met)
+    }
+
     /// The session's CSRF token.
     #[must_use]
     pub fn csrf_token(&self) -> &str {
@@ -310,7 +321,7 @@ impl Open {
         let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);
         let identity: usize = self.identity.iter().map(|value| size_of::<Option<HeaderValue>>() + header(value)).sum();
         let texts = header(&self.authorization) + header(&self.id_authorization) + header(&self.csrf_cookie);
-        let rest = identity + self.provider.len() + self.csrf_token.expose().len();
+        let rest = identity + self.met.len() + self.provider.len() + self.csrf_token.expose().len();
         u64::try_from(size_of::<Self>() + texts + rest + OVERHEAD).unwrap_or(u64::MAX)
     }
 

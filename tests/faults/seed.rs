@@ -112,7 +112,13 @@ impl Seeder {
 }
 
 pub(crate) fn profile(site: &str) -> Profile {
-    Profile { site: site.into(), provider: Some(PROVIDER.into()), claims: Vec::new(), id_token: false }
+    Profile {
+        site: site.into(),
+        provider: Some(PROVIDER.into()),
+        claims: Vec::new(),
+        conditions: Vec::new(),
+        id_token: false,
+    }
 }
 
 pub(crate) fn secrets(session: usize, token_length: usize, issued: Timestamp, expires: Timestamp) -> Secrets {

@@ -65,6 +65,7 @@ mod replicas;
 mod rotation;
 mod route_timeouts;
 mod routes;
+mod rules;
 mod secrets_found;
 #[path = "../support/secure_upstream.rs"]
 mod secure_upstream;

@@ -1,6 +1,7 @@
 //! Routes: path, conditions, what is done, access, token, headers, limits.
 
 mod action;
+mod allow;
 mod cors;
 mod headers;
 mod rates;
@@ -20,7 +21,7 @@ use crate::config::defaults::MAX_BODY;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
 use crate::config::settings::{
-    Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, RouteTimeouts, Token,
+    Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, RouteTimeouts, Rule, Token,
 };
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, MILLISECOND, SECOND};
@@ -38,8 +39,15 @@ pub(super) struct Around<'a> {
     pub(super) aliases: &'a [Alias],
 }
 
-/// What is known of a route with the same path, if it could be read at all: conditions, access, place.
-type Seen = HashMap<PathPrefix, Vec<(Conditions, Option<Access>, Span)>>;
+/// What is known of a route with the same path: conditions, who may pass if it could be read at all, place.
+type Twin = (Conditions, Option<Policy>, Span);
+type Seen = HashMap<PathPrefix, Vec<Twin>>;
+
+/// Who may pass a route.
+struct Policy {
+    access: Access,
+    allow: Vec<Rule>,
+}
 
 /// At least one; no two that would fit a request equally well.
 pub(super) fn routes(
@@ -61,9 +69,9 @@ pub(super) fn routes(
         let route = route(reader, item, &fields, path, when, upstreams, around);
         if let Some((path, when)) = twin {
             let twins = seen.entry(path).or_default();
-            let access = route.as_ref().map(|route| route.access);
-            check_twins(reader, &fields, &when, access, twins);
-            twins.push((when, access, fields.get("path").unwrap_or(item).label()));
+            let policy = route.as_ref().map(|route| Policy { access: route.access, allow: route.allow.clone() });
+            check_twins(reader, &fields, &when, policy.as_ref(), twins);
+            twins.push((when, policy, fields.get("path").unwrap_or(item).label()));
         }
         route
     })
@@ -91,8 +99,8 @@ fn check_twins(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
     when: &Conditions,
-    access: Option<Access>,
-    twins: &[(Conditions, Option<Access>, Span)],
+    policy: Option<&Policy>,
+    twins: &[Twin],
 ) {
     let at = fields.get("path").unwrap_or(fields.node);
     if let Some((_, _, first)) = twins.iter().find(|(twin, _, _)| when::fit_alike(twin, when)) {
@@ -104,22 +112,30 @@ fn check_twins(
         duplicate(reader, at, message, *first);
         return;
     }
-    let strictness = |access| match access {
-        Access::Public => 0,
-        Access::Optional => 1,
-        Access::Required => 2,
-    };
-    let evaded = |(twin, other, _): &(Conditions, Option<Access>, Span)| match (access, *other) {
-        (Some(access), Some(other)) => {
-            !when.headers.is_empty() && strictness(access) < strictness(other)
-                || !twin.headers.is_empty() && strictness(other) < strictness(access)
+    let evaded = |(twin, other, _): &Twin| match (policy, other) {
+        (Some(policy), Some(other)) => {
+            !when.headers.is_empty() && policy.lets_pass_more_than(other)
+                || !twin.headers.is_empty() && other.lets_pass_more_than(policy)
         }
         _ => false,
     };
     if twins.iter().any(evaded) {
-        let help = "give all routes of this path the same `access`";
+        let help = "give all routes of this path the same `access` and `allow`";
         let at = fields.get("when").unwrap_or(at);
         reader.note(Code::HeaderDecides, at, "whoever sends a certain header passes by less strict a rule", help);
+    }
+}
+
+impl Policy {
+    /// Whether somebody may pass here who may not pass there.
+    fn lets_pass_more_than(&self, other: &Self) -> bool {
+        let strictness = |access| match access {
+            Access::Public => 0,
+            Access::Optional => 1,
+            Access::Required => 2,
+        };
+        strictness(self.access) < strictness(other.access)
+            || other.allow.iter().any(|rule| self.allow.iter().all(|own| own.condition != rule.condition))
     }
 }
 
@@ -140,6 +156,7 @@ fn route(
         let help = "name the site's `provider`, or write `access: public`";
         reader.note(Code::NoProvider, at, "this route needs a login, and its site has no provider", help);
     }
+    let allow = fields.optional(reader, "allow", Vec::new(), |reader, node| allow::rules(reader, node, access));
     let words =
         [("auto", OnMissing::Auto), ("redirect", OnMissing::Redirect), ("unauthorized", OnMissing::Unauthorized)];
     let on_missing = fields.optional(reader, "on_missing", OnMissing::Auto, |r, n| r.choice(n, &words));
@@ -180,6 +197,7 @@ fn route(
         when: when?,
         action: action?,
         access: access?,
+        allow: allow?,
         on_missing: on_missing?,
         // Nobody is there to read them.
         token: if goes_on { token? } else { Token::None },

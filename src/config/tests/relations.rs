@@ -199,6 +199,50 @@ fn route_with(lines: &str) -> Vec<&'static str> {
 }
 
 #[test]
+fn a_rule_asks_one_thing_of_one_claim() {
+    for (rules, expected) in [
+        ("[{ claim: realm_access.roles, any_of: [user, 7, true] }]", &[] as &[&str]),
+        ("[{ name: staff, claim: a, all_of: [x] }, { claim: email_verified, equals: true }]", &[]),
+        ("[{ claim: team, matches: 'team-[a-z]+' }]", &[]),
+        ("[]", &["E0105"]),
+        ("{ claim: a, equals: b }", &["E0103"]),
+        ("[{ equals: b }]", &["E0102"]),
+        ("[{ claim: a }]", &["E0102"]),
+        ("[{ claim: a, equals: b, any_of: [b] }]", &["E0408"]),
+        ("[{ claim: a, any_of: [] }]", &["E0105"]),
+        ("[{ claim: a, any_of: b }]", &["E0103"]),
+        ("[{ claim: a, all_of: [[b]] }]", &["E0103"]),
+        ("[{ claim: a, equals: 1.5 }]", &["E0103"]),
+        ("[{ claim: a, equals: 99999999999999999999 }]", &["E0202"]),
+        ("[{ claim: a..b, equals: b }]", &["E0201"]),
+        ("[{ claim: a, matches: '(b' }]", &["E0201"]),
+        ("[{ name: '', claim: a, equals: b }]", &["E0105"]),
+        ("[{ claim: a, equal: b }]", &["E0102", "E0101"]),
+    ] {
+        assert_eq!(route_with(&format!("upstream: api\n        allow: {rules}")), expected, "{rules}");
+    }
+    let rules = "allow: [{ claim: a, equals: b }]";
+    for access in ["optional", "public"] {
+        let found = route_with(&format!("upstream: api\n        access: {access}\n        {rules}"));
+        assert!(found.contains(&"E0408"), "{access}: {found:?}");
+    }
+}
+
+#[test]
+fn no_header_of_a_client_decides_which_rules_hold() {
+    let twin = |own: &str, other: &str| {
+        route_with(&format!(
+            "upstream: api\n        when: {{ headers: {{ X-A: true }} }}\n        {own}\n      - path: /api\n        upstream: api\n        {other}"
+        ))
+    };
+    let (a, b) = ("{ claim: a, equals: b }", "{ name: other, claim: a, any_of: [b] }");
+    assert_eq!(twin("#", &format!("allow: [{a}]")), ["W0014"]);
+    assert_eq!(twin(&format!("allow: [{a}]"), &format!("allow: [{a}, {b}]")), ["W0014"]);
+    assert!(twin(&format!("allow: [{b}, {a}]"), &format!("allow: [{a}, {b}]")).is_empty());
+    assert!(twin(&format!("allow: [{a}]"), "#").is_empty(), "whoever sends it meets more");
+}
+
+#[test]
 fn a_route_does_exactly_one_thing() {
     for (lines, expected) in [
         ("upstream: api", &[] as &[&str]),

@@ -50,8 +50,13 @@ impl World {
         let clock = Clock::manual(START);
         let store = Arc::new(FrailStore::new(clock.clone()));
         let (here, there) = (replica(&store, &clock, listens), replica(&store, &clock, true));
-        let profile =
-            Profile { site: "app".into(), provider: Some("demo".into()), claims: Vec::new(), id_token: false };
+        let profile = Profile {
+            site: "app".into(),
+            provider: Some("demo".into()),
+            claims: Vec::new(),
+            conditions: Vec::new(),
+            id_token: false,
+        };
         Self { clock, store, here, there, profile: Arc::new(profile) }
     }
 
