@@ -152,6 +152,8 @@ pub struct Session {
     pub absolute_timeout: Duration,
     /// How long after its last use a session that is over still tells who its user is; default 0 = not at all.
     pub returning_timeout: Duration,
+    /// What becomes of the tokens of a session that is over and kept for that time; default drop.
+    pub returning_tokens: ReturningTokens,
     /// A ticket this old is exchanged for a new one; default 15 min, zero = never.
     pub rotate_every: Duration,
     /// How long the ticket before the present one still counts; default 60 s.
@@ -162,6 +164,16 @@ pub struct Session {
     pub csrf: Csrf,
     /// The local cache of sessions.
     pub cache: Cache,
+}
+
+/// What becomes of the tokens of a user who is no longer logged on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReturningTokens {
+    /// They leave the session when the user is next seen, and the refresh token is revoked. The ID token stays, as a hint
+    /// for the logout.
+    Drop,
+    /// They stay sealed in the store, and are sent nowhere.
+    Keep,
 }
 
 /// The session cookie.
@@ -358,6 +370,10 @@ pub struct Route {
     pub action: Action,
     /// Who may pass; default required.
     pub access: Access,
+    /// How well its users must be known; default logged on.
+    pub level: Level,
+    /// The header that tells the upstream how well the user is known; `None` = it is not told.
+    pub level_header: Option<HeaderName>,
     /// What the user's claims must be, all of it; empty = anything. Only where a session is required.
     pub allow: Vec<Rule>,
     /// What a request without a session gets; default auto.
@@ -404,6 +420,15 @@ pub enum Access {
     Optional,
     /// Only with a session.
     Required,
+}
+
+/// How well a user is known; who is not known at all has no level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// By a session that is over, for [`Session::returning_timeout`].
+    Returning,
+    /// By a session that lives.
+    LoggedOn,
 }
 
 /// What a request without a session gets on a route that requires one.

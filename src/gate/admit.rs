@@ -10,7 +10,7 @@ use super::answers::{answered, refusal};
 use super::session::{Case, Origin};
 use super::{Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::Code;
-use crate::config::settings::{CsrfMode, SameSite};
+use crate::config::settings::{CsrfMode, Level, SameSite};
 use crate::login::{Endpoint, Logins, Reply, SiteAuth, Visit};
 use crate::primitives::clock::Clock;
 use crate::primitives::path;
@@ -21,7 +21,7 @@ use crate::routing::table::{Action, Asked, Choice, Site, Table};
 use crate::session::cookie::{Foreign, Ticket};
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
-use crate::session::vigil::{Reason, Vigil};
+use crate::session::vigil::{Vigil, forgotten};
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::{Metrics, Throttle};
 
@@ -158,15 +158,16 @@ impl Gate {
         }
         let case =
             Case { request, upgrade, path: &path, origin, site, auth, route, grant: grant.as_ref(), sorted: &sorted };
-        let session = match self.session(&case).await {
+        let held = match self.session(&case).await {
             Ok(None) => None,
-            Ok(Some(open)) if Arc::ptr_eq(open.profile(), &auth.profile) => Some(open),
-            Ok(Some(open)) => match self.prepared(&case, &open).await {
-                Ok(session) => session,
+            Ok(Some(held)) if Arc::ptr_eq(held.open.profile(), &auth.profile) => Some(held),
+            Ok(Some(held)) => match self.prepared(&case, &held).await {
+                Ok(held) => held,
                 Err(answer) => return answered(*answer, site, route, grant, &client),
             },
             Err(answer) => return answered(*answer, site, route, grant, &client),
         };
+        let (session, level) = held.map_or((None, Level::LoggedOn), |held| (Some(held.open), held.level));
         let needs_ticket = match (&session, sorted.ticket) {
             (Some(open), Ticket::One(shown)) => !open.id().is(&shown),
             _ => false,
@@ -183,6 +184,7 @@ impl Gate {
             site: site.clone(),
             route: route.clone(),
             session,
+            level,
             grant,
             cookies: if preflight { Foreign::Nothing } else { sorted.foreign },
             path,
@@ -233,11 +235,16 @@ impl Gate {
         self.logins.answer(call.endpoint, visit, body).await
     }
 
-    /// Waits until a session is over.
-    pub fn end_of(&self, open: &Arc<Open>) -> impl Future<Output = Reason> + Send + 'static {
+    /// Waits until a session does not serve a user of this level any more.
+    pub fn end_of(&self, open: &Arc<Open>, level: Level) -> impl Future<Output = ()> + Send + 'static {
         let (sessions, open) = (self.sessions.clone(), open.clone());
         // Begun when it is first waited for, and not before: until then it costs nothing.
-        async move { Vigil::new(sessions, open).over().await }
+        async move {
+            match level {
+                Level::LoggedOn => drop(Vigil::new(sessions, open).over().await),
+                Level::Returning => forgotten(sessions, open).await,
+            }
+        }
     }
 
     /// The host that counts. A trusted peer may say that the client asked for another one than it does.

@@ -27,7 +27,7 @@ pub use refused::{Refusal, asks_for_token};
 pub use upgrade::Upgrade;
 
 use crate::answer::Answer;
-use crate::config::settings::Token;
+use crate::config::settings::{Level, Token};
 use crate::login::{Endpoint, SiteAuth};
 use crate::routing::cors::Grant;
 use crate::routing::table::{Route, Site};
@@ -81,6 +81,8 @@ pub struct Pass {
     pub route: Arc<Route>,
     /// Its session, if it has one here.
     pub session: Option<Arc<Open>>,
+    /// How well its user is known by it.
+    pub level: Level,
     /// What `cors` grants to the page that asks.
     pub grant: Option<Grant>,
     /// Cookies for the upstream.
@@ -102,15 +104,25 @@ impl Pass {
         self.route.forward().map(|forward| &forward.upstream)
     }
 
-    /// What the route sends of a session in `Authorization`.
+    /// What the route sends of a session in `Authorization`: nothing of a user who is no longer logged on.
     #[must_use]
     pub fn token_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
         match self.route.token {
+            _ if self.level == Level::Returning => None,
             Token::None => None,
             Token::Access => open.authorization(),
             Token::Id => open.id_authorization(),
         }
     }
+}
+
+/// How a user's level is told upstream.
+#[must_use]
+pub const fn level_value(level: Level) -> HeaderValue {
+    HeaderValue::from_static(match level {
+        Level::Returning => "returning",
+        Level::LoggedOn => "logged_on",
+    })
 }
 
 /// A request to one of our own endpoints.

@@ -35,7 +35,7 @@ impl Gate {
         let result = match self.refresher.replace(open).await {
             // The settings have changed meanwhile: what is prepared for others has its claims in other places.
             Refreshed::Renewed(newer) if !Arc::ptr_eq(newer.profile(), open.profile()) => {
-                match self.sessions.prepare(&newer, open.profile()).await {
+                match self.sessions.prepare(&newer, open.profile(), pass.level).await {
                     Ok(Some(same)) => Refreshed::Renewed(same),
                     Ok(None) | Err(_) => return Refusal::PassOn,
                 }

@@ -10,6 +10,7 @@ pub mod navigation;
 mod query;
 mod record;
 mod return_to;
+mod returning;
 mod start;
 mod streams;
 

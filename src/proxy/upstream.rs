@@ -142,6 +142,9 @@ fn identify(headers: &mut HeaderMap, pass: &Pass, open: &Open) {
     if let Some(value) = pass.token_of(open) {
         headers.insert(AUTHORIZATION, value.clone());
     }
+    if let Some(name) = &pass.route.level_header {
+        headers.insert(name.clone(), gate::level_value(pass.level));
+    }
     for (name, claim) in &pass.route.identity_headers {
         if let Some(value) = open.identity(*claim) {
             headers.insert(name.clone(), value.clone());

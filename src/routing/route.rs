@@ -11,7 +11,7 @@ use super::cors::Cors;
 use super::rates::Rates;
 use super::upstream::Upstream;
 use crate::config::settings::{
-    self, Access, Conditions, HeaderChanges, HeaderMatch, HostPattern, OnMissing, Redirect, Respond, Rewrite,
+    self, Access, Conditions, HeaderChanges, HeaderMatch, HostPattern, Level, OnMissing, Redirect, Respond, Rewrite,
     RouteTimeouts, Token,
 };
 use crate::files::Files;
@@ -31,6 +31,10 @@ pub struct Route {
     pub action: Action,
     /// Who may pass.
     pub access: Access,
+    /// How well its users must be known.
+    pub level: Level,
+    /// The header that tells the upstream how well the user is known.
+    pub level_header: Option<HeaderName>,
     /// What the claims of its user must be, all of it; empty = anything.
     pub rules: Box<[Rule]>,
     /// What a request without a session gets.

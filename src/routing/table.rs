@@ -161,6 +161,8 @@ impl Site {
                 when: (!route.when.is_empty()).then(|| Box::new(route.when.clone())),
                 action: action(&settings.name, route, upstreams)?,
                 access: route.access,
+                level: route.level,
+                level_header: route.level_header.clone(),
                 rules: route
                     .allow
                     .iter()
@@ -280,8 +282,8 @@ fn reserved_headers(sites: &[settings::Site]) -> Arc<[HeaderName]> {
     let mut names: Vec<HeaderName> = sites
         .iter()
         .flat_map(|site| &site.routes)
-        .flat_map(|route| &route.identity_headers)
-        .map(|(name, _)| name.clone())
+        .flat_map(|route| route.identity_headers.iter().map(|(name, _)| name).chain(&route.level_header))
+        .cloned()
         .collect();
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();

@@ -1,6 +1,7 @@
 //! The manager: the one way to a session. It ties store, sealing and local cache together.
 
 mod endings;
+mod levels;
 mod lookup;
 mod records;
 mod rotation;
@@ -73,6 +74,7 @@ pub struct Sessions {
     clock: Clock,
     lasting: Lasting,
     absolute_timeout: Duration,
+    returning_tokens: settings::ReturningTokens,
     rotation: Rotation,
     plan: Plan,
     touch_step: Duration,
@@ -118,6 +120,7 @@ impl Sessions {
             clock,
             lasting: Lasting { idle: settings.idle_timeout, returning: settings.returning_timeout },
             absolute_timeout: settings.absolute_timeout,
+            returning_tokens: settings.returning_tokens,
             rotation: Rotation { every: settings.rotate_every, grace: settings.rotation_grace },
             plan: Plan::new(refresh.ahead),
             touch_step: (settings.idle_timeout / 60).min(Duration::from_secs(30)),

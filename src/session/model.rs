@@ -89,6 +89,24 @@ impl Secrets {
         serde_json::to_vec(&plain).map(zeroize::Zeroizing::new)
     }
 
+    /// Whether there is an access or a refresh token.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        !self.access_token.expose().is_empty() || self.refresh_token.is_some()
+    }
+
+    /// The same without access and refresh token. The ID token stays: it is the hint at logout.
+    #[must_use]
+    pub fn without_tokens(&self) -> Self {
+        Self {
+            access_token: SecretText::new(String::new()),
+            access_expires: None,
+            refresh_token: None,
+            refresh_expires: None,
+            ..self.clone()
+        }
+    }
+
     /// The inverse of [`Secrets::to_plaintext`].
     ///
     /// # Errors

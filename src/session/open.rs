@@ -54,6 +54,8 @@ pub struct Open {
     /// When its tokens are due for a refresh, if ever.
     due: Option<Timestamp>,
     hurried: AtomicBool,
+    holds_tokens: bool,
+    parting: AtomicBool,
     key: SessionKey,
     version: u64,
     generation: u64,
@@ -123,6 +125,8 @@ impl Open {
             rotating: AtomicBool::new(false),
             due: record.due,
             hurried: AtomicBool::new(false),
+            holds_tokens: secrets.has_tokens(),
+            parting: AtomicBool::new(false),
             key: id.key(),
             version: record.version,
             generation: record.generation,
@@ -178,6 +182,23 @@ impl Open {
     #[must_use]
     pub fn claim_hurry(&self) -> bool {
         !self.hurried.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether there is an access or a refresh token in it.
+    #[must_use]
+    pub fn holds_tokens(&self) -> bool {
+        self.holds_tokens
+    }
+
+    /// `true` for the one caller that is to take its tokens out.
+    #[must_use]
+    pub fn claim_parting(&self) -> bool {
+        !self.parting.swap(true, Ordering::Relaxed)
+    }
+
+    /// Lets somebody else try.
+    pub fn release_parting(&self) {
+        self.parting.store(false, Ordering::Relaxed);
     }
 
     /// `true` for the one caller that is to rotate it.
@@ -389,6 +410,9 @@ impl Open {
 }
 
 fn bearer(token: &SecretText) -> Option<HeaderValue> {
+    if token.expose().is_empty() {
+        return None;
+    }
     let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
     value.set_sensitive(true);
     Some(value)

@@ -32,6 +32,7 @@ mod key_ring;
 mod kit;
 mod lasting;
 mod leaks;
+mod levels;
 mod limits;
 mod limits_set;
 mod login;

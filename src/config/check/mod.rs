@@ -90,6 +90,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     note_csrf_off(reader, &fields, &settings);
     if let Some(node) = fields.get("sites") {
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
+        routes::note_nobody_returns(reader, node, &settings);
     }
     edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);
     Some(settings)

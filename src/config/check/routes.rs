@@ -4,6 +4,7 @@ mod action;
 mod allow;
 mod cors;
 mod headers;
+mod level;
 mod rates;
 mod when;
 
@@ -14,6 +15,7 @@ use http::header::HeaderName;
 
 pub(super) use self::cors::origin;
 pub(super) use self::headers::reserved;
+pub(super) use self::level::note_nobody_returns;
 use super::sites::Alias;
 use super::{Names, duplicate};
 use crate::config::decode::{Fields, Reader};
@@ -21,7 +23,7 @@ use crate::config::defaults::MAX_BODY;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
 use crate::config::settings::{
-    Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, RouteTimeouts, Rule, Token,
+    Access, Action, ClaimPath, Conditions, HostPattern, Level, OnMissing, Route, RouteTimeouts, Rule, Token,
 };
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, MILLISECOND, SECOND};
@@ -46,6 +48,7 @@ type Seen = HashMap<PathPrefix, Vec<Twin>>;
 /// Who may pass a route.
 struct Policy {
     access: Access,
+    level: Level,
     allow: Vec<Rule>,
 }
 
@@ -69,7 +72,11 @@ pub(super) fn routes(
         let route = route(reader, item, &fields, path, when, upstreams, around);
         if let Some((path, when)) = twin {
             let twins = seen.entry(path).or_default();
-            let policy = route.as_ref().map(|route| Policy { access: route.access, allow: route.allow.clone() });
+            let policy = route.as_ref().map(|route| Policy {
+                access: route.access,
+                level: route.level,
+                allow: route.allow.clone(),
+            });
             check_twins(reader, &fields, &when, policy.as_ref(), twins);
             twins.push((when, policy, fields.get("path").unwrap_or(item).label()));
         }
@@ -120,7 +127,7 @@ fn check_twins(
         _ => false,
     };
     if twins.iter().any(evaded) {
-        let help = "give all routes of this path the same `access` and `allow`";
+        let help = "give all routes of this path the same `access`, `level` and `allow`";
         let at = fields.get("when").unwrap_or(at);
         reader.note(Code::HeaderDecides, at, "whoever sends a certain header passes by less strict a rule", help);
     }
@@ -135,6 +142,7 @@ impl Policy {
             Access::Required => 2,
         };
         strictness(self.access) < strictness(other.access)
+            || self.level < other.level
             || other.allow.iter().any(|rule| self.allow.iter().all(|own| own.condition != rule.condition))
     }
 }
@@ -172,6 +180,7 @@ fn route(
     let default = if access == Some(Access::Public) || !goes_on { Token::None } else { Token::Access };
     let token = fields.optional(reader, "token", default, token);
     let identity_headers = fields.optional(reader, "identity_headers", Vec::new(), identity_headers);
+    let (level, level_header) = level::level(reader, fields, access, identity_headers.as_deref());
     if access == Some(Access::Public) {
         let sends = token.is_some_and(|token| token != Token::None);
         for at in [fields.get("token").filter(|_| sends), fields.get("identity_headers")].into_iter().flatten() {
@@ -197,6 +206,8 @@ fn route(
         when: when?,
         action: action?,
         access: access?,
+        level: level?,
+        level_header: if goes_on { level_header? } else { None },
         allow: allow?,
         on_missing: on_missing?,
         // Nobody is there to read them.

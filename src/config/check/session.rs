@@ -9,7 +9,9 @@ use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::Code;
 use crate::config::schema::{CACHE, COOKIE, CSRF, KEY, REFRESH, SESSION};
 use crate::config::secrets;
-use crate::config::settings::{Cache, Csrf, CsrfMode, Refresh, SameSite, SealingKey, Session, SessionCookie};
+use crate::config::settings::{
+    Cache, Csrf, CsrfMode, Refresh, ReturningTokens, SameSite, SealingKey, Session, SessionCookie,
+};
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, HOUR, MILLISECOND, SECOND};
 use crate::config::yaml::Node;
@@ -44,6 +46,7 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
         idle_timeout,
         absolute_timeout,
         returning_timeout,
+        returning_tokens,
         rotate_every,
         rotation_grace,
         cookie,
@@ -69,6 +72,8 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
     }
     let any = |r: &mut Reader<'_>, n: &Node| values::duration(r, n, Duration::ZERO, LONGEST_SESSION);
     let returning_timeout = fields.optional(reader, "returning_timeout", returning_timeout, any);
+    let words = [("drop", ReturningTokens::Drop), ("keep", ReturningTokens::Keep)];
+    let returning_tokens = fields.optional(reader, "returning_tokens", returning_tokens, |r, n| r.choice(n, &words));
     let rotate_every = fields.optional(reader, "rotate_every", rotate_every, any);
     let rotation_grace = fields.optional(reader, "rotation_grace", rotation_grace, any);
     if let (Some(every), Some(grace)) = (rotate_every, rotation_grace)
@@ -91,6 +96,7 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
         idle_timeout: idle_timeout?,
         absolute_timeout: absolute_timeout?,
         returning_timeout: returning_timeout?,
+        returning_tokens: returning_tokens?,
         rotate_every: rotate_every?,
         rotation_grace: rotation_grace?,
         cookie: cookie?,

@@ -229,6 +229,21 @@ fn a_rule_asks_one_thing_of_one_claim() {
 }
 
 #[test]
+fn a_level_needs_somebody_to_be_known() {
+    for (lines, expected) in [
+        ("level: logged_on\n        level_header: X-Level", &[] as &[&str]),
+        ("level: returning", &["W0010"]),
+        ("level: anonymous", &["E0104"]),
+        ("level_header: Authorization", &["E0204"]),
+        ("identity_headers: { X-A: sub }\n        level_header: x-a", &["E0401"]),
+        ("level_header: X-Level\n        request_headers: { remove: [X_Level] }", &["E0204"]),
+        ("access: public\n        level_header: X-Level", &["W0010", "E0408"]),
+    ] {
+        assert_eq!(route_with(&format!("upstream: api\n        {lines}")), expected, "{lines}");
+    }
+}
+
+#[test]
 fn no_header_of_a_client_decides_which_rules_hold() {
     let twin = |own: &str, other: &str| {
         route_with(&format!(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{SessionError, Sessions};
+use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
 use crate::session::cache::Place;
 use crate::session::model::Secrets;
@@ -125,7 +126,12 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError`] if the store cannot say.
-    pub async fn prepare(&self, open: &Arc<Open>, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+    pub async fn prepare(
+        &self,
+        open: &Arc<Open>,
+        profile: &Arc<Profile>,
+        level: Level,
+    ) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
         let read = self.read(open.key()).await?.filter(|(record, _)| belongs(record, profile));
         let prepared = read.map(|(record, secrets)| {
@@ -133,7 +139,7 @@ impl Sessions {
             new.inherit(open);
             Arc::new(new)
         });
-        Ok(prepared.filter(|open| !open.is_over(now)))
+        Ok(prepared.filter(|open| !open.is_over(now) || level == Level::Returning && open.is_known(now)))
     }
 
     /// The newest copy that this process has of a session, without asking the store.
