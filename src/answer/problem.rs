@@ -14,6 +14,8 @@ pub enum Code {
     SessionExpired,
     /// The provider refused to renew the session's tokens.
     RefreshRejected,
+    /// An upstream asks for a stronger or more recent login (RFC 9470).
+    StepUpRequired,
     /// The CSRF check failed.
     CsrfFailed,
     /// A rule of the route keeps the user out.
@@ -66,6 +68,7 @@ impl Code {
             Self::SessionMissing => "session_missing",
             Self::SessionExpired => "session_expired",
             Self::RefreshRejected => "refresh_rejected",
+            Self::StepUpRequired => "step_up_required",
             Self::CsrfFailed => "csrf_failed",
             Self::RuleFailed => "rule_failed",
             Self::StoreUnavailable => "store_unavailable",
@@ -95,6 +98,7 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
+            Self::StepUpRequired => StatusCode::UNAUTHORIZED,
             Self::CsrfFailed | Self::RuleFailed => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -121,6 +125,7 @@ impl Code {
             Self::SessionMissing => "You are not logged in",
             Self::SessionExpired => "Your session has ended",
             Self::RefreshRejected => "Your login has ended at the login service",
+            Self::StepUpRequired => "This needs a stronger or more recent login",
             Self::RuleFailed => "You may not do this",
             Self::CsrfFailed => "The request did not prove that it comes from this site",
             Self::StoreUnavailable => "Sessions are out of reach for the moment",

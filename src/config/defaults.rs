@@ -117,6 +117,7 @@ impl Route {
             max_body: MAX_BODY,
             csrf: true,
             retry_unauthorized: true,
+            step_up: true,
             response_headers: HeaderChanges::default(),
             cors: None,
             timeouts: None,

@@ -388,6 +388,8 @@ pub struct Route {
     pub csrf: bool,
     /// Whether a request whose token the upstream refuses is sent again with a newer one; default true.
     pub retry_unauthorized: bool,
+    /// Whether an upstream may ask for a stronger or more recent login (RFC 9470); default true.
+    pub step_up: bool,
     /// Changes of the answer's header.
     pub response_headers: HeaderChanges,
     /// What pages of other origins may do; `None` = nothing is said about it here.

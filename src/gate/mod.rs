@@ -11,6 +11,7 @@ mod rate;
 mod refused;
 mod rules;
 mod session;
+mod step_up;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ pub use client::{Client, Connection, Scheme};
 pub use dress::{Dress, Fields, change, put_on, silence};
 pub use hygiene::Hygiene;
 pub use refused::{Refusal, asks_for_token};
+pub use step_up::asks_to_step_up;
 pub use upgrade::Upgrade;
 
 use crate::answer::Answer;

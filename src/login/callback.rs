@@ -14,6 +14,7 @@ use super::record::{self, LoginRecord};
 use super::return_to::ReturnTo;
 use super::{Logins, Visit};
 use crate::answer::{Answer, Code, Page, continue_to};
+use crate::oidc::step_up::Lacking;
 use crate::oidc::{self, OidcError, Provider};
 use crate::primitives::tally::Key;
 use crate::revocation;
@@ -39,6 +40,8 @@ enum Failed {
     Untrusted(OidcError),
     /// The provider cannot be reached.
     Unreachable(OidcError),
+    /// The user has not authenticated as it was asked for.
+    TooWeak(Lacking),
     /// The user has logged out at the provider meanwhile.
     LoggedOut,
     /// The session store failed.
@@ -113,6 +116,9 @@ impl Logins {
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
         let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
         let login = redeemed.map_err(Failed::of)?;
+        // The former session is untouched by this, and so is the provider's: the refresh token may be tied to both.
+        let shown = record.demands().check(&login.id_token.claims, self.sessions.clock().now());
+        shown.map_err(Failed::TooWeak)?;
 
         let oidc::IdToken { issued, subject, provider_session, .. } = login.id_token.clone();
         let open = self.begin(visit, provider, login).await?;
@@ -259,6 +265,14 @@ impl Logins {
                 tracing::warn!(provider = %provider.name(), %error, "a login failed");
                 let text = "The login service did not answer. Please try again in a moment.";
                 (error.reason(), failure_page(Code::ProviderUnavailable, text, &again, ""))
+            }
+            Failed::TooWeak(lacking) => {
+                let (reason, text) = match lacking {
+                    Lacking::Context => ("acr", "The login service did not authenticate you as strongly as is needed."),
+                    Lacking::Age => ("auth_time", "The login service did not ask you to log in anew, which is needed."),
+                };
+                // Not the same login again: it would end here once more.
+                (reason, failure_page(Code::LoginFailed, text, &again, ""))
             }
             Failed::LoggedOut => {
                 let text =

@@ -49,6 +49,8 @@ pub struct Route {
     pub csrf: bool,
     /// Whether a request whose token the upstream refuses is sent again with a newer one.
     pub retry_unauthorized: bool,
+    /// Whether its upstream may ask for a stronger or more recent login.
+    pub step_up: bool,
     /// Changes of the answer's header; `None` = none.
     pub response_headers: Option<Box<HeaderChanges>>,
     /// What pages of other origins may do; `None` = nothing is said about it here.

@@ -178,6 +178,7 @@ impl Site {
                 max_body: route.max_body,
                 csrf: route.csrf,
                 retry_unauthorized: route.retry_unauthorized,
+                step_up: route.step_up,
                 response_headers: changes(&route.response_headers),
                 cors: route.cors.as_ref().map(|cors| Box::new(Cors::new(cors))),
                 timeouts: route.timeouts,

@@ -75,6 +75,7 @@ mod session_times;
 mod shared_store;
 mod signals;
 mod static_files;
+mod step_up;
 mod store_file;
 mod store_outage;
 mod store_postgres;

@@ -195,6 +195,11 @@ fn route(
         let help = "remove it, or set a `token` that goes upstream";
         reader.note(Code::NoEffect, at, "no token of this route could be refused", help);
     }
+    let step_up = fields.optional(reader, "step_up", true, |r, n| r.boolean(n));
+    if let (Some(at), Some(true), Some(Token::None)) = (fields.get("step_up"), step_up, token) {
+        let help = "remove it, or set a `token` that goes upstream";
+        reader.note(Code::NoEffect, at, "no token of this route could be found too weak", help);
+    }
     let response_headers = fields.optional(reader, "response_headers", Default::default(), headers::of_response);
     let cors = fields.maybe(reader, "cors", cors::cors);
     let timeouts = fields.maybe(reader, "timeouts", timeouts);
@@ -216,6 +221,7 @@ fn route(
         max_body: max_body?,
         csrf: csrf?,
         retry_unauthorized: retry_unauthorized?,
+        step_up: step_up?,
         response_headers: response_headers?,
         cors: cors?,
         timeouts: timeouts?,
