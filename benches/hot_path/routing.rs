@@ -80,6 +80,7 @@ fn site(number: usize, routes_per_site: usize) -> Option<Site> {
         provider: None,
         auth_path: PathPrefix::parse("/auth").ok()?,
         aliases: Aliases::default(),
+        context_claims: Vec::new(),
         origins: Vec::new(),
         security_headers: SecurityHeaders::default(),
         routes: routes.chain(["/".to_owned()]).filter_map(|path| route(&path)).collect(),

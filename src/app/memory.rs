@@ -75,6 +75,7 @@ mod tests {
             offline: false,
             id_token: None,
             claims: serde_json::Map::new(),
+            context: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
             tickets: TicketSeed::generate().unwrap(),
         };
@@ -98,6 +99,7 @@ mod tests {
             provider: Some("demo".into()),
             claims: Vec::new(),
             conditions: Vec::new(),
+            context: None,
             id_token: false,
         };
         let profile = Arc::new(profile);

@@ -92,6 +92,7 @@ impl Parts {
             provider: site.provider.clone(),
             claims: site.claim_paths.clone(),
             conditions: site.conditions.clone(),
+            context: site.context_claims.clone(),
             id_token: site.routes().any(|route| route.token == settings::Token::Id),
         };
         // Sessions in the local cache are prepared for the very profile that they hold.

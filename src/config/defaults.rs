@@ -6,8 +6,9 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use super::settings::{
-    Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Level, Limits, Most,
-    OnMissing, Refresh, ReturningTokens, Route, SameSite, SecurityHeaders, Session, SessionCookie, Shutdown, Token,
+    Access, Action, Cache, Conditions, ContextAccess, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Level,
+    Limits, Most, OnMissing, Refresh, ReturningTokens, Route, SameSite, SecurityHeaders, Session, SessionCookie,
+    Shutdown, Token,
 };
 use super::values::{DAY, HOUR, SECOND};
 use crate::primitives::path::PathPrefix;
@@ -114,6 +115,7 @@ impl Route {
             on_missing: OnMissing::Auto,
             token: Token::Access,
             identity_headers: Vec::new(),
+            context: ContextAccess::None,
             max_body: MAX_BODY,
             csrf: true,
             retry_unauthorized: true,

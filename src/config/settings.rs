@@ -324,6 +324,8 @@ pub struct Site {
     pub auth_path: PathPrefix,
     /// Extra paths of single endpoints.
     pub aliases: Aliases,
+    /// Claims that the user context tells applications.
+    pub context_claims: Vec<ClaimPath>,
     /// Public origins beside the one the request itself shows (`https://app.example.com`). Redirect URIs use the one
     /// that fits the request best, else the first; the request's own if there is none.
     pub origins: Vec<Origin>,
@@ -382,6 +384,8 @@ pub struct Route {
     pub token: Token,
     /// Header name -> dotted claim path.
     pub identity_headers: Vec<(HeaderName, ClaimPath)>,
+    /// Whether its upstream is told the user context, and may change it; default neither.
+    pub context: ContextAccess,
     /// Largest request body in bytes; default 10 MiB.
     pub max_body: u64,
     /// Whether unsafe methods need the CSRF token; default true.
@@ -431,6 +435,28 @@ pub enum Level {
     Returning,
     /// By a session that lives.
     LoggedOn,
+}
+
+impl Level {
+    /// The word in settings, headers and answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Returning => "returning",
+            Self::LoggedOn => "logged_on",
+        }
+    }
+}
+
+/// What an upstream may do with the user context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ContextAccess {
+    /// Nothing.
+    None,
+    /// It is told.
+    Read,
+    /// It is told, and may change it.
+    ReadWrite,
 }
 
 /// What a request without a session gets on a route that requires one.

@@ -4,6 +4,7 @@
 mod admit;
 mod answers;
 mod client;
+mod context;
 mod dress;
 mod https;
 mod hygiene;
@@ -29,7 +30,7 @@ pub use step_up::asks_to_step_up;
 pub use upgrade::Upgrade;
 
 use crate::answer::Answer;
-use crate::config::settings::{Level, Token};
+use crate::config::settings::{ContextAccess, Level, Token};
 use crate::login::{Endpoint, SiteAuth};
 use crate::routing::cors::Grant;
 use crate::routing::table::{Route, Site};
@@ -106,6 +107,15 @@ impl Pass {
         self.route.forward().map(|forward| &forward.upstream)
     }
 
+    /// What the route tells its upstream of the user.
+    #[must_use]
+    pub fn context_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
+        if self.route.context == ContextAccess::None {
+            return None;
+        }
+        open.context(self.level)
+    }
+
     /// What the route sends of a session in `Authorization`: nothing of a user who is no longer logged on.
     #[must_use]
     pub fn token_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
@@ -121,10 +131,7 @@ impl Pass {
 /// How a user's level is told upstream.
 #[must_use]
 pub const fn level_value(level: Level) -> HeaderValue {
-    HeaderValue::from_static(match level {
-        Level::Returning => "returning",
-        Level::LoggedOn => "logged_on",
-    })
+    HeaderValue::from_static(level.as_str())
 }
 
 /// A request to one of our own endpoints.

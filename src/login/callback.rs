@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use serde_json::{Map, Value};
 
 use super::query::{Doubled, single};
 use super::record::{self, LoginRecord};
@@ -121,7 +122,8 @@ impl Logins {
         shown.map_err(Failed::TooWeak)?;
 
         let oidc::IdToken { issued, subject, provider_session, .. } = login.id_token.clone();
-        let open = self.begin(visit, provider, login).await?;
+        let context = self.former_context(visit, provider, &record, &subject).await;
+        let open = self.begin(visit, provider, login, context).await?;
         // After the session is there, or a logout could come in between and be seen by neither (behaviour O7).
         let finished = revocation::Login {
             provider: provider.name(),
@@ -149,6 +151,7 @@ impl Logins {
         visit: &Visit<'_>,
         provider: &Arc<Provider>,
         login: oidc::Login,
+        context: Map<String, Value>,
     ) -> Result<Arc<Open>, SessionError> {
         let oidc::Login { tokens, id_token } = login;
         let new = NewSession {
@@ -165,6 +168,7 @@ impl Logins {
                 offline: tokens.offline.unwrap_or_else(|| provider.asks_offline()),
                 id_token: Some(id_token.text),
                 claims: id_token.claims,
+                context,
                 csrf_token: new_csrf_token()?,
                 tickets: TicketSeed::generate()?,
             },
@@ -184,6 +188,31 @@ impl Logins {
             tokio::spawn(provider.clone().revoke_patiently(token));
         }
         last
+    }
+
+    /// What applications keep of the user, from the session that the browser had: a user who logs in again keeps it,
+    /// another one gets nothing of it. A store that fails here loses it.
+    async fn former_context(
+        &self,
+        visit: &Visit<'_>,
+        provider: &Provider,
+        record: &LoginRecord,
+        subject: &str,
+    ) -> Map<String, Value> {
+        if visit.site.profile.context.is_none() {
+            return Map::new();
+        }
+        let shown = match visit.ticket {
+            Ticket::One(id) => Some(id),
+            _ => None,
+        };
+        let Some(former) = shown.or_else(|| record.former()) else { return Map::new() };
+        // Only a ticket that still opens the session speaks for its user.
+        let Ok(Some(open)) = self.sessions.recognise(&former, &visit.site.profile).await else { return Map::new() };
+        match self.sessions.read(open.key()).await {
+            Ok(Some((old, secrets))) if old.subject == subject && *old.provider == **provider.name() => secrets.context,
+            _ => Map::new(),
+        }
     }
 
     /// Ends a session that nobody was given the ticket of. If the store fails here it ends by its own time.

@@ -87,6 +87,7 @@ mod tests {
                 provider: None,
                 claims: vec![],
                 conditions: vec![],
+                context: None,
                 id_token: false,
             }),
             provider: None,

@@ -11,8 +11,8 @@ use super::cors::Cors;
 use super::rates::Rates;
 use super::upstream::Upstream;
 use crate::config::settings::{
-    self, Access, Conditions, HeaderChanges, HeaderMatch, HostPattern, Level, OnMissing, Redirect, Respond, Rewrite,
-    RouteTimeouts, Token,
+    self, Access, Conditions, ContextAccess, HeaderChanges, HeaderMatch, HostPattern, Level, OnMissing, Redirect,
+    Respond, Rewrite, RouteTimeouts, Token,
 };
 use crate::files::Files;
 use crate::primitives::path::PathPrefix;
@@ -43,6 +43,8 @@ pub struct Route {
     pub token: Token,
     /// Name of a header and the index of its claim in [`super::table::Site::claim_paths`].
     pub identity_headers: Vec<(HeaderName, usize)>,
+    /// Whether its upstream is told the user context, and may change it.
+    pub context: ContextAccess,
     /// Largest request body in bytes.
     pub max_body: u64,
     /// Whether unsafe methods need the CSRF token.

@@ -17,7 +17,7 @@ pub use super::route::{Action, Asked, Choice, Forward, Route, Rule};
 use super::route::{Slot, changes};
 use super::security::SecurityHeaders;
 use super::upstream::Upstreams;
-use crate::config::settings::{self, Aliases, ClaimCondition, ClaimPath, HostPattern, Origin, Settings};
+use crate::config::settings::{self, Aliases, ClaimCondition, ClaimPath, ContextAccess, HostPattern, Origin, Settings};
 use crate::files::Files;
 use crate::primitives::path::PathPrefix;
 use crate::telemetry::handles::RouteMetrics;
@@ -70,6 +70,8 @@ pub struct Site {
     pub claim_paths: Vec<ClaimPath>,
     /// Every condition that a rule of its routes asks for, once; [`Rule::condition`] points into it.
     pub conditions: Vec<ClaimCondition>,
+    /// Claims in the user context; `None` = no route tells it.
+    pub context_claims: Option<Vec<ClaimPath>>,
     /// Every identity header of *any* site: no client may send one of them to any upstream, for two sites may share
     /// an upstream that trusts it.
     pub reserved_headers: Arc<[HeaderName]>,
@@ -175,6 +177,7 @@ impl Site {
                     .iter()
                     .map(|(header, claim)| (header.clone(), index_of(&mut claim_paths, claim)))
                     .collect(),
+                context: route.context,
                 max_body: route.max_body,
                 csrf: route.csrf,
                 retry_unauthorized: route.retry_unauthorized,
@@ -200,6 +203,11 @@ impl Site {
             origins: settings.origins.clone(),
             claim_paths,
             conditions,
+            context_claims: settings
+                .routes
+                .iter()
+                .any(|route| route.context != ContextAccess::None)
+                .then(|| settings.context_claims.clone()),
             reserved_headers,
             security_headers: SecurityHeaders::new(&settings.security_headers),
             own: Arc::new(metrics.route(&settings.name, OWN)),

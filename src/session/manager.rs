@@ -1,5 +1,6 @@
 //! The manager: the one way to a session. It ties store, sealing and local cache together.
 
+mod context;
 mod endings;
 mod levels;
 mod lookup;
@@ -27,6 +28,8 @@ use crate::store::record::{Record, SessionKey};
 use crate::store::{SessionStore, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::audit::{Audit, Entry};
+
+pub use self::context::Change as ContextChange;
 
 /// A session could not be had, begun or changed.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 mod cache;
 mod claims;
+pub mod context;
 pub mod cookie;
 pub mod csrf;
 pub mod key_ring;

@@ -11,12 +11,13 @@ use std::time::Duration;
 use http::header::HeaderValue;
 
 use super::claims::claim_header;
+use super::context;
 use super::cookie::Cookies;
 use super::model::Secrets;
 use super::plan::is_fresh;
 use super::rules::judge;
 use super::ticket::SessionId;
-use crate::config::settings::{ClaimCondition, ClaimPath};
+use crate::config::settings::{ClaimCondition, ClaimPath, Level};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
 use crate::store::Touch;
@@ -39,6 +40,8 @@ pub struct Profile {
     pub claims: Vec<ClaimPath>,
     /// Conditions that rules of its routes ask for; [`Open::meets`] takes an index into this list.
     pub conditions: Vec<ClaimCondition>,
+    /// Claims in the user context; `None` = no route tells it.
+    pub context: Option<Vec<ClaimPath>>,
     /// Whether a route sends the ID token.
     pub id_token: bool,
 }
@@ -71,6 +74,8 @@ pub struct Open {
     id_authorization: Option<HeaderValue>,
     identity: Box<[Option<HeaderValue>]>,
     met: Box<[bool]>,
+    /// For a user who returns, and for one who is logged on.
+    context: Option<Box<[Option<HeaderValue>; 2]>>,
     csrf_token: SecretText,
     csrf_cookie: Option<HeaderValue>,
     last_seen: AtomicU64,
@@ -140,6 +145,10 @@ impl Open {
             authorization: bearer(&secrets.access_token),
             id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
+            context: profile.context.as_ref().map(|told| {
+                let header = |level| context::header(level, &record.subject, &secrets.claims, told, &secrets.context);
+                Box::new([header(Level::Returning), header(Level::LoggedOn)])
+            }),
             met: judge(&profile.conditions, &secrets.claims),
             csrf_cookie: cookies.set_csrf(secrets.csrf_token.expose()),
             csrf_token: secrets.csrf_token.clone(),
@@ -277,6 +286,16 @@ impl Open {
         self.identity.get(claim)?.as_ref()
     }
 
+    /// What applications are told of a user of this level, where the site's [`Profile`] asks for it.
+    #[must_use]
+    pub fn context(&self, level: Level) -> Option<&HeaderValue> {
+        let [returning, logged_on] = &**self.context.as_ref()?;
+        match level {
+            Level::Returning => returning.as_ref(),
+            Level::LoggedOn => logged_on.as_ref(),
+        }
+    }
+
     /// Whether the user's claims meet a condition of the site's [`Profile`].
     #[must_use]
     pub fn meets(&self, condition: usize) -> bool {
@@ -342,7 +361,11 @@ impl Open {
         let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);
         let identity: usize = self.identity.iter().map(|value| size_of::<Option<HeaderValue>>() + header(value)).sum();
         let texts = header(&self.authorization) + header(&self.id_authorization) + header(&self.csrf_cookie);
-        let rest = identity + self.met.len() + self.provider.len() + self.csrf_token.expose().len();
+        let context = |all: &[Option<HeaderValue>; 2]| {
+            all.iter().map(|value| header(value) + size_of::<Option<HeaderValue>>()).sum()
+        };
+        let context: usize = self.context.as_deref().map_or(0, context);
+        let rest = identity + context + self.met.len() + self.provider.len() + self.csrf_token.expose().len();
         u64::try_from(size_of::<Self>() + texts + rest + OVERHEAD).unwrap_or(u64::MAX)
     }
 

@@ -117,6 +117,7 @@ pub(crate) fn profile(site: &str) -> Profile {
         provider: Some(PROVIDER.into()),
         claims: Vec::new(),
         conditions: Vec::new(),
+        context: None,
         id_token: false,
     }
 }
@@ -133,6 +134,7 @@ pub(crate) fn secrets(session: usize, token_length: usize, issued: Timestamp, ex
         offline: false,
         id_token: None,
         claims: serde_json::Map::from_iter([subject]),
+        context: serde_json::Map::new(),
         csrf_token: new_csrf_token().expect("randomness"),
         tickets: TicketSeed::generate().expect("randomness"),
     }

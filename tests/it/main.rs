@@ -91,5 +91,6 @@ mod upstream_health;
 mod upstream_retries;
 mod upstream_tls;
 mod upstream_unauthorized;
+mod user_context;
 mod websocket;
 mod wire;

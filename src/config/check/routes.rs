@@ -23,7 +23,8 @@ use crate::config::defaults::MAX_BODY;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
 use crate::config::settings::{
-    Access, Action, ClaimPath, Conditions, HostPattern, Level, OnMissing, Route, RouteTimeouts, Rule, Token,
+    Access, Action, ClaimPath, Conditions, ContextAccess, HostPattern, Level, OnMissing, Route, RouteTimeouts, Rule,
+    Token,
 };
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, MILLISECOND, SECOND};
@@ -180,10 +181,16 @@ fn route(
     let default = if access == Some(Access::Public) || !goes_on { Token::None } else { Token::Access };
     let token = fields.optional(reader, "token", default, token);
     let identity_headers = fields.optional(reader, "identity_headers", Vec::new(), identity_headers);
+    let words =
+        [("none", ContextAccess::None), ("read", ContextAccess::Read), ("read_write", ContextAccess::ReadWrite)];
+    let context = fields.optional(reader, "context", ContextAccess::None, |r, n| r.choice(n, &words));
     let (level, level_header) = level::level(reader, fields, access, identity_headers.as_deref());
     if access == Some(Access::Public) {
         let sends = token.is_some_and(|token| token != Token::None);
-        for at in [fields.get("token").filter(|_| sends), fields.get("identity_headers")].into_iter().flatten() {
+        let tells = context.is_some_and(|context| context != ContextAccess::None);
+        let context = fields.get("context").filter(|_| tells);
+        for at in [fields.get("token").filter(|_| sends), fields.get("identity_headers"), context].into_iter().flatten()
+        {
             let help = "write `access: optional`, which lets everyone pass too, or remove it";
             reader.note(Code::Contradiction, at, "a public route looks up no session, so it knows no user", help);
         }
@@ -218,6 +225,7 @@ fn route(
         // Nobody is there to read them.
         token: if goes_on { token? } else { Token::None },
         identity_headers: if goes_on { identity_headers? } else { Vec::new() },
+        context: if goes_on { context? } else { ContextAccess::None },
         max_body: max_body?,
         csrf: csrf?,
         retry_unauthorized: retry_unauthorized?,

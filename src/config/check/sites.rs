@@ -6,8 +6,8 @@ use super::routes::{self, Around};
 use super::{Names, duplicate, security};
 use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
-use crate::config::schema::{ALIASES, SITE};
-use crate::config::settings::{Access, Aliases, HostPattern, Origin, SecurityHeaders, Site};
+use crate::config::schema::{ALIASES, SITE, USER_CONTEXT};
+use crate::config::settings::{Access, Aliases, ClaimPath, HostPattern, Origin, SecurityHeaders, Site};
 use crate::config::source::Span;
 use crate::config::values;
 use crate::config::yaml::{Kind, Node};
@@ -42,6 +42,7 @@ fn site(
     };
     let aliases =
         fields.optional(reader, "aliases", Vec::new(), |reader, node| aliases(reader, node, auth_path.as_ref()));
+    let context_claims = fields.optional(reader, "user_context", Vec::new(), user_context);
     let origins = fields.optional(reader, "origins", Vec::new(), |reader, node| {
         reader.list(node, |reader, item| origin(reader, item, hosts.as_deref()))
     });
@@ -81,10 +82,16 @@ fn site(
         provider: provider?,
         auth_path: auth_path?,
         aliases: Aliases { login: alias("login"), logout: alias("logout"), userinfo: alias("userinfo") },
+        context_claims: context_claims?,
         origins: origins?,
         security_headers: security_headers?,
         routes: routes?,
     })
+}
+
+fn user_context(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<ClaimPath>> {
+    let fields = reader.fields(node, &USER_CONTEXT)?;
+    fields.required(reader, "claims", "[name, email]", |reader, node| reader.list(node, values::claim_path))
 }
 
 /// A host pattern as it is written.

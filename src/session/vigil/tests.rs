@@ -55,6 +55,7 @@ impl World {
             provider: Some("demo".into()),
             claims: Vec::new(),
             conditions: Vec::new(),
+            context: None,
             id_token: false,
         };
         Self { clock, store, here, there, profile: Arc::new(profile) }
@@ -75,6 +76,7 @@ impl World {
             offline: false,
             id_token: None,
             claims: serde_json::Map::new(),
+            context: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
             tickets: TicketSeed::generate().unwrap(),
         };
