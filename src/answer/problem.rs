@@ -14,8 +14,14 @@ pub enum Code {
     SessionExpired,
     /// The provider refused to renew the session's tokens.
     RefreshRejected,
+    /// An upstream asks for a stronger or more recent login (RFC 9470).
+    StepUpRequired,
+    /// A token in `Authorization` is needed, and none or a worthless one came (RFC 6750 §3.1).
+    TokenInvalid,
     /// The CSRF check failed.
     CsrfFailed,
+    /// A rule of the route keeps the user out.
+    RuleFailed,
     /// The session store does not answer.
     StoreUnavailable,
     /// The OpenID provider does not answer.
@@ -64,7 +70,10 @@ impl Code {
             Self::SessionMissing => "session_missing",
             Self::SessionExpired => "session_expired",
             Self::RefreshRejected => "refresh_rejected",
+            Self::StepUpRequired => "step_up_required",
+            Self::TokenInvalid => "token_invalid",
             Self::CsrfFailed => "csrf_failed",
+            Self::RuleFailed => "rule_failed",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::UpstreamUnavailable => "upstream_unavailable",
@@ -92,7 +101,8 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
-            Self::CsrfFailed => StatusCode::FORBIDDEN,
+            Self::StepUpRequired | Self::TokenInvalid => StatusCode::UNAUTHORIZED,
+            Self::CsrfFailed | Self::RuleFailed => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -118,6 +128,9 @@ impl Code {
             Self::SessionMissing => "You are not logged in",
             Self::SessionExpired => "Your session has ended",
             Self::RefreshRejected => "Your login has ended at the login service",
+            Self::TokenInvalid => "The token is missing or worthless",
+            Self::StepUpRequired => "This needs a stronger or more recent login",
+            Self::RuleFailed => "You may not do this",
             Self::CsrfFailed => "The request did not prove that it comes from this site",
             Self::StoreUnavailable => "Sessions are out of reach for the moment",
             Self::ProviderUnavailable => "The login service is out of reach for the moment",

@@ -34,7 +34,7 @@ fn session_of(pass: &Pass) -> Option<&Arc<Open>> {
 /// cut.
 pub(super) fn tunnel(gate: &Gate, ctx: &mut Context) {
     let (Some(close), Some(pass), Some(connection)) = (ctx.close.take(), &ctx.pass, &ctx.connection) else { return };
-    let over = session_of(pass).map(|open| gate.end_of(open));
+    let over = session_of(pass).map(|open| gate.end_of(open, pass.level));
     let over = async {
         match over {
             Some(over) => over.await,
@@ -66,7 +66,7 @@ pub(super) fn answer(gate: &Gate, session: &Session, response: &ResponseHeader, 
     if open.is_none() && ctx.deadline.is_none() {
         return;
     }
-    let over = open.map(|open| gate.end_of(open));
+    let over = open.map(|open| gate.end_of(open, pass.level));
     let over = async {
         match over {
             Some(over) => {

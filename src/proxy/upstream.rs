@@ -15,6 +15,7 @@ use super::{Context, deadline, fields};
 use crate::config::settings::{HashOn, Limits};
 use crate::gate::{self, Pass};
 use crate::routing::upstream::{Full, Target, Upstream};
+use crate::session::context::HEADER as USER_CONTEXT;
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
 
@@ -141,6 +142,12 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
 fn identify(headers: &mut HeaderMap, pass: &Pass, open: &Open) {
     if let Some(value) = pass.token_of(open) {
         headers.insert(AUTHORIZATION, value.clone());
+    }
+    if let Some(name) = &pass.route.level_header {
+        headers.insert(name.clone(), gate::level_value(pass.level));
+    }
+    if let Some(value) = pass.context_of(open) {
+        headers.insert(USER_CONTEXT, value.clone());
     }
     for (name, claim) in &pass.route.identity_headers {
         if let Some(value) = open.identity(*claim) {
