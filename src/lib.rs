@@ -12,6 +12,7 @@
 //! - [`revocation`]: the end of sessions that comes from outside;
 //! - [`refresh`]: fresh access tokens, one refresh for all who wait;
 //! - [`answer`]: the pages and errors that Cloakroom writes itself;
+//! - [`provider`]: who logs users in and gives tokens, whatever its kind;
 //! - [`oidc`]: one OpenID provider, as its client;
 //! - [`routing`]: which site, route and upstream a request belongs to;
 //! - [`files`]: a folder of files as answers;
@@ -36,6 +37,7 @@ pub mod listener;
 pub mod login;
 pub mod oidc;
 pub mod primitives;
+pub mod provider;
 pub mod proxy;
 pub mod refresh;
 pub mod revocation;

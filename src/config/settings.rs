@@ -53,8 +53,8 @@ pub struct Settings {
     pub session: Session,
     /// When tokens are refreshed.
     pub refresh: Refresh,
-    /// OpenID providers; names unique.
-    pub providers: Vec<Provider>,
+    /// Who logs users in; names unique.
+    pub providers: Vec<ProviderKind>,
     /// Groups of endpoints; names unique.
     pub upstreams: Vec<Upstream>,
     /// Most idle connections to upstreams, all together; `None` = 1,024 a thread.
@@ -238,6 +238,31 @@ pub struct Refresh {
     pub concurrency: NonZeroUsize,
     /// Most refreshes begun in a second, for each provider; default 100.
     pub per_second: NonZeroU32,
+}
+
+/// Who logs users in, by its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// An OpenID provider.
+    Oidc(Provider),
+}
+
+impl ProviderKind {
+    /// Name that sites refer to.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Oidc(provider) => &provider.name,
+        }
+    }
+
+    /// Its settings if it is an OpenID provider.
+    #[must_use]
+    pub fn oidc(&self) -> Option<&Provider> {
+        match self {
+            Self::Oidc(provider) => Some(provider),
+        }
+    }
 }
 
 /// An OpenID provider.

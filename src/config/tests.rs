@@ -130,7 +130,7 @@ keys: [SealingKey { id: "one", secret: Key256(…) }], store: Memory,
 session: Session { idle_timeout: 1800s, absolute_timeout: 43200s, returning_timeout: 0ns, rotate_every: 900s, rotation_grace: 60s, cookie: SessionCookie { name: "__Host-session", same_site: Strict, secure: true },
 csrf: Csrf { cookie: "XSRF-TOKEN", header: "x-xsrf-token", mode: Enforce }, cache: Cache { ttl: 5s, capacity: 100000, memory: 268435456 } },
 refresh: Refresh { ahead: 60s, minimum_lifetime: 10s, active_within: 900s, concurrency: 32, per_second: 100 },
-providers: [Provider { name: "p", issuer: "http://localhost:9/", client_id: "c", client_auth: Post(SecretText(…)), scopes: ["openid", "email"], refresh_token_grace: 0ns, backchannel_logout: BackchannelLogout { scope: Session, require_exp: true }, authorization_params: {} }],
+providers: [Oidc(Provider { name: "p", issuer: "http://localhost:9/", client_id: "c", client_auth: Post(SecretText(…)), scopes: ["openid", "email"], refresh_token_grace: 0ns, backchannel_logout: BackchannelLogout { scope: Session, require_exp: true }, authorization_params: {} })],
 upstreams: [Upstream { name: "a", endpoints: [Endpoint { host: "::1", port: 80, weight: 1 }, Endpoint { host: "10.0.0.1", port: 81, weight: 1 }, Endpoint { host: "host.example", port: 82, weight: 1 }],
 balance: RoundRobin, protocol: Http1, tls: None, health_check: None, ejection: Some(Ejection { after: 5, on_5xx: false, pause: 10s, longest_pause: 300s }), max_requests: None,
 timeouts: UpstreamTimeouts { connect: 2s, read: 60s, write: 60s, idle: 60s }, retries: Retries { attempts: 3, budget: 20 } }], idle_connections: None,
@@ -142,7 +142,7 @@ Site { name: "*", hosts: [Any], provider: None, auth_path: /auth, aliases: Alias
 routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] }] }],
 shutdown: Shutdown { lame_duck: 5s, grace: 35s, upgrade_socket: "/run/cloakroom/upgrade.sock" } }"#,
     );
-    let settings::ClientAuth::Post(secret) = &settings.providers[0].client_auth else { panic!() };
+    let settings::ClientAuth::Post(secret) = &settings.providers[0].oidc().unwrap().client_auth else { panic!() };
     assert_eq!(secret.expose(), "secret", "the line break is taken off");
 }
 

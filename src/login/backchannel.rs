@@ -32,7 +32,7 @@ enum Refused {
 impl Logins {
     /// `POST /auth/backchannel-logout`.
     pub(super) async fn backchannel_logout(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
-        let Some(provider) = &visit.site.provider else {
+        let Some(provider) = visit.site.oidc() else {
             return Answer::problem(Code::NotFound, None, None);
         };
         let mut entry = Entry { actor: Actor::Idp, ..self.entry(&visit) };

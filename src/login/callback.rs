@@ -66,13 +66,13 @@ impl From<SessionError> for Failed {
 impl Logins {
     /// `GET /auth/callback`.
     pub(super) async fn callback(&self, visit: Visit<'_>) -> Answer {
-        let Some(provider) = &visit.site.provider else {
+        let Some(provider) = visit.site.oidc() else {
             return failure_page(Code::NotFound, "This site has no logins.", "/", "");
         };
         let mut return_to = ReturnTo::root();
         match self.finish(&visit, provider, &mut return_to).await {
             Ok(open) => {
-                self.count_login(provider, "success", "ok");
+                self.count_login(provider.name(), "success", "ok");
                 let cookies = self.sessions.cookies();
                 continue_to(return_to.as_str())
                     .cookie(cookies.set_session(open.id()))
@@ -271,7 +271,7 @@ impl Logins {
                 ("store", failure_page(Code::StoreUnavailable, text, &again, ""))
             }
         };
-        self.count_login(provider, "failure", reason);
+        self.count_login(provider.name(), "failure", reason);
         let entry = Entry { reason: Some(reason), ..self.entry(visit) };
         self.sessions.audit().tell(Event::LoginFailure, &entry);
         answer

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use http::Method;
 
 use crate::config::settings::Aliases;
-use crate::oidc::Provider;
+use crate::oidc;
 use crate::primitives::path::PathPrefix;
+use crate::provider::Provider;
 use crate::session::open::Profile;
 
 /// The endpoints below `auth_path`.
@@ -69,6 +70,12 @@ pub struct SiteAuth {
 }
 
 impl SiteAuth {
+    /// Its provider, if that is an OpenID provider.
+    #[must_use]
+    pub fn oidc(&self) -> Option<&Arc<oidc::Provider>> {
+        self.provider.as_ref()?.oidc()
+    }
+
     /// The endpoint at a canonical path. `Some(None)` for a path below `auth_path` that is none.
     #[must_use]
     pub fn endpoint(&self, path: &str) -> Option<Option<Endpoint>> {

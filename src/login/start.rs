@@ -66,14 +66,14 @@ impl Logins {
 
     /// Sends the browser to the provider of the site, to come back to `return_to`.
     pub async fn start(&self, visit: &Visit<'_>, return_to: ReturnTo, wishes: Wishes) -> Answer {
-        let Some(provider) = &visit.site.provider else {
+        let Some(provider) = visit.site.oidc() else {
             return error_answer(visit, Code::NotFound, "This site has no logins.");
         };
         let binding = visit_binding(self, visit);
         if let Some(binding) = &binding
             && self.finished.wait(Key::of(binding), LOOP_LOGINS, self.sessions.clock().now()).is_some()
         {
-            self.count_login(provider, "failure", "loop");
+            self.count_login(provider.name(), "failure", "loop");
             return looping(&return_to, visit);
         }
         let fresh = match Fresh::new(binding) {
@@ -89,7 +89,7 @@ impl Logins {
                 )
             }
             Err(StartError::NotReady) => {
-                self.count_login(provider, "failure", "provider_unavailable");
+                self.count_login(provider.name(), "failure", "provider_unavailable");
                 error_answer(visit, Code::ProviderUnavailable, "Please try again in a moment.")
             }
             Err(StartError::Session(error)) => store_failed(visit, &error),

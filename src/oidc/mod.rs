@@ -41,9 +41,6 @@ pub(crate) use {
     logout_token::{Expected as ExpectedLogoutToken, verify as verify_logout_token},
 };
 
-/// All providers of the settings, by name.
-pub type Providers = std::collections::HashMap<std::sync::Arc<str>, std::sync::Arc<Provider>>;
-
 /// A key set as it is published, for the fuzz targets.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn parse_keys(body: &[u8]) -> Option<openidconnect::core::CoreJsonWebKeySet> {

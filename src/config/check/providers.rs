@@ -9,14 +9,14 @@ use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::rules;
 use crate::config::schema::{BACKCHANNEL_LOGOUT, CLIENT_AUTH, PROVIDER};
 use crate::config::secrets::secret;
-use crate::config::settings::{BackchannelLogout, ClientAuth, LogoutScope, Provider};
+use crate::config::settings::{BackchannelLogout, ClientAuth, LogoutScope, Provider, ProviderKind};
 use crate::config::values;
 use crate::config::yaml::Node;
 
 /// For providers that never exchange a refresh token for another.
 const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3600);
 
-pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provider> {
+pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<ProviderKind> {
     let Some(fields) = reader.fields(node, &PROVIDER) else {
         names.incomplete = true;
         return None;
@@ -37,7 +37,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         fields.optional(reader, "backchannel_logout", BackchannelLogout::default(), backchannel_logout);
     let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
     kind?;
-    Some(Provider {
+    Some(ProviderKind::Oidc(Provider {
         name: name?,
         issuer: issuer?,
         client_id: client_id?,
@@ -46,7 +46,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         refresh_token_grace: refresh_token_grace?,
         backchannel_logout: backchannel_logout?,
         authorization_params: authorization_params?,
-    })
+    }))
 }
 
 fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<BackchannelLogout> {
