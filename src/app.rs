@@ -25,6 +25,7 @@ use crate::admin;
 use crate::admin::readiness::Readiness;
 use crate::config::Env;
 use crate::config::settings::{self, Settings, Store};
+use crate::credentials::Backend;
 use crate::listener::tls::{TlsError, install_crypto_provider};
 use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, overload};
 use crate::login::Logins;
@@ -363,6 +364,9 @@ fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Resu
             settings::ProviderKind::Oidc(one) => {
                 let provider = oidc::Provider::new(one, client, clock.clone());
                 Provider::Oidc(Arc::new(provider.map_err(|error| StartError::Provider(name.clone(), error))?))
+            }
+            settings::ProviderKind::Credentials(one) => {
+                Provider::Credentials(Arc::new(Backend::new(one, client, clock.clone())))
             }
         };
         Ok((name.clone(), Arc::new(provider)))

@@ -13,6 +13,7 @@
 //! - [`refresh`]: fresh access tokens, one refresh for all who wait;
 //! - [`answer`]: the pages and errors that Cloakroom writes itself;
 //! - [`provider`]: who logs users in and gives tokens, whatever its kind;
+//! - [`credentials`]: a backend that logs users in with what they type, as its client;
 //! - [`oidc`]: one OpenID provider, as its client;
 //! - [`routing`]: which site, route and upstream a request belongs to;
 //! - [`files`]: a folder of files as answers;
@@ -27,6 +28,7 @@ pub mod answer;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod demo;
 pub mod files;
 #[cfg(any(test, fuzzing))]

@@ -97,7 +97,7 @@ impl Parts {
         let same = before.and_then(|gate| gate.auth.iter().find(|auth| *auth.profile == profile));
         SiteAuth {
             profile: same.map_or_else(|| Arc::new(profile), |auth| auth.profile.clone()),
-            provider: site.provider.as_ref().and_then(|name| self.providers.get(name)).cloned(),
+            providers: site.provider.iter().filter_map(|name| self.providers.get(name)).cloned().collect(),
             auth_path: site.auth_path.clone(),
             aliases: site.aliases.clone(),
             origins: site.origins.iter().map(|origin| origin.0.origin().ascii_serialization()).collect(),

@@ -37,6 +37,10 @@ sections! {
     PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
     BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
     CLIENT_AUTH "providers[].client_auth": "method" "secret";
+    CREDENTIALS "providers[] (credentials)": "name" "kind" "login_url" "login_page" "account" "fields" "default_lifetime" "refresh" "refresh_token_grace" "logout_url" "limits";
+    ANSWER_FIELDS "providers[].fields": "access_token" "refresh_token" "expires_in" "refresh_expires_in" "user" "subject";
+    CREDENTIALS_REFRESH "providers[].refresh": "url" "send" "field" "refused";
+    LOGIN_LIMITS "providers[].limits": "account" "address" "per";
     UPSTREAM "upstreams[]": "name" "endpoints" "balance" "hash_on" "hash_header" "protocol" "tls" "health_check" "ejection" "max_requests" "timeouts" "retries";
     ENDPOINT "upstreams[].endpoints[]": "address" "weight";
     UPSTREAM_TLS "upstreams[].tls": "ca" "server_name" "client_certificate";

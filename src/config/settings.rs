@@ -3,6 +3,7 @@
 //! Only [`load`](super::load) makes these (and tests). References between sections (`site.provider`, `route.upstream`) are
 //! names that are known to exist.
 
+mod credentials;
 mod edge;
 mod route;
 mod upstream;
@@ -18,6 +19,7 @@ use http::header::HeaderName;
 use ipnet::IpNet;
 use url::Url;
 
+pub use credentials::{AnswerFields, Credentials, CredentialsRefresh, LoginLimits, SendToken};
 pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::route::{
@@ -245,6 +247,8 @@ pub struct Refresh {
 pub enum ProviderKind {
     /// An OpenID provider.
     Oidc(Provider),
+    /// A backend with a login of its own.
+    Credentials(Credentials),
 }
 
 impl ProviderKind {
@@ -253,6 +257,7 @@ impl ProviderKind {
     pub fn name(&self) -> &Arc<str> {
         match self {
             Self::Oidc(provider) => &provider.name,
+            Self::Credentials(backend) => &backend.name,
         }
     }
 
@@ -261,6 +266,7 @@ impl ProviderKind {
     pub fn oidc(&self) -> Option<&Provider> {
         match self {
             Self::Oidc(provider) => Some(provider),
+            Self::Credentials(_) => None,
         }
     }
 }

@@ -32,13 +32,13 @@ enum Refused {
 impl Logins {
     /// `POST /auth/backchannel-logout`.
     pub(super) async fn backchannel_logout(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
-        let Some(provider) = visit.site.oidc() else {
+        let Some((provider, oidc)) = visit.site.oidc() else {
             return Answer::problem(Code::NotFound, None, None);
         };
-        let mut entry = Entry { actor: Actor::Idp, ..self.entry(&visit) };
+        let mut entry = Entry { actor: Actor::Idp, ..self.entry_at(&visit, Some(provider)) };
         let audit = self.sessions.audit();
         let token = match logout_token(visit.headers, body) {
-            Ok(text) => provider.logout_token(&text).await.map_err(Refused::Token),
+            Ok(text) => oidc.logout_token(&text).await.map_err(Refused::Token),
             Err(what) => Err(Refused::Request(what)),
         };
         let token = match token {
@@ -49,7 +49,7 @@ impl Logins {
             }
         };
         entry.subject = token.whose.subject();
-        match self.revoker.log_out(provider, &token, visit.client_ip).await {
+        match self.revoker.log_out(oidc, &token, visit.client_ip).await {
             Ok(sessions) => {
                 let reason = if sessions == 0 { "no_session" } else { "ended" };
                 audit

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use http::Method;
-
 use crate::config::settings::Aliases;
+use crate::credentials::Backend;
 use crate::oidc;
 use crate::primitives::path::PathPrefix;
 use crate::provider::Provider;
@@ -13,7 +12,7 @@ use crate::session::open::Profile;
 /// The endpoints below `auth_path`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Starts a login.
+    /// Starts a login, or takes what a user has typed for one.
     Login,
     /// Ends it; the redirect URI.
     Callback,
@@ -32,22 +31,12 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Whether the endpoint knows the method.
+    /// The methods it knows on a site, as in `Allow`.
     #[must_use]
-    pub fn takes(self, method: &Method) -> bool {
-        match self {
-            Self::Logout => matches!(*method, Method::GET | Method::POST),
-            Self::BackchannelLogout => *method == Method::POST,
-            Self::Login | Self::Callback | Self::Events => *method == Method::GET,
-            Self::LoggedOut | Self::UserInfo | Self::Session => matches!(*method, Method::GET | Method::HEAD),
-        }
-    }
-
-    /// The methods it knows, for `Allow`.
-    #[must_use]
-    pub fn methods(self) -> &'static str {
+    pub fn methods(self, site: &SiteAuth) -> &'static str {
         match self {
             Self::Logout => "GET, POST",
+            Self::Login if site.backends().next().is_some() => "GET, POST",
             Self::BackchannelLogout => "POST",
             Self::Login | Self::Callback | Self::Events => "GET",
             Self::LoggedOut | Self::UserInfo | Self::Session => "GET, HEAD",
@@ -59,8 +48,8 @@ impl Endpoint {
 pub struct SiteAuth {
     /// What its sessions have prepared.
     pub profile: Arc<Profile>,
-    /// Its provider; `None` on a site without logins.
-    pub provider: Option<Arc<Provider>>,
+    /// Its providers; none on a site without logins.
+    pub providers: Vec<Arc<Provider>>,
     /// Prefix of the endpoints.
     pub auth_path: PathPrefix,
     /// Extra paths.
@@ -70,10 +59,29 @@ pub struct SiteAuth {
 }
 
 impl SiteAuth {
-    /// Its provider, if that is an OpenID provider.
+    /// The provider of that name.
     #[must_use]
-    pub fn oidc(&self) -> Option<&Arc<oidc::Provider>> {
-        self.provider.as_ref()?.oidc()
+    pub fn named(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.iter().find(|provider| **provider.name() == *name)
+    }
+
+    /// Its OpenID provider.
+    #[must_use]
+    pub fn oidc(&self) -> Option<(&Arc<Provider>, &Arc<oidc::Provider>)> {
+        self.providers.iter().find_map(|provider| Some((provider, provider.oidc()?)))
+    }
+
+    /// Its backends with a login of their own.
+    pub fn backends(&self) -> impl Iterator<Item = (&Arc<Provider>, &Arc<Backend>)> {
+        self.providers.iter().filter_map(|provider| Some((provider, provider.credentials()?)))
+    }
+
+    /// The one of them that is named, or that need not be.
+    #[must_use]
+    pub fn backend(&self, name: Option<&str>) -> Option<(&Arc<Provider>, &Arc<Backend>)> {
+        let mut fitting = self.backends().filter(|(_, backend)| name.is_none_or(|name| **backend.name() == *name));
+        let first = fitting.next()?;
+        fitting.next().is_none().then_some(first)
     }
 
     /// The endpoint at a canonical path. `Some(None)` for a path below `auth_path` that is none.

@@ -8,9 +8,10 @@ use super::record::LoginRecord;
 use super::return_to::ReturnTo;
 use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
-use crate::oidc::{AuthorizationRequest, Provider};
+use crate::oidc::{self, AuthorizationRequest};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::tally::Key;
+use crate::provider::Provider;
 use crate::session::cookie::Ticket;
 use crate::session::manager::SessionError;
 
@@ -66,9 +67,22 @@ impl Logins {
 
     /// Sends the browser to the provider of the site, to come back to `return_to`.
     pub async fn start(&self, visit: &Visit<'_>, return_to: ReturnTo, wishes: Wishes) -> Answer {
-        let Some(provider) = visit.site.oidc() else {
+        let Some(provider) = visit.site.providers.first() else {
             return error_answer(visit, Code::NotFound, "This site has no logins.");
         };
+        match &**provider {
+            Provider::Oidc(oidc) => self.to_provider(visit, oidc, return_to, wishes).await,
+            Provider::Credentials(backend) => self.to_login_page(visit, backend, &return_to),
+        }
+    }
+
+    async fn to_provider(
+        &self,
+        visit: &Visit<'_>,
+        provider: &oidc::Provider,
+        return_to: ReturnTo,
+        wishes: Wishes,
+    ) -> Answer {
         let binding = visit_binding(self, visit);
         if let Some(binding) = &binding
             && self.finished.wait(Key::of(binding), LOOP_LOGINS, self.sessions.clock().now()).is_some()
@@ -100,7 +114,7 @@ impl Logins {
     async fn redirect(
         &self,
         visit: &Visit<'_>,
-        provider: &Provider,
+        provider: &oidc::Provider,
         return_to: &ReturnTo,
         wishes: &Wishes,
         fresh: &Fresh,

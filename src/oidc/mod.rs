@@ -29,11 +29,13 @@ mod tests;
 
 pub use answer::Tokens;
 pub use breaker::Breaker;
+pub(crate) use breaker::Health;
 pub use error::{OidcError, RefreshError, SetupError};
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
 pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
+pub(crate) use revocation::patiently;
 pub use text::ErrorCode;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {

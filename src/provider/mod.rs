@@ -1,6 +1,6 @@
 //! Who logs users in and gives tokens, whatever its kind: all that sessions, refreshes and logouts need to know of it.
 //!
-//! What is peculiar to a kind is asked of the kind itself: see [`Provider::oidc`].
+//! What is peculiar to a kind is asked of the kind itself: see [`Provider::oidc`] and [`Provider::credentials`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use url::Url;
 
+use crate::credentials::{self, Backend};
 use crate::oidc::{self, Breaker, Previous, RefreshError, Tokens};
 use crate::primitives::secret::SecretText;
 
@@ -17,6 +18,8 @@ use crate::primitives::secret::SecretText;
 pub enum Provider {
     /// An OpenID provider.
     Oidc(Arc<oidc::Provider>),
+    /// A backend with a login of its own.
+    Credentials(Arc<Backend>),
 }
 
 /// All providers of the settings, by name.
@@ -40,12 +43,28 @@ impl From<oidc::Refreshed> for Refreshed {
     }
 }
 
+impl From<credentials::Refreshed> for Refreshed {
+    fn from(new: credentials::Refreshed) -> Self {
+        Self { tokens: new.tokens, id_token: None, claims: new.claims }
+    }
+}
+
 impl Provider {
     /// It, if it is an OpenID provider.
     #[must_use]
     pub fn oidc(&self) -> Option<&Arc<oidc::Provider>> {
         match self {
             Self::Oidc(provider) => Some(provider),
+            Self::Credentials(_) => None,
+        }
+    }
+
+    /// It, if it is a backend with a login of its own.
+    #[must_use]
+    pub fn credentials(&self) -> Option<&Arc<Backend>> {
+        match self {
+            Self::Oidc(_) => None,
+            Self::Credentials(backend) => Some(backend),
         }
     }
 
@@ -54,6 +73,7 @@ impl Provider {
     pub fn name(&self) -> &Arc<str> {
         match self {
             Self::Oidc(provider) => provider.name(),
+            Self::Credentials(backend) => backend.name(),
         }
     }
 
@@ -62,6 +82,7 @@ impl Provider {
     pub fn refresh_token_grace(&self) -> Duration {
         match self {
             Self::Oidc(provider) => provider.refresh_token_grace(),
+            Self::Credentials(backend) => backend.refresh_token_grace(),
         }
     }
 
@@ -70,6 +91,7 @@ impl Provider {
     pub fn breaker(&self) -> &Breaker {
         match self {
             Self::Oidc(provider) => provider.breaker(),
+            Self::Credentials(backend) => backend.breaker(),
         }
     }
 
@@ -78,6 +100,8 @@ impl Provider {
     pub fn is_ready(&self) -> bool {
         match self {
             Self::Oidc(provider) => provider.is_ready(),
+            // There is nothing to be known before the first login.
+            Self::Credentials(_) => true,
         }
     }
 
@@ -86,6 +110,7 @@ impl Provider {
     pub fn status(&self) -> String {
         match self {
             Self::Oidc(provider) => provider.status(),
+            Self::Credentials(_) => String::new(),
         }
     }
 
@@ -93,6 +118,7 @@ impl Provider {
     pub async fn maintain(&self) {
         match self {
             Self::Oidc(provider) => provider.maintain().await,
+            Self::Credentials(_) => {}
         }
     }
 
@@ -103,6 +129,7 @@ impl Provider {
     pub async fn refresh(&self, token: &SecretText, previous: Previous<'_>) -> Result<Refreshed, RefreshError> {
         match self {
             Self::Oidc(provider) => provider.refresh(token, previous).await.map(Into::into),
+            Self::Credentials(backend) => backend.refresh(token, previous.subject).await.map(Into::into),
         }
     }
 
@@ -110,6 +137,7 @@ impl Provider {
     pub async fn revoke_patiently(self: Arc<Self>, token: SecretText) {
         match &*self {
             Self::Oidc(provider) => provider.clone().revoke_patiently(token).await,
+            Self::Credentials(backend) => backend.clone().revoke_patiently(token).await,
         }
     }
 
@@ -118,6 +146,7 @@ impl Provider {
     pub fn end_session_url(&self, id_token_hint: Option<&SecretText>, back: &Url, state: Option<&str>) -> Option<Url> {
         match self {
             Self::Oidc(provider) => provider.end_session_url(id_token_hint, back, state),
+            Self::Credentials(_) => None,
         }
     }
 }

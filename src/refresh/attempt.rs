@@ -312,7 +312,7 @@ impl Attempt {
                 return self.rejected(&lease.record, provider, &error).await;
             }
             RefreshError::Misconfigured(ref code) => {
-                tracing::error!(provider = %name, code, "the provider refuses us as a client; check client_id and client_auth");
+                tracing::error!(provider = %name, code, "the provider refuses us as a client; check its settings");
                 (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
             }
             RefreshError::Unavailable { ref reason, retry_after } => {

@@ -1,5 +1,6 @@
 //! The tree becomes [`Settings`]: one file a section, and here what concerns several of them.
 
+mod credentials;
 mod edge;
 mod limits;
 mod providers;
@@ -91,6 +92,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     if let Some(node) = fields.get("sites") {
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
     }
+    credentials::check_login_pages(reader, &fields, &settings);
     edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);
     Some(settings)
 }

@@ -1,9 +1,9 @@
-//! OpenID providers.
+//! Providers; those of `kind: oidc` are read here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Names;
+use super::{Names, child, credentials};
 use crate::config::decode::Reader;
 use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::rules;
@@ -11,20 +11,36 @@ use crate::config::schema::{BACKCHANNEL_LOGOUT, CLIENT_AUTH, PROVIDER};
 use crate::config::secrets::secret;
 use crate::config::settings::{BackchannelLogout, ClientAuth, LogoutScope, Provider, ProviderKind};
 use crate::config::values;
-use crate::config::yaml::Node;
+use crate::config::yaml::{Kind, Node};
 
 /// For providers that never exchange a refresh token for another.
 const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// A provider of any kind. Each kind has keys of its own.
 pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<ProviderKind> {
+    let kind = child(node, "kind").filter(|node| !matches!(node.kind, Kind::Null));
+    let credentials = match kind {
+        None => Some(false),
+        Some(node) => reader.choice(node, &[("oidc", false), ("credentials", true)]),
+    };
+    match credentials {
+        Some(false) => oidc(reader, node, names).map(ProviderKind::Oidc),
+        Some(true) => credentials::provider(reader, node, names).map(ProviderKind::Credentials),
+        // Nobody knows which keys were meant; its name may well be referred to.
+        None => {
+            names.incomplete = true;
+            None
+        }
+    }
+}
+
+fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provider> {
     let Some(fields) = reader.fields(node, &PROVIDER) else {
         names.incomplete = true;
         return None;
     };
     names.incomplete |= fields.get("name").is_none();
     let name = fields.required(reader, "name", "keycloak", |reader, node| names.define(reader, node));
-    // One kind so far; the key is taken so that files say what they mean once there are more.
-    let kind = fields.optional(reader, "kind", (), |reader, node| reader.choice(node, &[("oidc", ())]));
     let issuer = fields.required(reader, "issuer", "https://id.example.com/realms/main", values::issuer);
     let client_id = fields.required(reader, "client_id", "cloakroom", |r, n| r.word(n));
     let example = "{ method: client_secret_basic, secret: { env: CLIENT_SECRET } }";
@@ -36,8 +52,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     let backchannel_logout =
         fields.optional(reader, "backchannel_logout", BackchannelLogout::default(), backchannel_logout);
     let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
-    kind?;
-    Some(ProviderKind::Oidc(Provider {
+    Some(Provider {
         name: name?,
         issuer: issuer?,
         client_id: client_id?,
@@ -46,7 +61,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         refresh_token_grace: refresh_token_grace?,
         backchannel_logout: backchannel_logout?,
         authorization_params: authorization_params?,
-    }))
+    })
 }
 
 fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<BackchannelLogout> {

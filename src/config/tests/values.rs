@@ -136,7 +136,7 @@ fn words_are_suggested() {
     expect("header: X-XSRF-TOKEN", &[("mode: report", &[]), ("mode: off", &["W0008"]), ("mode: on", &["E0104"])]);
     expect(
         "  - name: main",
-        &[("  - name: main\n    kind: oidc", &[]), ("  - name: main\n    kind: credentials", &["E0104"])],
+        &[("  - name: main\n    kind: oidc", &[]), ("  - name: main\n    kind: saml", &["E0104"])],
     );
 }
 
