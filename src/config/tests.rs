@@ -2,6 +2,7 @@
 
 mod examples;
 mod limits;
+mod providers;
 mod rates;
 mod relations;
 mod report;
