@@ -94,7 +94,7 @@ mod tests {
     async fn while_memory_is_short_the_cache_is_empty_and_no_session_is_lost() {
         let (sessions, overload) = (Arc::new(sessions()), Overload::default());
         let profile =
-            Profile { site: "app".into(), provider: Some("demo".into()), claims: Vec::new(), id_token: false };
+            Profile { site: "app".into(), providers: vec!["demo".into()], claims: Vec::new(), id_token: false };
         let profile = Arc::new(profile);
         let (kept, watched) = (sessions.clone(), overload.clone());
         let work = tokio::spawn(async move { give_back(&kept, &watched).await });

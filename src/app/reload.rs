@@ -89,7 +89,7 @@ impl Parts {
     fn site_auth(&self, site: &Site, before: Option<&Gate>) -> SiteAuth {
         let profile = Profile {
             site: site.name.clone(),
-            provider: site.provider.clone(),
+            providers: site.providers.clone(),
             claims: site.claim_paths.clone(),
             id_token: site.routes().any(|route| route.token == settings::Token::Id),
         };
@@ -97,7 +97,7 @@ impl Parts {
         let same = before.and_then(|gate| gate.auth.iter().find(|auth| *auth.profile == profile));
         SiteAuth {
             profile: same.map_or_else(|| Arc::new(profile), |auth| auth.profile.clone()),
-            providers: site.provider.iter().filter_map(|name| self.providers.get(name)).cloned().collect(),
+            providers: site.providers.iter().filter_map(|name| self.providers.get(name)).cloned().collect(),
             auth_path: site.auth_path.clone(),
             aliases: site.aliases.clone(),
             origins: site.origins.iter().map(|origin| origin.0.origin().ascii_serialization()).collect(),
@@ -125,7 +125,7 @@ impl Reloader {
         let mut running = self.running.lock().await;
         let (next, outcome) = merged(&running, new);
         for site in &next.sites {
-            if let Some(provider) = site.provider.as_ref().filter(|name| !self.parts.providers.contains_key(*name)) {
+            if let Some(provider) = site.providers.iter().find(|name| !self.parts.providers.contains_key(*name)) {
                 return Err(ReloadError::NewProvider { site: site.name.clone(), provider: provider.clone() });
             }
         }

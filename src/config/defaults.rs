@@ -107,6 +107,7 @@ impl Route {
                 compress: Vec::new(),
             }),
             access: Access::Required,
+            provider: None,
             on_missing: OnMissing::Auto,
             token: Token::Access,
             identity_headers: Vec::new(),

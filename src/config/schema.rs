@@ -34,10 +34,10 @@ sections! {
     CSRF "session.csrf": "cookie" "header" "mode";
     CACHE "session.cache": "ttl" "capacity" "memory";
     REFRESH "refresh": "ahead" "minimum_lifetime" "active_within" "concurrency" "per_second";
-    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
+    PROVIDER "providers[]": "name" "title" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
     BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
     CLIENT_AUTH "providers[].client_auth": "method" "secret";
-    CREDENTIALS "providers[] (credentials)": "name" "kind" "login_url" "login_page" "account" "fields" "default_lifetime" "refresh" "refresh_token_grace" "logout_url" "limits";
+    CREDENTIALS "providers[] (credentials)": "name" "title" "kind" "login_url" "login_page" "account" "fields" "default_lifetime" "refresh" "refresh_token_grace" "logout_url" "limits";
     ANSWER_FIELDS "providers[].fields": "access_token" "refresh_token" "expires_in" "refresh_expires_in" "user" "subject";
     CREDENTIALS_REFRESH "providers[].refresh": "url" "send" "field" "refused";
     LOGIN_LIMITS "providers[].limits": "account" "address" "per";
@@ -49,10 +49,10 @@ sections! {
     EJECTION "upstreams[].ejection": "after" "on_5xx" "pause" "longest_pause";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
     RETRIES "upstreams[].retries": "attempts" "budget";
-    SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "security_headers" "routes";
+    SITE "sites[]": "hosts" "provider" "providers" "auth_path" "aliases" "origins" "security_headers" "routes";
     SECURITY_HEADERS "sites[].security_headers": "hsts" "hsts_subdomains" "nosniff" "referrer_policy" "frame_ancestors";
     ALIASES "sites[].aliases": "login" "logout" "userinfo";
-    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "on_missing" "token" "identity_headers" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "timeouts" "rate_limits";
+    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "provider" "on_missing" "token" "identity_headers" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "timeouts" "rate_limits";
     ROUTE_TIMEOUTS "sites[].routes[].timeouts": "connect" "read" "write" "request";
     RATE_LIMIT "sites[].routes[].rate_limits[]": "by" "requests" "per";
     WHEN "sites[].routes[].when": "hosts" "methods" "headers";

@@ -1,6 +1,6 @@
 //! The settings as the rest of the program sees them: every value parsed, checked and in range.
 //!
-//! Only [`load`](super::load) makes these (and tests). References between sections (`site.provider`, `route.upstream`) are
+//! Only [`load`](super::load) makes these (and tests). References between sections (`site.providers`, `route.upstream`) are
 //! names that are known to exist.
 
 mod credentials;
@@ -276,6 +276,8 @@ impl ProviderKind {
 pub struct Provider {
     /// Name that sites refer to.
     pub name: Arc<str>,
+    /// What users are told that it is, where they choose; default the name.
+    pub title: Arc<str>,
     /// Issuer, compared exactly. `https`, or `http` on a loopback host.
     pub issuer: String,
     /// Our id at the provider.
@@ -335,8 +337,8 @@ pub struct Site {
     pub name: Arc<str>,
     /// Hosts served.
     pub hosts: Vec<HostPattern>,
-    /// Provider of its logins; `None` only if every route is public.
-    pub provider: Option<Arc<str>>,
+    /// Providers of its logins, the default first; none only if every route is public.
+    pub providers: Vec<Arc<str>>,
     /// The auth endpoints live below it; default `/auth`.
     pub auth_path: PathPrefix,
     /// Extra paths of single endpoints.
@@ -387,6 +389,8 @@ pub struct Route {
     pub action: Action,
     /// Who may pass; default required.
     pub access: Access,
+    /// Only sessions of this provider, one of the site's, count; `None` = those of any.
+    pub provider: Option<Arc<str>>,
     /// What a request without a session gets; default auto.
     pub on_missing: OnMissing,
     /// Which token goes upstream; default access, and none on a public route or one without an upstream.

@@ -116,6 +116,12 @@ impl Backend {
         &self.settings.name
     }
 
+    /// What users are told that it is.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.settings.title
+    }
+
     /// The page of the app with the form, a path of the site.
     #[must_use]
     pub fn login_page(&self) -> Option<&PathPrefix> {

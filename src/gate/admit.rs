@@ -211,7 +211,7 @@ impl Gate {
     #[must_use]
     pub fn unwanted(&self, headers: &HeaderMap, pass: &Pass) -> Vec<HeaderName> {
         // The CSRF header echoes a secret of the session.
-        let echo = pass.site.provider.is_some().then(|| self.sessions.csrf_header());
+        let echo = (!pass.site.providers.is_empty()).then(|| self.sessions.csrf_header());
         headers.keys().filter(|name| self.hygiene.is_reserved(name) || Some(*name) == echo).cloned().collect()
     }
 

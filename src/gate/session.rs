@@ -81,6 +81,9 @@ impl Gate {
             };
             return self.without_session(case, code).await;
         };
+        if case.route.provider.as_ref().is_some_and(|name| **name != *open.provider()) {
+            return self.without_session(case, Code::SessionMissing).await;
+        }
         if let Some(answer) = self.too_many_of_session(&case.request, case.route, &open) {
             return Err(Box::new(answer));
         }
@@ -151,7 +154,8 @@ impl Gate {
             return Err(Box::new(continue_to(&asked)));
         }
         let return_to = ReturnTo::parse(&asked, case.auth);
-        Err(Box::new(self.logins.start(&visit, return_to, Wishes::default()).await))
+        let provider = case.route.provider.as_deref();
+        Err(Box::new(self.logins.start(&visit, provider, return_to, Wishes::default()).await))
     }
 
     /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice. A

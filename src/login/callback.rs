@@ -12,7 +12,7 @@ use super::begin::Arrival;
 use super::query::{Doubled, single};
 use super::record::LoginRecord;
 use super::return_to::ReturnTo;
-use super::{Logins, Visit};
+use super::{Logins, Visit, Wishes};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::{self, OidcError};
 use crate::primitives::tally::Key;
@@ -61,7 +61,7 @@ impl From<SessionError> for Failed {
 impl Logins {
     /// `GET /auth/callback`.
     pub(super) async fn callback(&self, visit: Visit<'_>) -> Answer {
-        let Some((provider, oidc)) = visit.site.oidc() else {
+        let Some((provider, oidc)) = visit.site.called_back(visit.path) else {
             return failure_page(Code::NotFound, "This site has no logins.", "/", "");
         };
         let mut return_to = ReturnTo::root();
@@ -93,7 +93,8 @@ impl Logins {
         let state = state.filter(|s| (1..=128).contains(&s.len())).ok_or(Failed::Request("state_missing"))?;
         let binding = self.sessions.cookies().login_binding(visit.headers).ok_or(Failed::Unknown)?;
         let record = LoginRecord::take(&self.sessions, provider.name(), &binding, &state).await?;
-        let record = record.filter(|r| *r.site == *visit.site.profile.site).ok_or(Failed::Unknown)?;
+        let record = record.filter(|r| *r.site == *visit.site.profile.site && r.issuer == oidc.issuer());
+        let record = record.ok_or(Failed::Unknown)?;
         let age = self.sessions.clock().now().since(record.started);
         if age > super::LOGIN_LIFE {
             return Err(Failed::Unknown);
@@ -153,7 +154,7 @@ impl Logins {
         return_to: &ReturnTo,
         failed: Failed,
     ) -> Answer {
-        let again = format!("{}?return_to={}", visit.site.login_url(), encode(return_to.as_str()));
+        let again = visit.site.login_with(Some(provider.name()), return_to, &Wishes::default());
         let (reason, answer) = match failed {
             Failed::Request(reason) => {
                 let text = "The address that the login service sent you to is incomplete or was changed on the way.";
@@ -221,8 +222,4 @@ fn failure_page(code: Code, text: &str, again: &str, provider_error: &str) -> An
 fn error_word(error: &str) -> &str {
     let plain = error.len() <= 48 && error.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     if plain { error } else { "error" }
-}
-
-fn encode(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

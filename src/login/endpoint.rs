@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::return_to::ReturnTo;
+use super::start::Wishes;
 use crate::config::settings::Aliases;
 use crate::credentials::Backend;
 use crate::oidc;
@@ -65,10 +67,26 @@ impl SiteAuth {
         self.providers.iter().find(|provider| **provider.name() == *name)
     }
 
-    /// Its OpenID provider.
+    /// Its OpenID providers.
+    pub fn oidc(&self) -> impl Iterator<Item = (&Arc<Provider>, &Arc<oidc::Provider>)> {
+        self.providers.iter().filter_map(|provider| Some((provider, provider.oidc()?)))
+    }
+
+    /// Where an OpenID provider sends the browser back to. Each has an address of its own, so that no provider can pass its
+    /// answer off as another's, whether it names itself in it or not (behaviour L5; RFC 9700 §4.4.2.2). The first one's
+    /// stays what it is on a site with one.
     #[must_use]
-    pub fn oidc(&self) -> Option<(&Arc<Provider>, &Arc<oidc::Provider>)> {
-        self.providers.iter().find_map(|provider| Some((provider, provider.oidc()?)))
+    pub fn callback_path(&self, provider: &str) -> String {
+        match self.oidc().next() {
+            Some((first, _)) if **first.name() != *provider => self.path_of(&format!("callback/{provider}")),
+            _ => self.path_of("callback"),
+        }
+    }
+
+    /// Which OpenID provider a callback's address is for.
+    #[must_use]
+    pub fn called_back(&self, path: &str) -> Option<(&Arc<Provider>, &Arc<oidc::Provider>)> {
+        self.oidc().find(|(provider, _)| self.callback_path(provider.name()) == path)
     }
 
     /// Its backends with a login of their own.
@@ -97,6 +115,7 @@ impl SiteAuth {
                 "/session" => Some(Endpoint::Session),
                 "/backchannel-logout" => Some(Endpoint::BackchannelLogout),
                 "/events" => Some(Endpoint::Events),
+                rest if rest.starts_with("/callback/") && self.called_back(path).is_some() => Some(Endpoint::Callback),
                 _ => None,
             });
         }
@@ -122,6 +141,24 @@ impl SiteAuth {
     #[must_use]
     pub fn login_url(&self) -> String {
         self.path_of("login")
+    }
+
+    /// Where a login starts at a provider, or at the choice of one, with all that it is to know.
+    #[must_use]
+    pub fn login_with(&self, provider: Option<&str>, return_to: &ReturnTo, wishes: &Wishes) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        if let Some(provider) = provider.filter(|_| self.providers.len() > 1) {
+            query.append_pair("provider", provider);
+        }
+        query.append_pair("return_to", return_to.as_str());
+        let wishes =
+            [("prompt", &wishes.prompt), ("login_hint", &wishes.login_hint), ("acr_values", &wishes.acr_values)];
+        for (name, wish) in wishes {
+            if let Some(wish) = wish {
+                query.append_pair(name, wish);
+            }
+        }
+        format!("{}?{}", self.login_url(), query.finish())
     }
 
     /// The origin for absolute addresses. Of those in the settings the one that the request shows, else one of the

@@ -17,6 +17,9 @@ use crate::store::LoginKey;
 #[derive(Serialize, Deserialize)]
 pub(super) struct LoginRecord {
     pub(super) site: String,
+    /// Issuer of the provider it began at. The provider's name is part of what the record is sealed for (behaviour L5).
+    #[serde(default)]
+    pub(super) issuer: String,
     pub(super) nonce: String,
     pub(super) pkce_verifier: String,
     pub(super) redirect_uri: String,

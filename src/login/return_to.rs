@@ -82,7 +82,7 @@ mod tests {
 
     fn site() -> SiteAuth {
         SiteAuth {
-            profile: Arc::new(Profile { site: "app".into(), provider: None, claims: vec![], id_token: false }),
+            profile: Arc::new(Profile { site: "app".into(), providers: vec![], claims: vec![], id_token: false }),
             providers: Vec::new(),
             auth_path: PathPrefix::parse("/auth").unwrap(),
             aliases: Aliases { login: PathPrefix::parse("/login").ok(), ..Aliases::default() },

@@ -77,6 +77,15 @@ impl Provider {
         }
     }
 
+    /// What users are told that it is.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        match self {
+            Self::Oidc(provider) => provider.title(),
+            Self::Credentials(backend) => backend.title(),
+        }
+    }
+
     /// How long it still answers to a refresh token that it has exchanged already; zero = it never does.
     #[must_use]
     pub fn refresh_token_grace(&self) -> Duration {

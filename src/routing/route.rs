@@ -31,6 +31,8 @@ pub struct Route {
     pub action: Action,
     /// Who may pass.
     pub access: Access,
+    /// Only sessions of this provider count; `None` = those of any of the site's.
+    pub provider: Option<Arc<str>>,
     /// What a request without a session gets.
     pub on_missing: OnMissing,
     /// Which token goes upstream.

@@ -58,8 +58,8 @@ pub struct Site {
     pub index: usize,
     /// Its name in logs and metrics.
     pub name: Arc<str>,
-    /// Provider of its logins.
-    pub provider: Option<Arc<str>>,
+    /// Providers of its logins, the default first.
+    pub providers: Vec<Arc<str>>,
     /// The auth endpoints live below it.
     pub auth_path: PathPrefix,
     /// Extra paths of single endpoints.
@@ -159,6 +159,7 @@ impl Site {
                 when: (!route.when.is_empty()).then(|| Box::new(route.when.clone())),
                 action: action(&settings.name, route, upstreams)?,
                 access: route.access,
+                provider: route.provider.clone(),
                 on_missing: route.on_missing,
                 token: route.token,
                 identity_headers: route
@@ -184,7 +185,7 @@ impl Site {
         Ok(Self {
             index,
             name: Arc::clone(&settings.name),
-            provider: settings.provider.clone(),
+            providers: settings.providers.clone(),
             auth_path: settings.auth_path.clone(),
             aliases: settings.aliases.clone(),
             origins: settings.origins.clone(),

@@ -73,6 +73,7 @@ mod secrets_found;
 #[path = "../support/secure_upstream.rs"]
 mod secure_upstream;
 mod session_times;
+mod several_providers;
 #[path = "../support/shared_store.rs"]
 mod shared_store;
 mod signals;

@@ -27,6 +27,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     };
     names.incomplete |= fields.get("name").is_none();
     let name = fields.required(reader, "name", "legacy", |reader, node| names.define(reader, node));
+    let title = super::providers::title(reader, &fields, name.as_ref());
     let login_url = fields.required(reader, "login_url", "https://api.example.com/auth/login", backend_url);
     let login_page = fields.maybe(reader, "login_page", values::path);
     let account = fields.optional(reader, "account", ClaimPath(vec!["username".to_owned()]), values::claim_path);
@@ -47,6 +48,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     }
     let limits = fields.optional(reader, "limits", LoginLimits::default(), limits);
     Some(Credentials {
+        title: title?,
         name: name?,
         login_url: login_url?,
         login_page: login_page?,
@@ -148,7 +150,7 @@ pub(super) fn check_login_pages(reader: &mut Reader<'_>, fields: &Fields<'_>, se
     for (node, provider) in nodes.iter().zip(&settings.providers) {
         let ProviderKind::Credentials(Credentials { login_page: Some(page), name, .. }) = provider else { continue };
         let Some(at) = super::child(node, "login_page") else { continue };
-        for site in settings.sites.iter().filter(|site| site.provider.as_ref() == Some(name)) {
+        for site in settings.sites.iter().filter(|site| site.providers.contains(name)) {
             let aliases = [&site.aliases.login, &site.aliases.logout, &site.aliases.userinfo];
             let is_ours = site.auth_path.rest(page.as_str()).is_some()
                 || aliases.into_iter().flatten().any(|alias| alias == page);

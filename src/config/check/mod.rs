@@ -92,6 +92,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     if let Some(node) = fields.get("sites") {
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
     }
+    providers::check_issuers(reader, &fields, &settings);
     credentials::check_login_pages(reader, &fields, &settings);
     edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);
     Some(settings)

@@ -1,20 +1,23 @@
 //! Providers; those of `kind: oidc` are read here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Names, child, credentials};
-use crate::config::decode::Reader;
+use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::rules;
 use crate::config::schema::{BACKCHANNEL_LOGOUT, CLIENT_AUTH, PROVIDER};
 use crate::config::secrets::secret;
-use crate::config::settings::{BackchannelLogout, ClientAuth, LogoutScope, Provider, ProviderKind};
+use crate::config::settings::{BackchannelLogout, ClientAuth, LogoutScope, Provider, ProviderKind, Settings};
 use crate::config::values;
 use crate::config::yaml::{Kind, Node};
 
 /// For providers that never exchange a refresh token for another.
 const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Characters of a title.
+const LONGEST_TITLE: usize = 60;
 
 /// A provider of any kind. Each kind has keys of its own.
 pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<ProviderKind> {
@@ -34,6 +37,20 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     }
 }
 
+/// What users are told that it is. No more than fits on a button.
+pub(super) fn title(reader: &mut Reader<'_>, fields: &Fields<'_>, name: Option<&Arc<str>>) -> Option<Arc<str>> {
+    let default = name.cloned().unwrap_or_default();
+    fields.optional(reader, "title", default, |reader, node| {
+        let title = reader.word(node)?;
+        if title.chars().count() > LONGEST_TITLE {
+            let help = format!("at most {LONGEST_TITLE} characters");
+            reader.note(Code::OutOfRange, node, "this title is too long for a button", help);
+            return None;
+        }
+        Some(title.into())
+    })
+}
+
 fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provider> {
     let Some(fields) = reader.fields(node, &PROVIDER) else {
         names.incomplete = true;
@@ -41,6 +58,7 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
     };
     names.incomplete |= fields.get("name").is_none();
     let name = fields.required(reader, "name", "keycloak", |reader, node| names.define(reader, node));
+    let title = title(reader, &fields, name.as_ref());
     let issuer = fields.required(reader, "issuer", "https://id.example.com/realms/main", values::issuer);
     let client_id = fields.required(reader, "client_id", "cloakroom", |r, n| r.word(n));
     let example = "{ method: client_secret_basic, secret: { env: CLIENT_SECRET } }";
@@ -53,6 +71,7 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
         fields.optional(reader, "backchannel_logout", BackchannelLogout::default(), backchannel_logout);
     let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
     Some(Provider {
+        title: title?,
         name: name?,
         issuer: issuer?,
         client_id: client_id?,
@@ -62,6 +81,22 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
         backchannel_logout: backchannel_logout?,
         authorization_params: authorization_params?,
     })
+}
+
+/// Who sends a logout token is found by its issuer.
+pub(super) fn check_issuers(reader: &mut Reader<'_>, fields: &Fields<'_>, settings: &Settings) {
+    let Some(Kind::List(nodes)) = fields.get("sites").map(|node| &node.kind) else { return };
+    for (node, site) in nodes.iter().zip(&settings.sites) {
+        let named = settings.providers.iter().filter(|provider| site.providers.contains(provider.name()));
+        let mut issuers: Vec<_> = named.filter_map(|provider| Some(&provider.oidc()?.issuer)).collect();
+        issuers.sort_unstable();
+        if let (Some(at), Some([one, _])) =
+            (child(node, "providers"), issuers.windows(2).find(|two| matches!(two, [one, other] if one == other)))
+        {
+            let help = "keep one of them: with one issuer and two clients nobody knows whose an answer is";
+            reader.note(Code::Contradiction, at, format!("two providers of this site have the issuer `{one}`"), help);
+        }
+    }
 }
 
 fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<BackchannelLogout> {

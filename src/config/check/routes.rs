@@ -7,6 +7,7 @@ mod rates;
 mod when;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderName;
@@ -17,7 +18,7 @@ use super::sites::Alias;
 use super::{Names, duplicate};
 use crate::config::decode::{Fields, Reader};
 use crate::config::defaults::MAX_BODY;
-use crate::config::diagnostic::Code;
+use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
 use crate::config::settings::{
     Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, RouteTimeouts, Token,
@@ -34,6 +35,8 @@ const LARGEST_BODY: u64 = 1 << 40;
 pub(super) struct Around<'a> {
     pub(super) hosts: Option<&'a [HostPattern]>,
     pub(super) provider: bool,
+    /// The site's providers; `None` if they could not be read.
+    pub(super) providers: Option<&'a [Arc<str>]>,
     pub(super) auth_path: Option<&'a PathPrefix>,
     pub(super) aliases: &'a [Alias],
 }
@@ -140,6 +143,11 @@ fn route(
         let help = "name the site's `provider`, or write `access: public`";
         reader.note(Code::NoProvider, at, "this route needs a login, and its site has no provider", help);
     }
+    let provider = fields.maybe(reader, "provider", |reader, node| provider(reader, node, around));
+    if let (Some(node), Some(Access::Public)) = (fields.get("provider"), access) {
+        let help = "remove it, or write `access: optional` or `required`";
+        reader.note(Code::Contradiction, node, "a public route looks up no session", help);
+    }
     let words =
         [("auto", OnMissing::Auto), ("redirect", OnMissing::Redirect), ("unauthorized", OnMissing::Unauthorized)];
     let on_missing = fields.optional(reader, "on_missing", OnMissing::Auto, |r, n| r.choice(n, &words));
@@ -180,6 +188,7 @@ fn route(
         when: when?,
         action: action?,
         access: access?,
+        provider: provider?,
         on_missing: on_missing?,
         // Nobody is there to read them.
         token: if goes_on { token? } else { Token::None },
@@ -192,6 +201,19 @@ fn route(
         timeouts: timeouts?,
         rate_limits: rate_limits?,
     })
+}
+
+/// One of the site's.
+fn provider(reader: &mut Reader<'_>, node: &Node, around: &Around<'_>) -> Option<Arc<str>> {
+    let text = reader.word(node)?;
+    let providers = around.providers?;
+    let found = providers.iter().find(|name| ***name == *text).cloned();
+    if found.is_none() {
+        let help = did_you_mean(&text, providers.iter().map(AsRef::as_ref))
+            .unwrap_or_else(|| "add it to the site's `providers`".to_owned());
+        reader.note(Code::UnknownName, node, format!("the site has no provider `{text}`"), help);
+    }
+    found
 }
 
 fn timeouts(reader: &mut Reader<'_>, node: &Node) -> Option<RouteTimeouts> {

@@ -14,6 +14,8 @@ use crate::primitives::path::PathPrefix;
 pub struct Credentials {
     /// Name that sites refer to.
     pub name: Arc<str>,
+    /// What users are told that it is, where they choose; default the name.
+    pub title: Arc<str>,
     /// Where the form is posted to, as it came. `http` or `https`.
     pub login_url: Url,
     /// Page of the app with the form: a path of the site that needs no session. `None` = navigations without a session get

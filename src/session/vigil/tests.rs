@@ -51,7 +51,7 @@ impl World {
         let store = Arc::new(FrailStore::new(clock.clone()));
         let (here, there) = (replica(&store, &clock, listens), replica(&store, &clock, true));
         let profile =
-            Profile { site: "app".into(), provider: Some("demo".into()), claims: Vec::new(), id_token: false };
+            Profile { site: "app".into(), providers: vec!["demo".into()], claims: Vec::new(), id_token: false };
         Self { clock, store, here, there, profile: Arc::new(profile) }
     }
 
