@@ -89,3 +89,51 @@ fn mistakes_in_credentials_are_told() {
         assert_eq!(codes(old, new), expected, "{new}");
     }
 }
+
+const SECOND: &str = r#"  - name: main
+    title: "The main one"
+    issuer: https://id.example.com/
+    client_id: c
+    client_auth: { method: client_secret_basic, secret: { env: CLIENT_SECRET } }
+sites:
+"#;
+
+#[test]
+fn a_site_has_one_provider_or_several() {
+    let several = |list: &str, route: &str| {
+        let yaml = YAML.replace("sites:\n", SECOND).replace("provider: legacy", list);
+        yaml.replace("{ path: /, upstream: a }", &format!("{{ path: /, upstream: a{route} }}"))
+    };
+    let loaded = load_text(&several("providers: [legacy, main]", ", provider: main")).map_err(|found| found.plain());
+    let loaded = loaded.unwrap();
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let site = &loaded.settings.sites[0];
+    assert_eq!(site.providers.iter().map(|name| &**name).collect::<Vec<_>>(), ["legacy", "main"]);
+    assert_eq!((site.routes[0].provider.as_deref(), site.routes[1].provider.as_deref()), (None, Some("main")));
+    let titles = format!("{:?}", loaded.settings.providers);
+    assert!(titles.contains("title: \"legacy\"") && titles.contains("title: \"The main one\""));
+    for (list, route, expected) in [
+        ("providers: []", "", &["E0105"][..]),
+        ("providers: [legacy, legacy, main]", "", &["E0401"]),
+        ("providers: [legacy, nobody]", "", &["E0402"]),
+        ("providers: [legacy, main]\n    provider: main", "", &["E0408"]),
+        ("providers: [main]", "", &["W0009"]),
+        ("providers: [legacy, main]", ", provider: nobody", &["E0402"]),
+        ("providers: [main]", ", provider: legacy", &["E0402"]),
+        ("providers: [legacy, main]", ", provider: main, access: public", &["W0010", "E0408"]),
+    ] {
+        let found = match load_text(&several(list, route)) {
+            Ok(loaded) => loaded.warnings,
+            Err(found) => found,
+        };
+        let codes: Vec<_> = found.iter().map(|found| found.code.as_str()).collect();
+        assert_eq!(codes, expected, "{list}{route}");
+    }
+    let twin = SECOND.replace("sites:\n", "").replace("name: main", "name: twin");
+    let yaml =
+        several("providers: [legacy, main, twin]", "").replace("  - name: main", &format!("{twin}  - name: main"));
+    let found = load_text(&yaml).unwrap_err();
+    assert_eq!(found.iter().map(|found| found.code.as_str()).collect::<Vec<_>>(), ["E0408"]);
+    let long = several("providers: [legacy, main]", "").replace("The main one", &"x".repeat(61));
+    assert_eq!(load_text(&long).unwrap_err().iter().next().unwrap().code.as_str(), "E0202");
+}
