@@ -248,7 +248,7 @@ pub enum ProviderKind {
     /// An OpenID provider.
     Oidc(Provider),
     /// A backend with a login of its own.
-    Credentials(Credentials),
+    Credentials(Box<Credentials>),
 }
 
 impl ProviderKind {

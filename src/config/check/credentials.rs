@@ -148,7 +148,8 @@ fn limits(reader: &mut Reader<'_>, node: &Node) -> Option<LoginLimits> {
 pub(super) fn check_login_pages(reader: &mut Reader<'_>, fields: &Fields<'_>, settings: &Settings) {
     let Some(Kind::List(nodes)) = fields.get("providers").map(|node| &node.kind) else { return };
     for (node, provider) in nodes.iter().zip(&settings.providers) {
-        let ProviderKind::Credentials(Credentials { login_page: Some(page), name, .. }) = provider else { continue };
+        let ProviderKind::Credentials(backend) = provider else { continue };
+        let (Some(page), name) = (&backend.login_page, &backend.name) else { continue };
         let Some(at) = super::child(node, "login_page") else { continue };
         for site in settings.sites.iter().filter(|site| site.providers.contains(name)) {
             let aliases = [&site.aliases.login, &site.aliases.logout, &site.aliases.userinfo];

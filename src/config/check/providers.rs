@@ -28,7 +28,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     };
     match credentials {
         Some(false) => oidc(reader, node, names).map(ProviderKind::Oidc),
-        Some(true) => credentials::provider(reader, node, names).map(ProviderKind::Credentials),
+        Some(true) => credentials::provider(reader, node, names).map(Box::new).map(ProviderKind::Credentials),
         // Nobody knows which keys were meant; its name may well be referred to.
         None => {
             names.incomplete = true;

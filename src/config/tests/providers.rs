@@ -22,7 +22,7 @@ sites:
 fn legacy(yaml: &str) -> Credentials {
     let mut settings = load_text(yaml).map_err(|found| found.plain()).unwrap().settings;
     match settings.providers.remove(0) {
-        ProviderKind::Credentials(legacy) => legacy,
+        ProviderKind::Credentials(legacy) => *legacy,
         ProviderKind::Oidc(_) => panic!("no credentials"),
     }
 }
