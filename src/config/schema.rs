@@ -36,9 +36,13 @@ sections! {
     CSRF "session.csrf": "cookie" "header" "mode";
     CACHE "session.cache": "ttl" "capacity" "memory";
     REFRESH "refresh": "ahead" "minimum_lifetime" "active_within" "concurrency" "per_second";
-    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
+    PROVIDER "providers[]": "name" "title" "kind" "issuer" "client_id" "client_auth" "scopes" "refresh_token_grace" "backchannel_logout" "authorization_params";
     BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
     CLIENT_AUTH "providers[].client_auth": "method" "secret";
+    CREDENTIALS "providers[] (credentials)": "name" "title" "kind" "login_url" "login_page" "account" "fields" "default_lifetime" "refresh" "refresh_token_grace" "logout_url" "limits";
+    ANSWER_FIELDS "providers[].fields": "access_token" "refresh_token" "expires_in" "refresh_expires_in" "user" "subject";
+    CREDENTIALS_REFRESH "providers[].refresh": "url" "send" "field" "refused";
+    LOGIN_LIMITS "providers[].limits": "account" "address" "per";
     UPSTREAM "upstreams[]": "name" "endpoints" "balance" "hash_on" "hash_header" "protocol" "tls" "health_check" "ejection" "max_requests" "timeouts" "retries";
     ENDPOINT "upstreams[].endpoints[]": "address" "weight";
     UPSTREAM_TLS "upstreams[].tls": "ca" "server_name" "client_certificate";
@@ -47,11 +51,11 @@ sections! {
     EJECTION "upstreams[].ejection": "after" "on_5xx" "pause" "longest_pause";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
     RETRIES "upstreams[].retries": "attempts" "budget";
-    SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "user_context" "origins" "security_headers" "routes";
+    SITE "sites[]": "hosts" "provider" "providers" "auth_path" "aliases" "user_context" "origins" "security_headers" "routes";
     SECURITY_HEADERS "sites[].security_headers": "hsts" "hsts_subdomains" "nosniff" "referrer_policy" "frame_ancestors";
     ALIASES "sites[].aliases": "login" "logout" "userinfo";
     USER_CONTEXT "sites[].user_context": "claims";
-    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "accept" "level" "level_header" "allow" "on_missing" "token" "identity_headers" "context" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "step_up" "timeouts" "rate_limits";
+    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "accept" "level" "level_header" "allow" "provider" "on_missing" "token" "identity_headers" "context" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "step_up" "timeouts" "rate_limits";
     ALLOW "sites[].routes[].allow[]": "name" "claim" "any_of" "all_of" "equals" "matches";
     ROUTE_TIMEOUTS "sites[].routes[].timeouts": "connect" "read" "write" "request";
     RATE_LIMIT "sites[].routes[].rate_limits[]": "by" "requests" "per";

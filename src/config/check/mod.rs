@@ -1,5 +1,6 @@
 //! The tree becomes [`Settings`]: one file a section, and here what concerns several of them.
 
+mod credentials;
 mod edge;
 mod limits;
 mod providers;
@@ -95,6 +96,8 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
         routes::note_nobody_returns(reader, node, &settings);
     }
+    providers::check_issuers(reader, &fields, &settings);
+    credentials::check_login_pages(reader, &fields, &settings);
     edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);
     Some(settings)
 }
