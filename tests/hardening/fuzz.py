@@ -7,6 +7,10 @@ from kit import paths, report
 from run import SUITES
 
 NAME = "fuzz"
+WORDS = """\
+The targets of `fuzz/` feed made-up inputs to what reads the bytes of strangers, without a running proxy. A crash is a panic,
+a report of the address sanitizer, an integer that wraps, an input that takes too long or too much memory, or an answer that
+breaks the criterion."""
 
 
 def main() -> int:
@@ -19,7 +23,7 @@ def main() -> int:
         measured = f"{grouped(runs)} inputs, {grouped(speed)} a second; {grouped(edges)} edges of the program run; "
         measured += f"{grouped(corpus)} inputs kept; {memory} of memory at most; " + ("no crash" if passed else result)
         rows.append(report.Row(NAME, f"`{target}`, {seconds} s", checks(target), measured, passed))
-    report.publish([report.Section(NAME, rows, versions, float(spent), command)], SUITES, 1)
+    report.publish([report.Section(NAME, rows, versions, float(spent), command, WORDS)], SUITES, 1)
     return 0
 
 

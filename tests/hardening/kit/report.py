@@ -64,12 +64,15 @@ class Section:
     seconds: float
     command: str | None = None
     """What repeats it, if that is not `make hardening RUN=…`."""
+    words: str = ""
+    """What a reader of the table must know, if anything."""
 
     def text(self, scale: int) -> str:
         command = self.command or f"make hardening RUN={self.suite}" + (f" SCALE={scale}" if scale != 1 else "")
         today = datetime.now(timezone.utc).strftime("%a, %d %b %Y")
         programs = ", ".join(self.versions if self.command else [python(), *self.versions])
         about = f"{today}, `{command}`, {self.seconds:.0f} s on {os.cpu_count()} cores: {programs}."
+        about += f"\n\n{self.words}" if self.words else ""
         return f"## {self.suite}\n\n{about}\n\n{table(self.rows)}\n"
 
 
