@@ -110,12 +110,17 @@ fn a_request(target: &[u8]) {
             let status = refused.answer.status().as_u16();
             match path {
                 Err(_) => assert_eq!(status, 400),
-                Ok(path) if is_ours(&path) => assert!(status == 404 || path.contains(';'), "{path}: {status}"),
-                Ok(path) => assert!(status == 400 && path.contains(';'), "{path}: {status}"),
+                Ok(path) if is_ours(&path) => assert!(status == 404 || has_parameter(&path), "{path}: {status}"),
+                Ok(path) => assert!(status == 400 && has_parameter(&path), "{path}: {status}"),
             }
         }
         Verdict::Files(_) => panic!("no route has files"),
     }
+}
+
+/// Some servers take an escaped `;` for one, too.
+fn has_parameter(path: &str) -> bool {
+    path.contains(';') || path.contains("%3B")
 }
 
 fn is_ours(path: &str) -> bool {
