@@ -114,7 +114,7 @@ impl Seeder {
 pub(crate) fn profile(site: &str) -> Profile {
     Profile {
         site: site.into(),
-        provider: Some(PROVIDER.into()),
+        providers: vec![PROVIDER.into()],
         claims: Vec::new(),
         conditions: Vec::new(),
         context: None,
