@@ -81,6 +81,7 @@ fn site(number: usize, routes_per_site: usize) -> Option<Site> {
         auth_path: PathPrefix::parse("/auth").ok()?,
         aliases: Aliases::default(),
         origins: Vec::new(),
+        bearer: None,
         security_headers: SecurityHeaders::default(),
         routes: routes.chain(["/".to_owned()]).filter_map(|path| route(&path)).collect(),
     })

@@ -14,6 +14,12 @@ pub enum Code {
     SessionExpired,
     /// The provider refused to renew the session's tokens.
     RefreshRejected,
+    /// Needs an access token, and none came.
+    TokenMissing,
+    /// The access token that came is none that counts here (RFC 6750 §3.1).
+    InvalidToken,
+    /// The access token does not reach so far (RFC 6750 §3.1).
+    InsufficientScope,
     /// The CSRF check failed.
     CsrfFailed,
     /// The session store does not answer.
@@ -64,6 +70,9 @@ impl Code {
             Self::SessionMissing => "session_missing",
             Self::SessionExpired => "session_expired",
             Self::RefreshRejected => "refresh_rejected",
+            Self::TokenMissing => "token_missing",
+            Self::InvalidToken => "invalid_token",
+            Self::InsufficientScope => "insufficient_scope",
             Self::CsrfFailed => "csrf_failed",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
@@ -92,7 +101,8 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
-            Self::CsrfFailed => StatusCode::FORBIDDEN,
+            Self::TokenMissing | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::CsrfFailed | Self::InsufficientScope => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -118,6 +128,9 @@ impl Code {
             Self::SessionMissing => "You are not logged in",
             Self::SessionExpired => "Your session has ended",
             Self::RefreshRejected => "Your login has ended at the login service",
+            Self::TokenMissing => "An access token is needed",
+            Self::InvalidToken => "The access token does not count here",
+            Self::InsufficientScope => "The access token does not reach so far",
             Self::CsrfFailed => "The request did not prove that it comes from this site",
             Self::StoreUnavailable => "Sessions are out of reach for the moment",
             Self::ProviderUnavailable => "The login service is out of reach for the moment",

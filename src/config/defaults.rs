@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use super::settings::{
-    Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Limits, Most, OnMissing,
+    Accept, Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Limits, Most, OnMissing,
     Refresh, Route, SameSite, SecurityHeaders, Session, SessionCookie, Shutdown, Token,
 };
 use super::values::{DAY, HOUR, SECOND};
@@ -107,6 +107,8 @@ impl Route {
                 compress: Vec::new(),
             }),
             access: Access::Required,
+            accept: Accept::default(),
+            scopes: Vec::new(),
             on_missing: OnMissing::Auto,
             token: Token::Access,
             identity_headers: Vec::new(),

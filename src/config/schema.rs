@@ -45,10 +45,11 @@ sections! {
     EJECTION "upstreams[].ejection": "after" "on_5xx" "pause" "longest_pause";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
     RETRIES "upstreams[].retries": "attempts" "budget";
-    SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "security_headers" "routes";
+    SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "bearer" "security_headers" "routes";
+    BEARER "sites[].bearer": "audiences" "types";
     SECURITY_HEADERS "sites[].security_headers": "hsts" "hsts_subdomains" "nosniff" "referrer_policy" "frame_ancestors";
     ALIASES "sites[].aliases": "login" "logout" "userinfo";
-    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "on_missing" "token" "identity_headers" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "timeouts" "rate_limits";
+    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "accept" "scopes" "on_missing" "token" "identity_headers" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "timeouts" "rate_limits";
     ROUTE_TIMEOUTS "sites[].routes[].timeouts": "connect" "read" "write" "request";
     RATE_LIMIT "sites[].routes[].rate_limits[]": "by" "requests" "per";
     WHEN "sites[].routes[].when": "hosts" "methods" "headers";

@@ -313,6 +313,8 @@ pub struct Site {
     /// Public origins beside the one the request itself shows (`https://app.example.com`). Redirect URIs use the one
     /// that fits the request best, else the first; the request's own if there is none.
     pub origins: Vec<Origin>,
+    /// Which access tokens its routes take from clients; there if a route takes any.
+    pub bearer: Option<Bearer>,
     /// What protects its answers in the browser, where the answer does not say so itself.
     pub security_headers: SecurityHeaders,
     /// Routes; at least one; no two that the same request would find equally fitting.
@@ -356,6 +358,10 @@ pub struct Route {
     pub action: Action,
     /// Who may pass; default required.
     pub access: Access,
+    /// By what it knows its user; default by a session.
+    pub accept: Accept,
+    /// What the scope of an access token must name for a client that brings one itself; empty = nothing.
+    pub scopes: Vec<String>,
     /// What a request without a session gets; default auto.
     pub on_missing: OnMissing,
     /// Which token goes upstream; default access, and none on a public route or one without an upstream.
@@ -400,6 +406,30 @@ pub enum Access {
     Optional,
     /// Only with a session.
     Required,
+}
+
+/// By what a route knows its user; one of them at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// The session of a browser.
+    pub session: bool,
+    /// An access token in `Authorization`, which counts more than a session (RFC 6750 §2.1).
+    pub bearer: bool,
+}
+
+impl Default for Accept {
+    fn default() -> Self {
+        Self { session: true, bearer: false }
+    }
+}
+
+/// Which access tokens clients may bring to a site (RFC 9068).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// `aud` names one of these at least; not empty.
+    pub audiences: Vec<String>,
+    /// Whether a token may say `JWT` for its type, or nothing, in place of `at+jwt`; default false.
+    pub untyped: bool,
 }
 
 /// What a request without a session gets on a route that requires one.

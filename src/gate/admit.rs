@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::answers::{answered, refusal};
 use super::session::{Case, Origin};
-use super::{Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
+use super::{Bearers, Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::Code;
 use crate::config::settings::{CsrfMode, SameSite};
 use crate::login::{Endpoint, Logins, Reply, SiteAuth, Visit};
@@ -39,6 +39,8 @@ pub struct Gate {
     pub table: Table,
     /// What the login room knows of each site, by [`Site::index`].
     pub auth: Vec<Arc<SiteAuth>>,
+    /// The access tokens of each site that takes any, by [`Site::index`].
+    pub bearers: Vec<Option<Arc<Bearers>>>,
     /// Header fields that are ours alone.
     pub hygiene: Hygiene,
     /// Peers whose forwarding headers are believed.
@@ -158,7 +160,14 @@ impl Gate {
         }
         let case =
             Case { request, upgrade, path: &path, origin, site, auth, route, grant: grant.as_ref(), sorted: &sorted };
-        let session = match self.session(&case).await {
+        let bearer = match route.accept.bearer {
+            true => match Box::pin(self.bearer(&case)).await {
+                Ok(bearer) => bearer,
+                Err(answer) => return answered(*answer, site, route, grant, &client),
+            },
+            false => None,
+        };
+        let session = match self.session(&case, bearer.as_deref()).await {
             Ok(None) => None,
             Ok(Some(open)) if Arc::ptr_eq(open.profile(), &auth.profile) => Some(open),
             Ok(Some(open)) => match self.prepared(&case, &open).await {
@@ -183,6 +192,7 @@ impl Gate {
             site: site.clone(),
             route: route.clone(),
             session,
+            bearer,
             grant,
             cookies: if preflight { Foreign::Nothing } else { sorted.foreign },
             path,

@@ -3,6 +3,7 @@
 
 mod admit;
 mod answers;
+mod bearer;
 mod client;
 mod dress;
 mod https;
@@ -19,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 pub use admit::Gate;
 pub use answers::refusal;
+pub use bearer::{Bearer, Bearers};
 pub use client::{Client, Connection, Scheme};
 pub use dress::{Dress, Fields, change, put_on, silence};
 pub use hygiene::Hygiene;
@@ -80,6 +82,8 @@ pub struct Pass {
     pub route: Arc<Route>,
     /// Its session, if it has one here.
     pub session: Option<Arc<Open>>,
+    /// Who calls with a token of their own; then there is no session.
+    pub bearer: Option<Arc<Bearer>>,
     /// What `cors` grants to the page that asks.
     pub grant: Option<Grant>,
     /// Cookies for the upstream.

@@ -11,7 +11,7 @@ use super::cors::Cors;
 use super::rates::Rates;
 use super::upstream::Upstream;
 use crate::config::settings::{
-    self, Access, Conditions, HeaderChanges, HeaderMatch, HostPattern, OnMissing, Redirect, Respond, Rewrite,
+    self, Accept, Access, Conditions, HeaderChanges, HeaderMatch, HostPattern, OnMissing, Redirect, Respond, Rewrite,
     RouteTimeouts, Token,
 };
 use crate::files::Files;
@@ -31,6 +31,10 @@ pub struct Route {
     pub action: Action,
     /// Who may pass.
     pub access: Access,
+    /// By what it knows its user.
+    pub accept: Accept,
+    /// What the scope of a client's own access token must name.
+    pub scopes: Vec<String>,
     /// What a request without a session gets.
     pub on_missing: OnMissing,
     /// Which token goes upstream.

@@ -159,6 +159,8 @@ impl Site {
                 when: (!route.when.is_empty()).then(|| Box::new(route.when.clone())),
                 action: action(&settings.name, route, upstreams)?,
                 access: route.access,
+                accept: route.accept,
+                scopes: route.scopes.clone(),
                 on_missing: route.on_missing,
                 token: route.token,
                 identity_headers: route

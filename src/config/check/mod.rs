@@ -1,5 +1,6 @@
 //! The tree becomes [`Settings`]: one file a section, and here what concerns several of them.
 
+mod bearer;
 mod edge;
 mod limits;
 mod providers;
@@ -90,6 +91,9 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     note_csrf_off(reader, &fields, &settings);
     if let Some(node) = fields.get("sites") {
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
+    }
+    if let Some(node) = fields.get("sites") {
+        bearer::audiences(reader, node, &settings.sites, &settings.providers);
     }
     edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);
     Some(settings)

@@ -13,14 +13,15 @@ use http::header::HeaderName;
 
 pub(super) use self::cors::origin;
 pub(super) use self::headers::reserved;
+use super::providers::scope;
 use super::sites::Alias;
-use super::{Names, duplicate};
+use super::{Names, bearer, duplicate};
 use crate::config::decode::{Fields, Reader};
 use crate::config::defaults::MAX_BODY;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
 use crate::config::settings::{
-    Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, RouteTimeouts, Token,
+    Accept, Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, RouteTimeouts, Token,
 };
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, MILLISECOND, SECOND};
@@ -34,6 +35,8 @@ const LARGEST_BODY: u64 = 1 << 40;
 pub(super) struct Around<'a> {
     pub(super) hosts: Option<&'a [HostPattern]>,
     pub(super) provider: bool,
+    /// Whether it says which access tokens it takes.
+    pub(super) bearer: bool,
     pub(super) auth_path: Option<&'a PathPrefix>,
     pub(super) aliases: &'a [Alias],
 }
@@ -140,6 +143,16 @@ fn route(
         let help = "name the site's `provider`, or write `access: public`";
         reader.note(Code::NoProvider, at, "this route needs a login, and its site has no provider", help);
     }
+    let public = access == Some(Access::Public);
+    let accept = fields
+        .optional(reader, "accept", Accept::default(), |r, n| bearer::accept(r, n, public, around.bearer));
+    let scopes = fields.optional(reader, "scopes", Vec::new(), |reader, node| {
+        if accept.is_some_and(|accept| !accept.bearer) {
+            let help = "write `accept: [session, bearer]`, or remove it";
+            reader.note(Code::NoEffect, node, "this route takes no access tokens from clients", help);
+        }
+        reader.list_of_some(node, scope)
+    });
     let words =
         [("auto", OnMissing::Auto), ("redirect", OnMissing::Redirect), ("unauthorized", OnMissing::Unauthorized)];
     let on_missing = fields.optional(reader, "on_missing", OnMissing::Auto, |r, n| r.choice(n, &words));
@@ -151,9 +164,17 @@ fn route(
             "remove it, or write `access: required`",
         );
     }
+    if let (Some(at), Some(Accept { session: false, .. })) = (fields.get("on_missing"), accept) {
+        let help = "remove it, or write `accept: [session, bearer]`";
+        reader.note(Code::NoEffect, at, "clients with tokens of their own are never sent to a login page", help);
+    }
     let goes_on = !matches!(action, Some(Action::Redirect(_) | Action::Respond(_) | Action::Files(_)));
     let default = if access == Some(Access::Public) || !goes_on { Token::None } else { Token::Access };
     let token = fields.optional(reader, "token", default, token);
+    if let (Some(at), Some(Token::Id), Some(Accept { bearer: true, .. })) = (fields.get("token"), token, accept) {
+        let help = "write `token: { kind: access }`, or make it two routes";
+        reader.note(Code::Contradiction, at, "a client that brings its access token has no ID token here", help);
+    }
     let identity_headers = fields.optional(reader, "identity_headers", Vec::new(), identity_headers);
     if access == Some(Access::Public) {
         let sends = token.is_some_and(|token| token != Token::None);
@@ -180,6 +201,8 @@ fn route(
         when: when?,
         action: action?,
         access: access?,
+        accept: accept?,
+        scopes: scopes?,
         on_missing: on_missing?,
         // Nobody is there to read them.
         token: if goes_on { token? } else { Token::None },

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::routes::{self, Around};
-use super::{Names, duplicate, security};
+use super::{Names, bearer, duplicate, security};
 use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ALIASES, SITE};
@@ -48,12 +48,14 @@ fn site(
     if let (Some(node), Some(hosts), Some(origins)) = (fields.get("hosts"), &hosts, &origins) {
         note_hosts_without_origin(reader, node, hosts, origins);
     }
+    let bearer = fields.maybe(reader, "bearer", bearer::bearer);
     let security_headers =
         fields.optional(reader, "security_headers", SecurityHeaders::default(), security::security_headers);
     let around = Around {
         hosts: hosts.as_deref(),
         // A provider that is named wrongly was meant to be there.
         provider: !matches!(provider, Some(None)),
+        bearer: fields.get("bearer").is_some(),
         auth_path: auth_path.as_ref(),
         aliases: aliases.as_deref().unwrap_or_default(),
     };
@@ -67,6 +69,13 @@ fn site(
     {
         let help = "set `access: optional` or `required` on the routes that need to know the user";
         reader.note(Code::NoEffect, node, "users may log in, but every route is public", help);
+    }
+    if let (Some(node), Some(routes)) = (fields.get("bearer"), &routes)
+        && !routes.iter().any(|route| route.accept.bearer)
+        && matches!(fields.get("routes").map(|node| &node.kind), Some(Kind::List(items)) if items.len() == routes.len())
+    {
+        let help = "write `accept: [session, bearer]` on the routes that clients call with a token of their own";
+        reader.note(Code::NoEffect, node, "no route takes access tokens from clients", help);
     }
     let hosts = hosts?;
     let name = hosts.first().map(|host| Arc::<str>::from(display(host)))?;
@@ -82,6 +91,7 @@ fn site(
         auth_path: auth_path?,
         aliases: Aliases { login: alias("login"), logout: alias("logout"), userinfo: alias("userinfo") },
         origins: origins?,
+        bearer: bearer?,
         security_headers: security_headers?,
         routes: routes?,
     })

@@ -16,6 +16,7 @@ fn site(name: &str, hosts: Vec<HostPattern>, paths: &[&str]) -> settings::Site {
         auth_path: PathPrefix::parse("/auth").unwrap(),
         aliases: Aliases::default(),
         origins: Vec::new(),
+        bearer: None,
         security_headers: settings::SecurityHeaders::default(),
         routes: paths.iter().map(|path| route(path)).collect(),
     }
