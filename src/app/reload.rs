@@ -68,7 +68,8 @@ impl Parts {
         before: Option<&Gate>,
     ) -> Result<Gate, TableError> {
         let table = Table::new(settings, upstreams, before.map(|gate| &gate.table), &self.metrics)?;
-        let auth: Vec<Arc<SiteAuth>> = table.sites().iter().map(|site| Arc::new(self.site_auth(site, before))).collect();
+        let auth: Vec<Arc<SiteAuth>> =
+            table.sites().iter().map(|site| Arc::new(self.site_auth(site, before))).collect();
         let bearers = settings.sites.iter().zip(&auth).map(|(site, auth)| {
             let (bearer, provider) = (site.bearer.as_ref()?, auth.provider.as_ref()?);
             Some(Arc::new(Bearers::new(provider.clone(), bearer.clone(), auth.profile.clone())))

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use super::settings::{
-    Accept, Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Limits, Most, OnMissing,
-    Refresh, Route, SameSite, SecurityHeaders, Session, SessionCookie, Shutdown, Token,
+    Accept, Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Limits, Most,
+    OnMissing, Refresh, Route, SameSite, SecurityHeaders, Session, SessionCookie, Shutdown, Token,
 };
 use super::values::{DAY, HOUR, SECOND};
 use crate::primitives::path::PathPrefix;

@@ -37,6 +37,7 @@ pub struct Bearer {
     subject: String,
     scopes: Vec<String>,
     identity: Box<[Option<HeaderValue>]>,
+    expires: Timestamp,
     /// From then on it is verified anew.
     until: Timestamp,
 }
@@ -58,6 +59,12 @@ impl Bearer {
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
+    }
+
+    /// When the token ends.
+    #[must_use]
+    pub fn expires(&self) -> Timestamp {
+        self.expires
     }
 
     fn bytes(&self) -> usize {
@@ -102,6 +109,7 @@ impl Bearers {
             identity: self.profile.claims.iter().map(|path| claim_header(&token.claims, path)).collect(),
             subject: token.subject,
             scopes: token.scopes,
+            expires: token.expires,
             until: token.expires.min(now.plus(KNOWN)),
         });
         // One that is over and counts only because clocks differ is not worth a place.

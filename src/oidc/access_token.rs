@@ -126,10 +126,7 @@ fn check_kind(jwt: &Jwt<'_>, untyped: bool) -> Result<(), AccessTokenError> {
     if other || !speaks { Err(AccessTokenError::Kind) } else { Ok(()) }
 }
 
-fn check_claims(
-    claims: &Map<String, Value>,
-    expected: &Expected<'_>,
-) -> Result<(String, Timestamp), AccessTokenError> {
+fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(String, Timestamp), AccessTokenError> {
     if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer) {
         return Err(AccessTokenError::Issuer);
     }

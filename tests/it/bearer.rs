@@ -3,9 +3,11 @@
 use cloakroom::demo::provider::{Endpoint, Signing};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::harness::{Browser, SESSION, Seen, Wishes, World};
 use crate::kit::*;
+use crate::wire::{Peer, read_head};
 
 const ROUTES: &str = r#"
       - { path: /app/, upstream: demo, accept: [bearer], identity_headers: { X-User-Id: sub, X-User-Roles: realm_access.roles } }
@@ -218,4 +220,34 @@ async fn limits_count_a_tokens_user_and_grpc_gets_its_own_words() {
         assert_eq!((answer.status, answer.header("grpc-status"), answer.code()), (StatusCode::OK, "16", code));
         assert_eq!((answer.header("www-authenticate"), answer.body.as_str()), ("", ""));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o8_a_stream_ends_with_the_token_it_was_begun_with() {
+    // Begins to answer, and goes on as long as anybody listens.
+    let peer = Peer::start(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let world = World::with(Wishes {
+        upstreams: format!("  - {{ name: peer, endpoints: [\"{}\"] }}", peer.address),
+        routes: "      - { path: /, upstream: peer, accept: [bearer] }".into(),
+        site: "    bearer: { audiences: [demo-api] }".into(),
+        ..Wishes::default()
+    })
+    .await;
+    world.proxy.knows_provider().await;
+    let listen = |seconds: u64| {
+        let end = world.clock.now().as_secs() + seconds;
+        let token = token_of(&world, |claims| claims["exp"] = end.into());
+        let url = format!("http://{}/x", world.proxy.address);
+        async move { reqwest::Client::new().get(url).bearer_auth(token).send().await.expect("an answer").bytes().await }
+    };
+    let lasting = tokio::spawn(listen(600));
+    assert!(listen(2).await.is_err(), "the answer is cut off");
+    assert!(!lasting.is_finished(), "that of a token that lives goes on");
+    assert_eq!(world.metric("cloakroom_streams_ended_total{kind=\"answer\"}").await, 1.0);
+    lasting.abort();
 }

@@ -23,7 +23,8 @@ pub(super) fn bearer(reader: &mut Reader<'_>, node: &Node) -> Option<Bearer> {
 /// Reads `accept` of a route. `public`: it looks at nobody; `described`: its site says which tokens it takes.
 pub(super) fn accept(reader: &mut Reader<'_>, node: &Node, public: bool, described: bool) -> Option<Accept> {
     let words = [("session", false), ("bearer", true)];
-    let found: HashSet<bool> = reader.list_of_some(node, |reader, item| reader.choice(item, &words))?.into_iter().collect();
+    let found: HashSet<bool> =
+        reader.list_of_some(node, |reader, item| reader.choice(item, &words))?.into_iter().collect();
     let accept = Accept { session: found.contains(&false), bearer: found.contains(&true) };
     if public {
         let help = "write `access: optional`, which lets everyone pass too, or remove it";

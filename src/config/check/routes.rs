@@ -144,8 +144,8 @@ fn route(
         reader.note(Code::NoProvider, at, "this route needs a login, and its site has no provider", help);
     }
     let public = access == Some(Access::Public);
-    let accept = fields
-        .optional(reader, "accept", Accept::default(), |r, n| bearer::accept(r, n, public, around.bearer));
+    let accept =
+        fields.optional(reader, "accept", Accept::default(), |r, n| bearer::accept(r, n, public, around.bearer));
     let scopes = fields.optional(reader, "scopes", Vec::new(), |reader, node| {
         if accept.is_some_and(|accept| !accept.bearer) {
             let help = "write `accept: [session, bearer]`, or remove it";
