@@ -72,7 +72,7 @@ impl Parts {
             table.sites().iter().map(|site| Arc::new(self.site_auth(site, before))).collect();
         let bearers = settings.sites.iter().zip(&auth).map(|(site, auth)| {
             let (bearer, provider) = (site.bearer.as_ref()?, auth.provider.as_ref()?);
-            Some(Arc::new(Bearers::new(provider.clone(), bearer.clone(), auth.profile.clone())))
+            Some(Arc::new(Bearers::new(vec![provider.clone()], bearer.clone(), auth.profile.clone())))
         });
         let bearers = bearers.collect();
         let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();

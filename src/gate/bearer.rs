@@ -34,6 +34,7 @@ const OVERHEAD: usize = 256;
 /// Who calls with a verified token of their own.
 pub struct Bearer {
     authorization: HeaderValue,
+    provider: Arc<str>,
     subject: String,
     scopes: Vec<String>,
     identity: Box<[Option<HeaderValue>]>,
@@ -55,7 +56,13 @@ impl Bearer {
         self.identity.get(claim)?.as_ref()
     }
 
-    /// `sub`
+    /// Name of the provider that made the token.
+    #[must_use]
+    pub fn provider(&self) -> &Arc<str> {
+        &self.provider
+    }
+
+    /// `sub` at that provider.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
@@ -77,7 +84,8 @@ impl Bearer {
 
 /// The access tokens of one site.
 pub struct Bearers {
-    provider: Arc<Provider>,
+    /// Whoever may make them.
+    providers: Vec<Arc<Provider>>,
     settings: settings::Bearer,
     profile: Arc<Profile>,
     /// By the whole token: a key that is cut short could name another one's holder. The hash is keyed anew in each process.
@@ -96,16 +104,29 @@ impl Weighter<Box<[u8]>, Arc<Bearer>> for Weight {
 impl Bearers {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(provider: Arc<Provider>, settings: settings::Bearer, profile: Arc<Profile>) -> Self {
+    pub fn new(providers: Vec<Arc<Provider>>, settings: settings::Bearer, profile: Arc<Profile>) -> Self {
         let typical = usize::try_from(MEMORY / TYPICAL).unwrap_or(1);
-        Self { provider, settings, profile, known: Cache::with_weighter(typical, MEMORY, Weight) }
+        Self { providers, settings, profile, known: Cache::with_weighter(typical, MEMORY, Weight) }
     }
 
-    fn remember(&self, text: &str, token: AccessToken, now: Timestamp) -> Option<Arc<Bearer>> {
+    /// A token says whose it is, and is judged by that one's keys alone.
+    async fn judge(&self, text: &str) -> Result<(&Arc<Provider>, AccessToken), AccessTokenError> {
+        for provider in &self.providers {
+            match provider.access_token(text, &self.settings.audiences, self.settings.untyped).await {
+                Err(AccessTokenError::Issuer) => {}
+                Ok(token) => return Ok((provider, token)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(AccessTokenError::Issuer)
+    }
+
+    fn remember(&self, text: &str, provider: &Provider, token: AccessToken, now: Timestamp) -> Option<Arc<Bearer>> {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {text}")).ok()?;
         authorization.set_sensitive(true);
         let bearer = Arc::new(Bearer {
             authorization,
+            provider: provider.name().clone(),
             identity: self.profile.claims.iter().map(|path| claim_header(&token.claims, path)).collect(),
             subject: token.subject,
             scopes: token.scopes,
@@ -176,7 +197,7 @@ impl Gate {
             Some(known) => known,
             None => Box::pin(self.verify(case, bearers, text)).await?,
         };
-        if let Some(answer) = self.too_many_of_bearer(request, case.route, bearer.subject()) {
+        if let Some(answer) = self.too_many_of_bearer(request, case.route, &bearer) {
             return Err(Box::new(answer));
         }
         if !case.route.scopes.iter().all(|scope| bearer.scopes.contains(scope)) {
@@ -191,17 +212,16 @@ impl Gate {
     }
 
     async fn verify(&self, case: &Case<'_>, bearers: &Bearers, text: &str) -> Result<Arc<Bearer>, Box<Answer>> {
-        let Bearers { provider, settings, .. } = bearers;
-        let error = match provider.access_token(text, &settings.audiences, settings.untyped).await {
-            Ok(token) => {
+        let error = match bearers.judge(text).await {
+            Ok((provider, token)) => {
                 self.metrics.bearer_tokens_total.with_label_values(&["ok"]).inc();
-                let bearer = bearers.remember(text, token, self.clock.now());
+                let bearer = bearers.remember(text, provider, token, self.clock.now());
                 return bearer.ok_or_else(|| Box::new(Answer::problem(Code::Internal, None, None)));
             }
             Err(error) => error,
         };
         self.metrics.bearer_tokens_total.with_label_values(&[error.word()]).inc();
-        self.tell_of_refusal(case, provider, error);
+        self.tell_of_refusal(case, error);
         if error == AccessTokenError::KeysUnavailable {
             self.count_unauthenticated("503");
             let detail = "The token cannot be verified just now. Please try again in a moment.";
@@ -214,7 +234,7 @@ impl Gate {
     }
 
     /// One line a second: anybody may send tokens. That one has ended is no news at all.
-    fn tell_of_refusal(&self, case: &Case<'_>, provider: &Provider, error: AccessTokenError) {
+    fn tell_of_refusal(&self, case: &Case<'_>, error: AccessTokenError) {
         static REFUSALS: Throttle = Throttle::new();
         if error == AccessTokenError::Expired {
             return;
@@ -227,7 +247,6 @@ impl Gate {
                 actor: Actor::User,
                 reason: Some(error.word()),
                 site: Some(&case.site.name),
-                provider: Some(provider.name()),
                 client_ip: Some(case.origin.client.ip),
                 ..Entry::default()
             },
@@ -243,8 +262,8 @@ fn challenge(answer: Answer, text: &str) -> Answer {
 }
 
 /// Names who calls, for limits by session. A session's handle has another type, so none is counted with it.
-pub(super) fn counted(subject: &str) -> impl Hash + '_ {
-    ("bearer", subject)
+pub(super) fn counted(bearer: &Bearer) -> impl Hash + '_ {
+    ("bearer", &*bearer.provider, &*bearer.subject)
 }
 
 #[cfg(test)]

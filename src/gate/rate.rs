@@ -5,7 +5,7 @@ use std::hash::Hash;
 use super::admit::Gate;
 use super::answers::refusal;
 use super::bearer::counted;
-use super::{Client, Request};
+use super::{Bearer, Client, Request};
 use crate::answer::{Answer, Code};
 use crate::config::settings::RateBy;
 use crate::primitives::neighbour::Neighbour;
@@ -26,8 +26,8 @@ impl Gate {
     }
 
     /// The same of a client with a token of its own, by its user: whoever fetches a new token is not counted anew.
-    pub(super) fn too_many_of_bearer(&self, request: &Request<'_>, route: &Route, subject: &str) -> Option<Answer> {
-        self.too_many(request, route, RateBy::Session, || counted(subject))
+    pub(super) fn too_many_of_bearer(&self, request: &Request<'_>, route: &Route, bearer: &Bearer) -> Option<Answer> {
+        self.too_many(request, route, RateBy::Session, || counted(bearer))
     }
 
     fn too_many<K: Hash>(
