@@ -34,6 +34,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         claims: vec![ClaimPath(vec!["sub".into()])],
         conditions: Vec::new(),
         context: None,
+        proxy_token: false,
         id_token: false,
     });
     let Ok(tickets) = TicketSeed::generate() else { return };

@@ -16,6 +16,8 @@ pub enum Code {
     RefreshRejected,
     /// An upstream asks for a stronger or more recent login (RFC 9470).
     StepUpRequired,
+    /// A token in `Authorization` is needed, and none or a worthless one came (RFC 6750 §3.1).
+    TokenInvalid,
     /// The CSRF check failed.
     CsrfFailed,
     /// A rule of the route keeps the user out.
@@ -69,6 +71,7 @@ impl Code {
             Self::SessionExpired => "session_expired",
             Self::RefreshRejected => "refresh_rejected",
             Self::StepUpRequired => "step_up_required",
+            Self::TokenInvalid => "token_invalid",
             Self::CsrfFailed => "csrf_failed",
             Self::RuleFailed => "rule_failed",
             Self::StoreUnavailable => "store_unavailable",
@@ -98,7 +101,7 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
-            Self::StepUpRequired => StatusCode::UNAUTHORIZED,
+            Self::StepUpRequired | Self::TokenInvalid => StatusCode::UNAUTHORIZED,
             Self::CsrfFailed | Self::RuleFailed => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -125,6 +128,7 @@ impl Code {
             Self::SessionMissing => "You are not logged in",
             Self::SessionExpired => "Your session has ended",
             Self::RefreshRejected => "Your login has ended at the login service",
+            Self::TokenInvalid => "The token is missing or worthless",
             Self::StepUpRequired => "This needs a stronger or more recent login",
             Self::RuleFailed => "You may not do this",
             Self::CsrfFailed => "The request did not prove that it comes from this site",

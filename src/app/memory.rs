@@ -100,6 +100,7 @@ mod tests {
             claims: Vec::new(),
             conditions: Vec::new(),
             context: None,
+            proxy_token: false,
             id_token: false,
         };
         let profile = Arc::new(profile);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use super::settings::{
-    Access, Action, Cache, Conditions, ContextAccess, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Level,
-    Limits, Most, OnMissing, Refresh, ReturningTokens, Route, SameSite, SecurityHeaders, Session, SessionCookie,
+    Accept, Access, Action, Cache, Conditions, ContextAccess, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2,
+    Level, Limits, Most, OnMissing, Refresh, ReturningTokens, Route, SameSite, SecurityHeaders, Session, SessionCookie,
     Shutdown, Token,
 };
 use super::values::{DAY, HOUR, SECOND};
@@ -109,6 +109,7 @@ impl Route {
                 compress: Vec::new(),
             }),
             access: Access::Required,
+            accept: Accept::default(),
             level: Level::LoggedOn,
             level_header: None,
             allow: Vec::new(),

@@ -22,8 +22,8 @@ use url::Url;
 pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::route::{
-    Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy, RateLimit,
-    Redirect, Respond, Rewrite, SecurityHeaders,
+    Accept, Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy,
+    RateLimit, Redirect, Respond, Rewrite, SecurityHeaders,
 };
 pub use self::rule::{ClaimCondition, ClaimTest, ClaimValue, Pattern, Rule};
 use crate::primitives::path::PathPrefix;
@@ -49,6 +49,8 @@ pub struct Settings {
     pub admin: Option<Admin>,
     /// The key ring: the first key seals, all open. At least one, ids unique.
     pub keys: Vec<SealingKey>,
+    /// Tokens that name sessions to applications; `None` = there are none.
+    pub proxy_token: Option<ProxyToken>,
     /// Where sessions live.
     pub store: Store,
     /// Session life, cookies, CSRF, local cache.
@@ -372,6 +374,8 @@ pub struct Route {
     pub action: Action,
     /// Who may pass; default required.
     pub access: Access,
+    /// By what a request may show whose it is; default the session cookie.
+    pub accept: Accept,
     /// How well its users must be known; default logged on.
     pub level: Level,
     /// The header that tells the upstream how well the user is known; `None` = it is not told.
@@ -448,6 +452,19 @@ impl Level {
     }
 }
 
+/// Tokens that name sessions to applications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyToken {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`: who takes them, which is Cloakroom itself where applications call each other.
+    pub audience: String,
+    /// How long they live, 30 s to 1 h; default 5 min.
+    pub lifetime: Duration,
+    /// Seeds of Ed25519 key pairs (RFC 8032): the first signs, all verify.
+    pub keys: Vec<SealingKey>,
+}
+
 /// What an upstream may do with the user context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ContextAccess {
@@ -479,6 +496,8 @@ pub enum Token {
     Access,
     /// The ID token.
     Id,
+    /// A proxy token, see [`ProxyToken`].
+    Proxy,
 }
 
 /// A dotted path into the claims, for example `realm_access.roles`; `\.` is a dot within a name.

@@ -21,6 +21,7 @@ use crate::routing::table::{Action, Asked, Choice, Site, Table};
 use crate::session::cookie::{Foreign, Ticket};
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
+use crate::session::proxy_token::ProxyTokens;
 use crate::session::vigil::{Vigil, forgotten};
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::{Metrics, Throttle};
@@ -51,6 +52,8 @@ pub struct Gate {
     pub sessions: Arc<Sessions>,
     /// Logins.
     pub logins: Arc<Logins>,
+    /// Tokens that name sessions to applications.
+    pub proxy_tokens: Option<Arc<ProxyTokens>>,
     /// Fresh tokens.
     pub refresher: Arc<Refresher>,
     /// Counts requests of no site.
@@ -167,12 +170,15 @@ impl Gate {
             },
             Err(answer) => return answered(*answer, site, route, grant, &client),
         };
+        // What a token names is none of the browser's business, should one have sent it.
+        let by_cookie = held.as_ref().is_some_and(|held| held.by_cookie);
         let (session, level) = held.map_or((None, Level::LoggedOn), |held| (Some(held.open), held.level));
+        let minted = session.as_ref().and_then(|open| self.minted(route, open, level));
         let needs_ticket = match (&session, sorted.ticket) {
-            (Some(open), Ticket::One(shown)) => !open.id().is(&shown),
+            (Some(open), Ticket::One(shown)) if by_cookie => !open.id().is(&shown),
             _ => false,
         };
-        let needs_csrf_cookie = session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
+        let needs_csrf_cookie = by_cookie && session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
         let path = match &route.action {
             Action::Upstream(forward) => {
                 let path = rewritten(forward.rewrite.as_ref(), &path);
@@ -185,6 +191,7 @@ impl Gate {
             route: route.clone(),
             session,
             level,
+            minted,
             grant,
             cookies: if preflight { Foreign::Nothing } else { sorted.foreign },
             path,

@@ -8,6 +8,7 @@ mod context;
 mod dress;
 mod https;
 mod hygiene;
+mod proxy_token;
 mod rate;
 mod refused;
 mod rules;
@@ -86,6 +87,8 @@ pub struct Pass {
     pub session: Option<Arc<Open>>,
     /// How well its user is known by it.
     pub level: Level,
+    /// The proxy token for the upstream, where the route sends one.
+    pub minted: Option<HeaderValue>,
     /// What `cors` grants to the page that asks.
     pub grant: Option<Grant>,
     /// Cookies for the upstream.
@@ -118,12 +121,13 @@ impl Pass {
 
     /// What the route sends of a session in `Authorization`: nothing of a user who is no longer logged on.
     #[must_use]
-    pub fn token_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
+    pub fn token_of<'o>(&'o self, open: &'o Open) -> Option<&'o HeaderValue> {
         match self.route.token {
             _ if self.level == Level::Returning => None,
             Token::None => None,
             Token::Access => open.authorization(),
             Token::Id => open.id_authorization(),
+            Token::Proxy => self.minted.as_ref(),
         }
     }
 }

@@ -6,6 +6,7 @@ use http::HeaderValue;
 
 use super::admit::Gate;
 use super::answers::refusal;
+use super::proxy_token::is_by_token;
 use super::{Client, Request, Scheme, Upgrade};
 use crate::answer::{Answer, Code, continue_to};
 use crate::config::settings::{Access, CsrfMode, Level, OnMissing, SameSite, Token};
@@ -39,11 +40,13 @@ pub(super) struct Case<'r> {
 pub(super) struct Held {
     pub(super) open: Arc<Open>,
     pub(super) level: Level,
+    /// Whether it was its cookie that named it.
+    pub(super) by_cookie: bool,
 }
 
 impl Held {
-    fn logged_on(open: Arc<Open>) -> Self {
-        Self { open, level: Level::LoggedOn }
+    fn logged_on(open: Arc<Open>, by_cookie: bool) -> Self {
+        Self { open, level: Level::LoggedOn, by_cookie }
     }
 }
 
@@ -73,6 +76,10 @@ impl Gate {
         if case.route.access == Access::Public || preflight {
             return Ok(None);
         }
+        if is_by_token(case) {
+            // On the heap: it would make this future large for all others.
+            return Box::pin(self.by_proxy_token(case)).await;
+        }
         let found = match case.sorted.ticket {
             Ticket::One(id) => match self.sessions.at_level(&id, &case.auth.profile, case.route.level).await {
                 Ok(found) => found,
@@ -100,7 +107,7 @@ impl Gate {
         if case.route.level == Level::Returning && open.is_over(self.sessions.clock().now()) {
             // No use of it puts its end off, and no token of it is sent.
             self.logins.part_with_tokens(case.auth, &open);
-            return Ok(Some(Held { open, level: Level::Returning }));
+            return Ok(Some(Held { open, level: Level::Returning, by_cookie: true }));
         }
         let time = self.sessions.note_use(&open);
         let open = if time.rotate { self.sessions.rotate(open).await } else { Some(open) };
@@ -108,11 +115,21 @@ impl Gate {
         if time.refresh {
             self.refresher.hurry(&open);
         }
-        if case.route.token == Token::None || self.refresher.is_fresh(&open) {
-            return Ok(Some(Held::logged_on(open)));
+        self.with_token(case, open, true).await
+    }
+
+    /// The session with a token fit to be sent.
+    pub(super) async fn with_token(
+        &self,
+        case: &Case<'_>,
+        open: Arc<Open>,
+        by_cookie: bool,
+    ) -> Result<Option<Held>, Box<Answer>> {
+        if matches!(case.route.token, Token::None | Token::Proxy) || self.refresher.is_fresh(&open) {
+            return Ok(Some(Held::logged_on(open, by_cookie)));
         }
         match self.refresher.freshen(open).await {
-            Refreshed::Renewed(open) => Ok(Some(Held::logged_on(open))),
+            Refreshed::Renewed(open) => Ok(Some(Held::logged_on(open, by_cookie))),
             Refreshed::Ended => self.without_session(case, Code::RefreshRejected).await,
             Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {
                 self.without_session(case, Code::SessionExpired).await
@@ -128,13 +145,16 @@ impl Gate {
     /// this request's route.
     pub(super) async fn prepared(&self, case: &Case<'_>, held: &Held) -> Result<Option<Held>, Box<Answer>> {
         match self.sessions.prepare(&held.open, &case.auth.profile, held.level).await {
-            Ok(Some(open)) => Ok(Some(Held { open, level: held.level })),
+            Ok(Some(open)) => Ok(Some(Held { open, level: held.level, by_cookie: held.by_cookie })),
             Ok(None) => self.without_session(case, Code::SessionExpired).await,
             Err(_) => Err(self.unavailable(case, Code::StoreUnavailable, None)),
         }
     }
 
     async fn without_session(&self, case: &Case<'_>, code: Code) -> Result<Option<Held>, Box<Answer>> {
+        if is_by_token(case) {
+            return Err(self.token_invalid());
+        }
         if case.route.access == Access::Optional {
             return Ok(None);
         }
@@ -238,7 +258,7 @@ impl Gate {
         case.sorted.csrf == Some(token) || self.sessions.cookies().csrf_matches(case.request.headers, token)
     }
 
-    fn unavailable(&self, case: &Case<'_>, code: Code, seconds: Option<u64>) -> Box<Answer> {
+    pub(super) fn unavailable(&self, case: &Case<'_>, code: Code, seconds: Option<u64>) -> Box<Answer> {
         self.count_unauthenticated("503");
         let answer = refusal(&case.request, code, "Your session is safe. Please try again in a moment.");
         Box::new(match seconds {

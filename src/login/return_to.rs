@@ -88,6 +88,7 @@ mod tests {
                 claims: vec![],
                 conditions: vec![],
                 context: None,
+                proxy_token: false,
                 id_token: false,
             }),
             provider: None,

@@ -11,8 +11,8 @@ use super::cors::Cors;
 use super::rates::Rates;
 use super::upstream::Upstream;
 use crate::config::settings::{
-    self, Access, Conditions, ContextAccess, HeaderChanges, HeaderMatch, HostPattern, Level, OnMissing, Redirect,
-    Respond, Rewrite, RouteTimeouts, Token,
+    self, Accept, Access, Conditions, ContextAccess, HeaderChanges, HeaderMatch, HostPattern, Level, OnMissing,
+    Redirect, Respond, Rewrite, RouteTimeouts, Token,
 };
 use crate::files::Files;
 use crate::primitives::path::PathPrefix;
@@ -31,6 +31,8 @@ pub struct Route {
     pub action: Action,
     /// Who may pass.
     pub access: Access,
+    /// By what a request may show whose it is.
+    pub accept: Accept,
     /// How well its users must be known.
     pub level: Level,
     /// The header that tells the upstream how well the user is known.

@@ -163,6 +163,7 @@ impl Site {
                 when: (!route.when.is_empty()).then(|| Box::new(route.when.clone())),
                 action: action(&settings.name, route, upstreams)?,
                 access: route.access,
+                accept: route.accept,
                 level: route.level,
                 level_header: route.level_header.clone(),
                 rules: route
@@ -180,7 +181,8 @@ impl Site {
                 context: route.context,
                 max_body: route.max_body,
                 csrf: route.csrf,
-                retry_unauthorized: route.retry_unauthorized,
+                // An upstream that refuses a proxy token has nothing to gain from a new access token.
+                retry_unauthorized: route.retry_unauthorized && route.token != settings::Token::Proxy,
                 step_up: route.step_up,
                 response_headers: changes(&route.response_headers),
                 cors: route.cors.as_ref().map(|cors| Box::new(Cors::new(cors))),

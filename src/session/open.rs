@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::header::HeaderValue;
 
 use super::claims::claim_header;
@@ -15,6 +16,7 @@ use super::context;
 use super::cookie::Cookies;
 use super::model::Secrets;
 use super::plan::is_fresh;
+use super::proxy_token::{Minted, ProxyTokens};
 use super::rules::judge;
 use super::ticket::SessionId;
 use crate::config::settings::{ClaimCondition, ClaimPath, Level};
@@ -42,6 +44,8 @@ pub struct Profile {
     pub conditions: Vec<ClaimCondition>,
     /// Claims in the user context; `None` = no route tells it.
     pub context: Option<Vec<ClaimPath>>,
+    /// Whether a route sends a proxy token.
+    pub proxy_token: bool,
     /// Whether a route sends the ID token.
     pub id_token: bool,
 }
@@ -57,6 +61,8 @@ pub struct Open {
     /// When its tokens are due for a refresh, if ever.
     due: Option<Timestamp>,
     hurried: AtomicBool,
+    subject: Box<str>,
+    minted: ArcSwapOption<Minted>,
     holds_tokens: bool,
     parting: AtomicBool,
     key: SessionKey,
@@ -130,6 +136,8 @@ impl Open {
             rotating: AtomicBool::new(false),
             due: record.due,
             hurried: AtomicBool::new(false),
+            subject: if profile.proxy_token { record.subject.as_str().into() } else { Box::default() },
+            minted: ArcSwapOption::empty(),
             holds_tokens: secrets.has_tokens(),
             parting: AtomicBool::new(false),
             key: id.key(),
@@ -280,6 +288,21 @@ impl Open {
         self.id_authorization.as_ref()
     }
 
+    /// `Bearer …` with a proxy token that has at least half of its life left. Made when it is first asked for, and once in
+    /// half a life; it is the same for all requests meanwhile.
+    #[must_use]
+    pub fn proxy_authorization(&self, tokens: &ProxyTokens, now: Timestamp) -> Option<HeaderValue> {
+        if let Some(minted) = &*self.minted.load()
+            && now < minted.renew_at
+        {
+            return Some(minted.authorization.clone());
+        }
+        let minted = tokens.mint(&self.key, &self.subject, now)?;
+        let authorization = minted.authorization.clone();
+        self.minted.store(Some(Arc::new(minted)));
+        Some(authorization)
+    }
+
     /// The header value of a claim of the site's [`Profile`].
     #[must_use]
     pub fn identity(&self, claim: usize) -> Option<&HeaderValue> {
@@ -365,7 +388,9 @@ impl Open {
             all.iter().map(|value| header(value) + size_of::<Option<HeaderValue>>()).sum()
         };
         let context: usize = self.context.as_deref().map_or(0, context);
-        let rest = identity + context + self.met.len() + self.provider.len() + self.csrf_token.expose().len();
+        // As long as a proxy token is; made later.
+        let proxy = if self.profile.proxy_token { 512 + self.subject.len() * 3 } else { 0 };
+        let rest = proxy + identity + context + self.met.len() + self.provider.len() + self.csrf_token.expose().len();
         u64::try_from(size_of::<Self>() + texts + rest + OVERHEAD).unwrap_or(u64::MAX)
     }
 

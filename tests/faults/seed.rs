@@ -118,6 +118,7 @@ pub(crate) fn profile(site: &str) -> Profile {
         claims: Vec::new(),
         conditions: Vec::new(),
         context: None,
+        proxy_token: false,
         id_token: false,
     }
 }

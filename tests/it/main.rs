@@ -51,6 +51,7 @@ mod postgres_server;
 #[path = "../support/process.rs"]
 mod process;
 mod proxy_protocol;
+mod proxy_tokens;
 mod rate_limits;
 mod redirect_to_https;
 #[path = "../support/redis_server.rs"]

@@ -1,5 +1,6 @@
 //! Routes: path, conditions, what is done, access, token, headers, limits.
 
+mod accept;
 mod action;
 mod allow;
 mod cors;
@@ -23,8 +24,8 @@ use crate::config::defaults::MAX_BODY;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
 use crate::config::settings::{
-    Access, Action, ClaimPath, Conditions, ContextAccess, HostPattern, Level, OnMissing, Route, RouteTimeouts, Rule,
-    Token,
+    Accept, Access, Action, ClaimPath, Conditions, ContextAccess, HostPattern, Level, OnMissing, Route, RouteTimeouts,
+    Rule, Token,
 };
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, MILLISECOND, SECOND};
@@ -40,6 +41,7 @@ pub(super) struct Around<'a> {
     pub(super) provider: bool,
     pub(super) auth_path: Option<&'a PathPrefix>,
     pub(super) aliases: &'a [Alias],
+    pub(super) proxy_tokens: bool,
 }
 
 /// What is known of a route with the same path: conditions, who may pass if it could be read at all, place.
@@ -165,6 +167,9 @@ fn route(
         let help = "name the site's `provider`, or write `access: public`";
         reader.note(Code::NoProvider, at, "this route needs a login, and its site has no provider", help);
     }
+    let accept = fields.optional(reader, "accept", Accept::default(), |reader, node| {
+        accept::accept(reader, node, access, around.proxy_tokens)
+    });
     let allow = fields.optional(reader, "allow", Vec::new(), |reader, node| allow::rules(reader, node, access));
     let words =
         [("auto", OnMissing::Auto), ("redirect", OnMissing::Redirect), ("unauthorized", OnMissing::Unauthorized)];
@@ -180,6 +185,9 @@ fn route(
     let goes_on = !matches!(action, Some(Action::Redirect(_) | Action::Respond(_) | Action::Files(_)));
     let default = if access == Some(Access::Public) || !goes_on { Token::None } else { Token::Access };
     let token = fields.optional(reader, "token", default, token);
+    if let (Some(Token::Proxy), Some(at), false) = (token, fields.get("token"), around.proxy_tokens) {
+        accept::no_proxy_tokens(reader, at);
+    }
     let identity_headers = fields.optional(reader, "identity_headers", Vec::new(), identity_headers);
     let words =
         [("none", ContextAccess::None), ("read", ContextAccess::Read), ("read_write", ContextAccess::ReadWrite)];
@@ -218,6 +226,7 @@ fn route(
         when: when?,
         action: action?,
         access: access?,
+        accept: accept?,
         level: level?,
         level_header: if goes_on { level_header? } else { None },
         allow: allow?,
@@ -249,7 +258,7 @@ fn timeouts(reader: &mut Reader<'_>, node: &Node) -> Option<RouteTimeouts> {
 
 fn token(reader: &mut Reader<'_>, node: &Node) -> Option<Token> {
     let fields = reader.fields(node, &TOKEN)?;
-    let kinds = [("none", Token::None), ("access", Token::Access), ("id", Token::Id)];
+    let kinds = [("none", Token::None), ("access", Token::Access), ("id", Token::Id), ("proxy", Token::Proxy)];
     fields.required(reader, "kind", "access", |reader, node| reader.choice(node, &kinds))
 }
 

@@ -19,9 +19,10 @@ pub(super) fn sites(
     node: &Node,
     providers: &mut Names,
     upstreams: &mut Names,
+    proxy_tokens: bool,
 ) -> Option<Vec<Site>> {
     let mut hosts: Vec<(HostPattern, Span)> = Vec::new();
-    reader.list_of_some(node, |reader, item| site(reader, item, providers, upstreams, &mut hosts))
+    reader.list_of_some(node, |reader, item| site(reader, item, providers, upstreams, proxy_tokens, &mut hosts))
 }
 
 fn site(
@@ -29,6 +30,7 @@ fn site(
     node: &Node,
     providers: &mut Names,
     upstreams: &mut Names,
+    proxy_tokens: bool,
     taken: &mut Vec<(HostPattern, Span)>,
 ) -> Option<Site> {
     let fields = reader.fields(node, &SITE)?;
@@ -57,6 +59,7 @@ fn site(
         provider: !matches!(provider, Some(None)),
         auth_path: auth_path.as_ref(),
         aliases: aliases.as_deref().unwrap_or_default(),
+        proxy_tokens,
     };
     let routes = fields.required(reader, "routes", "[{ path: /, upstream: app }]", |reader, node| {
         routes::routes(reader, node, upstreams, &around)

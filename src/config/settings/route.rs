@@ -39,6 +39,21 @@ pub enum HeaderMatch {
     Exact(HeaderValue),
 }
 
+/// By what a request may show whose it is; at least one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// The session cookie.
+    pub session: bool,
+    /// A proxy token in `Authorization`. Where one comes, the cookie means nothing.
+    pub proxy_token: bool,
+}
+
+impl Default for Accept {
+    fn default() -> Self {
+        Self { session: true, proxy_token: false }
+    }
+}
+
 /// What is done with a request that may pass; exactly one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {

@@ -244,6 +244,38 @@ fn a_level_needs_somebody_to_be_known() {
 }
 
 #[test]
+fn context_and_tokens_need_somebody_to_tell_of_and_keys() {
+    for (lines, expected) in [
+        ("context: read", &[] as &[&str]),
+        ("context: read_write", &[]),
+        ("context: write", &["E0104"]),
+        ("access: public\n        context: none", &["W0010"]),
+        ("access: public\n        context: read", &["W0010", "E0408"]),
+        ("accept: [session]", &[]),
+        ("accept: []", &["E0105"]),
+        ("accept: [session, cookie]", &["E0104"]),
+        ("accept: [proxy_token]", &["E0402"]),
+        ("token: { kind: proxy }", &["E0402"]),
+    ] {
+        assert_eq!(route_with(&format!("upstream: api\n        {lines}")), expected, "{lines}");
+    }
+    let section = |text: &str| {
+        let file = GOOD.replace("        upstream: api\n", "        upstream: api\n        accept: [proxy_token]\n");
+        codes(&load_text(&format!("{file}\n{text}\n")))
+    };
+    let key = "keys: [{ id: a, secret: { env: CLOAKROOM_PROXY_KEY } }]";
+    for (text, expected) in [
+        (format!("proxy_token: {{ issuer: a, audience: b, {key} }}"), &[] as &[&str]),
+        (format!("proxy_token: {{ issuer: a, audience: b, lifetime: 10s, {key} }}"), &["E0202"]),
+        (format!("proxy_token: {{ issuer: '', audience: b, {key} }}"), &["E0105"]),
+        ("proxy_token: { issuer: a, audience: b, keys: [] }".to_owned(), &["E0105"]),
+        ("proxy_token: {}".to_owned(), &["E0102", "E0102", "E0102"]),
+    ] {
+        assert_eq!(section(&text), expected, "{text}");
+    }
+}
+
+#[test]
 fn no_header_of_a_client_decides_which_rules_hold() {
     let twin = |own: &str, other: &str| {
         route_with(&format!(

@@ -41,6 +41,7 @@ fn settings(sites: Vec<settings::Site>) -> Settings {
         upstreams: vec![settings::Upstream::plain("api", vec![Endpoint::new("127.0.0.1", 1)])],
         sites,
         idle_connections: None,
+        proxy_token: None,
         shutdown: Default::default(),
     }
 }

@@ -31,6 +31,28 @@ impl Sessions {
         Ok(self.find(id, profile, now).await?.filter(|open| open.is_known(now)))
     }
 
+    /// The session with this name in the store, if it lives. Counts as no use.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn by_key(&self, key: &SessionKey, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+        let id = match self.cache.find(key) {
+            Some(known) => *known.id(),
+            None => match self.read(key).await? {
+                Some((record, secrets)) => secrets.tickets.ticket(record.rotation),
+                None => return Ok(None),
+            },
+        };
+        if let Some(open) = self.lookup(&id, profile).await? {
+            return Ok(Some(open));
+        }
+        // The copy that was found here may know an older ticket than the store does.
+        match self.read(key).await? {
+            Some((record, secrets)) => self.lookup(&secrets.tickets.ticket(record.rotation), profile).await,
+            None => Ok(None),
+        }
+    }
+
     pub(super) async fn find(
         &self,
         id: &SessionId,

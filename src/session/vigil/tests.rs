@@ -56,6 +56,7 @@ impl World {
             claims: Vec::new(),
             conditions: Vec::new(),
             context: None,
+            proxy_token: false,
             id_token: false,
         };
         Self { clock, store, here, there, profile: Arc::new(profile) }

@@ -1,0 +1,40 @@
+//! By what a request may show whose it is.
+
+use super::when::whole;
+use crate::config::decode::Reader;
+use crate::config::diagnostic::Code;
+use crate::config::settings::{Accept, Access};
+use crate::config::yaml::Node;
+
+/// A way to show it.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Session,
+    ProxyToken,
+}
+
+/// Reads `accept`. `proxy_tokens`: whether there are any.
+pub(super) fn accept(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    access: Option<Access>,
+    proxy_tokens: bool,
+) -> Option<Accept> {
+    let words = [("session", Way::Session), ("proxy_token", Way::ProxyToken)];
+    let ways = whole(node, reader.list_of_some(node, |reader, item| reader.choice(item, &words))?)?;
+    let accept = Accept { session: ways.contains(&Way::Session), proxy_token: ways.contains(&Way::ProxyToken) };
+    if access == Some(Access::Public) {
+        let help = "write `access: optional`, which lets everyone pass too, or remove it";
+        reader.note(Code::Contradiction, node, "a public route looks up no session, so it knows no user", help);
+    }
+    if accept.proxy_token && !proxy_tokens {
+        no_proxy_tokens(reader, node);
+    }
+    Some(accept)
+}
+
+/// Something asks for proxy tokens, and the settings know none.
+pub(super) fn no_proxy_tokens(reader: &mut Reader<'_>, node: &Node) {
+    let help = "add the section `proxy_token` with `issuer`, `audience` and `keys`";
+    reader.note(Code::UnknownName, node, "there are no proxy tokens", help);
+}
