@@ -40,6 +40,7 @@ use crate::routing::table::TableError;
 use crate::routing::upstream::Upstreams;
 use crate::session::key_ring::{KeyRing, KeyRingError};
 use crate::session::manager::Sessions;
+use crate::session::proxy_token::{BadKey, ProxyTokens};
 use crate::session::upkeep::Conflicts;
 use crate::store::SessionStore;
 use crate::store::file::{FileStore, FileStoreError};
@@ -62,6 +63,9 @@ pub enum StartError {
     /// A key of `keys` is unusable.
     #[error("keys: {0}")]
     Keys(#[from] KeyRingError),
+    /// A key of `proxy_token.keys` is unusable.
+    #[error(transparent)]
+    ProxyKeys(#[from] BadKey),
     /// `store.url` is unusable.
     #[error("store.url: {0}")]
     StoreAddress(#[from] AddressError),
@@ -187,10 +191,12 @@ impl App {
         let upstreams = Upstreams::new(&settings.upstreams, &lookup, &metrics);
         let revoker = Arc::new(Revoker::new(sessions.clone(), providers.clone(), metrics.clone()));
         let refresher = Refresher::new(sessions.clone(), providers.clone(), &settings.refresh, metrics.clone());
+        let proxy_tokens = settings.proxy_token.as_ref().map(ProxyTokens::new).transpose()?.map(Arc::new);
         let parts = Parts {
             sessions: sessions.clone(),
             providers: providers.clone(),
-            logins: Arc::new(Logins::new(sessions.clone(), revoker.clone(), metrics.clone())),
+            logins: Arc::new(Logins::new(sessions.clone(), revoker.clone(), proxy_tokens.clone(), metrics.clone())),
+            proxy_tokens,
             refresher: refresher.clone(),
             metrics: metrics.clone(),
             lookup,

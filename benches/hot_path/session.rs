@@ -32,6 +32,9 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         site: "app".into(),
         provider: Some("demo".into()),
         claims: vec![ClaimPath(vec!["sub".into()])],
+        conditions: Vec::new(),
+        context: None,
+        proxy_token: false,
         id_token: false,
     });
     let Ok(tickets) = TicketSeed::generate() else { return };
@@ -79,6 +82,7 @@ fn secrets(tickets: TicketSeed) -> Secrets {
         offline: false,
         id_token: Some(SecretText::new("i".repeat(512))),
         claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
+        context: serde_json::Map::new(),
         csrf_token: SecretText::new("c".repeat(43)),
         tickets,
     }

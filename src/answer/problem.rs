@@ -16,12 +16,16 @@ pub enum Code {
     RefreshRejected,
     /// Needs an access token, and none came.
     TokenMissing,
-    /// The access token that came is none that counts here (RFC 6750 §3.1).
-    InvalidToken,
     /// The access token does not reach so far (RFC 6750 §3.1).
     InsufficientScope,
+    /// An upstream asks for a stronger or more recent login (RFC 9470).
+    StepUpRequired,
+    /// A token in `Authorization` is needed, and none or a worthless one came (RFC 6750 §3.1).
+    TokenInvalid,
     /// The CSRF check failed.
     CsrfFailed,
+    /// A rule of the route keeps the user out.
+    RuleFailed,
     /// The session store does not answer.
     StoreUnavailable,
     /// The OpenID provider does not answer.
@@ -71,9 +75,11 @@ impl Code {
             Self::SessionExpired => "session_expired",
             Self::RefreshRejected => "refresh_rejected",
             Self::TokenMissing => "token_missing",
-            Self::InvalidToken => "invalid_token",
             Self::InsufficientScope => "insufficient_scope",
+            Self::StepUpRequired => "step_up_required",
+            Self::TokenInvalid => "token_invalid",
             Self::CsrfFailed => "csrf_failed",
+            Self::RuleFailed => "rule_failed",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::UpstreamUnavailable => "upstream_unavailable",
@@ -101,8 +107,8 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
-            Self::TokenMissing | Self::InvalidToken => StatusCode::UNAUTHORIZED,
-            Self::CsrfFailed | Self::InsufficientScope => StatusCode::FORBIDDEN,
+            Self::TokenMissing | Self::StepUpRequired | Self::TokenInvalid => StatusCode::UNAUTHORIZED,
+            Self::CsrfFailed | Self::InsufficientScope | Self::RuleFailed => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -129,8 +135,10 @@ impl Code {
             Self::SessionExpired => "Your session has ended",
             Self::RefreshRejected => "Your login has ended at the login service",
             Self::TokenMissing => "An access token is needed",
-            Self::InvalidToken => "The access token does not count here",
             Self::InsufficientScope => "The access token does not reach so far",
+            Self::TokenInvalid => "The token is missing or worthless",
+            Self::StepUpRequired => "This needs a stronger or more recent login",
+            Self::RuleFailed => "You may not do this",
             Self::CsrfFailed => "The request did not prove that it comes from this site",
             Self::StoreUnavailable => "Sessions are out of reach for the moment",
             Self::ProviderUnavailable => "The login service is out of reach for the moment",

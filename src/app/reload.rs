@@ -21,6 +21,7 @@ use crate::routing::table::{Site, Table, TableError};
 use crate::routing::upstream::Upstreams;
 use crate::session::manager::Sessions;
 use crate::session::open::Profile;
+use crate::session::proxy_token::ProxyTokens;
 use crate::telemetry::Metrics;
 
 /// New settings cannot be applied while the process runs.
@@ -53,6 +54,7 @@ pub(super) struct Parts {
     pub(super) sessions: Arc<Sessions>,
     pub(super) providers: Providers,
     pub(super) logins: Arc<Logins>,
+    pub(super) proxy_tokens: Option<Arc<ProxyTokens>>,
     pub(super) refresher: Arc<Refresher>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lookup: Lookup,
@@ -86,6 +88,7 @@ impl Parts {
             same_site: settings.session.cookie.same_site,
             sessions: self.sessions.clone(),
             logins: self.logins.clone(),
+            proxy_tokens: self.proxy_tokens.clone(),
             refresher: self.refresher.clone(),
             unknown: Arc::new(self.metrics.route("none", "none")),
             metrics: self.metrics.clone(),
@@ -98,6 +101,9 @@ impl Parts {
             site: site.name.clone(),
             provider: site.provider.clone(),
             claims: site.claim_paths.clone(),
+            conditions: site.conditions.clone(),
+            context: site.context_claims.clone(),
+            proxy_token: site.routes().any(|route| route.token == settings::Token::Proxy),
             id_token: site.routes().any(|route| route.token == settings::Token::Id),
         };
         // Sessions in the local cache are prepared for the very profile that they hold.
@@ -166,6 +172,7 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
         limits,
         admin,
         keys,
+        proxy_token,
         store,
         session,
         refresh,
@@ -191,6 +198,7 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
         ("limits", next.limits != limits),
         ("admin", next.admin != admin),
         ("keys", next.keys != keys),
+        ("proxy_token", next.proxy_token != proxy_token),
         ("store", next.store != store),
         ("session", next.session != session),
         ("refresh", next.refresh != refresh),

@@ -5,6 +5,7 @@
 
 mod edge;
 mod route;
+mod rule;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -21,9 +22,10 @@ use url::Url;
 pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::route::{
-    Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy, RateLimit,
-    Redirect, Respond, Rewrite, SecurityHeaders,
+    Accept, Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy,
+    RateLimit, Redirect, Respond, Rewrite, SecurityHeaders,
 };
+pub use self::rule::{ClaimCondition, ClaimTest, ClaimValue, Pattern, Rule};
 use crate::primitives::path::PathPrefix;
 use crate::primitives::secret::{Key256, SecretText};
 
@@ -47,6 +49,8 @@ pub struct Settings {
     pub admin: Option<Admin>,
     /// The key ring: the first key seals, all open. At least one, ids unique.
     pub keys: Vec<SealingKey>,
+    /// Tokens that name sessions to applications; `None` = there are none.
+    pub proxy_token: Option<ProxyToken>,
     /// Where sessions live.
     pub store: Store,
     /// Session life, cookies, CSRF, local cache.
@@ -150,6 +154,8 @@ pub struct Session {
     pub absolute_timeout: Duration,
     /// How long after its last use a session that is over still tells who its user is; default 0 = not at all.
     pub returning_timeout: Duration,
+    /// What becomes of the tokens of a session that is over and kept for that time; default drop.
+    pub returning_tokens: ReturningTokens,
     /// A ticket this old is exchanged for a new one; default 15 min, zero = never.
     pub rotate_every: Duration,
     /// How long the ticket before the present one still counts; default 60 s.
@@ -160,6 +166,16 @@ pub struct Session {
     pub csrf: Csrf,
     /// The local cache of sessions.
     pub cache: Cache,
+}
+
+/// What becomes of the tokens of a user who is no longer logged on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReturningTokens {
+    /// They leave the session when the user is next seen, and the refresh token is revoked. The ID token stays, as a hint
+    /// for the logout.
+    Drop,
+    /// They stay sealed in the store, and are sent nowhere.
+    Keep,
 }
 
 /// The session cookie.
@@ -310,6 +326,8 @@ pub struct Site {
     pub auth_path: PathPrefix,
     /// Extra paths of single endpoints.
     pub aliases: Aliases,
+    /// Claims that the user context tells applications.
+    pub context_claims: Vec<ClaimPath>,
     /// Public origins beside the one the request itself shows (`https://app.example.com`). Redirect URIs use the one
     /// that fits the request best, else the first; the request's own if there is none.
     pub origins: Vec<Origin>,
@@ -362,18 +380,28 @@ pub struct Route {
     pub accept: Accept,
     /// What the scope of an access token must name for a client that brings one itself; empty = nothing.
     pub scopes: Vec<String>,
+    /// How well its users must be known; default logged on.
+    pub level: Level,
+    /// The header that tells the upstream how well the user is known; `None` = it is not told.
+    pub level_header: Option<HeaderName>,
+    /// What the user's claims must be, all of it; empty = anything. Only where a session is required.
+    pub allow: Vec<Rule>,
     /// What a request without a session gets; default auto.
     pub on_missing: OnMissing,
     /// Which token goes upstream; default access, and none on a public route or one without an upstream.
     pub token: Token,
     /// Header name -> dotted claim path.
     pub identity_headers: Vec<(HeaderName, ClaimPath)>,
+    /// Whether its upstream is told the user context, and may change it; default neither.
+    pub context: ContextAccess,
     /// Largest request body in bytes; default 10 MiB.
     pub max_body: u64,
     /// Whether unsafe methods need the CSRF token; default true.
     pub csrf: bool,
     /// Whether a request whose token the upstream refuses is sent again with a newer one; default true.
     pub retry_unauthorized: bool,
+    /// Whether an upstream may ask for a stronger or more recent login (RFC 9470); default true.
+    pub step_up: bool,
     /// Changes of the answer's header.
     pub response_headers: HeaderChanges,
     /// What pages of other origins may do; `None` = nothing is said about it here.
@@ -408,21 +436,6 @@ pub enum Access {
     Required,
 }
 
-/// By what a route knows its user; one of them at least.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accept {
-    /// The session of a browser.
-    pub session: bool,
-    /// An access token in `Authorization`, which counts more than a session (RFC 6750 §2.1).
-    pub bearer: bool,
-}
-
-impl Default for Accept {
-    fn default() -> Self {
-        Self { session: true, bearer: false }
-    }
-}
-
 /// Which access tokens clients may bring to a site (RFC 9068).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bearer {
@@ -430,6 +443,50 @@ pub struct Bearer {
     pub audiences: Vec<String>,
     /// Whether a token may say `JWT` for its type, or nothing, in place of `at+jwt`; default false.
     pub untyped: bool,
+}
+
+/// How well a user is known; who is not known at all has no level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// By a session that is over, for [`Session::returning_timeout`].
+    Returning,
+    /// By a session that lives.
+    LoggedOn,
+}
+
+impl Level {
+    /// The word in settings, headers and answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Returning => "returning",
+            Self::LoggedOn => "logged_on",
+        }
+    }
+}
+
+/// Tokens that name sessions to applications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyToken {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`: who takes them, which is Cloakroom itself where applications call each other.
+    pub audience: String,
+    /// How long they live, 30 s to 1 h; default 5 min.
+    pub lifetime: Duration,
+    /// Seeds of Ed25519 key pairs (RFC 8032): the first signs, all verify.
+    pub keys: Vec<SealingKey>,
+}
+
+/// What an upstream may do with the user context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ContextAccess {
+    /// Nothing.
+    None,
+    /// It is told.
+    Read,
+    /// It is told, and may change it.
+    ReadWrite,
 }
 
 /// What a request without a session gets on a route that requires one.
@@ -452,6 +509,8 @@ pub enum Token {
     Access,
     /// The ID token.
     Id,
+    /// A proxy token, see [`ProxyToken`].
+    Proxy,
 }
 
 /// A dotted path into the claims, for example `realm_access.roles`; `\.` is a dot within a name.

@@ -10,7 +10,7 @@ use super::answers::{answered, refusal};
 use super::session::{Case, Origin};
 use super::{Bearers, Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::Code;
-use crate::config::settings::{CsrfMode, SameSite};
+use crate::config::settings::{CsrfMode, Level, SameSite};
 use crate::login::{Endpoint, Logins, Reply, SiteAuth, Visit};
 use crate::primitives::clock::Clock;
 use crate::primitives::path;
@@ -21,7 +21,8 @@ use crate::routing::table::{Action, Asked, Choice, Site, Table};
 use crate::session::cookie::{Foreign, Ticket};
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
-use crate::session::vigil::{Reason, Vigil};
+use crate::session::proxy_token::ProxyTokens;
+use crate::session::vigil::{Vigil, forgotten};
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::{Metrics, Throttle};
 
@@ -53,6 +54,8 @@ pub struct Gate {
     pub sessions: Arc<Sessions>,
     /// Logins.
     pub logins: Arc<Logins>,
+    /// Tokens that name sessions to applications.
+    pub proxy_tokens: Option<Arc<ProxyTokens>>,
     /// Fresh tokens.
     pub refresher: Arc<Refresher>,
     /// Counts requests of no site.
@@ -167,20 +170,24 @@ impl Gate {
             },
             false => None,
         };
-        let session = match self.session(&case, bearer.as_deref()).await {
+        let held = match self.session(&case, bearer.as_deref()).await {
             Ok(None) => None,
-            Ok(Some(open)) if Arc::ptr_eq(open.profile(), &auth.profile) => Some(open),
-            Ok(Some(open)) => match self.prepared(&case, &open).await {
-                Ok(session) => session,
+            Ok(Some(held)) if Arc::ptr_eq(held.open.profile(), &auth.profile) => Some(held),
+            Ok(Some(held)) => match self.prepared(&case, &held).await {
+                Ok(held) => held,
                 Err(answer) => return answered(*answer, site, route, grant, &client),
             },
             Err(answer) => return answered(*answer, site, route, grant, &client),
         };
+        // What a token names is none of the browser's business, should one have sent it.
+        let by_cookie = held.as_ref().is_some_and(|held| held.by_cookie);
+        let (session, level) = held.map_or((None, Level::LoggedOn), |held| (Some(held.open), held.level));
+        let minted = session.as_ref().and_then(|open| self.minted(route, open, level));
         let needs_ticket = match (&session, sorted.ticket) {
-            (Some(open), Ticket::One(shown)) => !open.id().is(&shown),
+            (Some(open), Ticket::One(shown)) if by_cookie => !open.id().is(&shown),
             _ => false,
         };
-        let needs_csrf_cookie = session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
+        let needs_csrf_cookie = by_cookie && session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
         let path = match &route.action {
             Action::Upstream(forward) => {
                 let path = rewritten(forward.rewrite.as_ref(), &path);
@@ -193,6 +200,8 @@ impl Gate {
             route: route.clone(),
             session,
             bearer,
+            level,
+            minted,
             grant,
             cookies: if preflight { Foreign::Nothing } else { sorted.foreign },
             path,
@@ -200,6 +209,16 @@ impl Gate {
             needs_csrf_cookie,
             client,
         });
+        if let Some(open) = &pass.session
+            && let Some(answer) = self.kept_out(&request, &pass, open)
+        {
+            return answered(answer, site, route, pass.grant, &pass.client);
+        }
+        if let Some(bearer) = &pass.bearer
+            && let Some(answer) = self.kept_out_bearer(&request, &pass, bearer)
+        {
+            return answered(answer, site, route, pass.grant, &pass.client);
+        }
         match &route.action {
             Action::Upstream(_) => Verdict::Forward(pass),
             Action::Files(_) => Verdict::Files(pass),
@@ -238,11 +257,16 @@ impl Gate {
         self.logins.answer(call.endpoint, visit, body).await
     }
 
-    /// Waits until a session is over.
-    pub fn end_of(&self, open: &Arc<Open>) -> impl Future<Output = Reason> + Send + 'static {
+    /// Waits until a session does not serve a user of this level any more.
+    pub fn end_of(&self, open: &Arc<Open>, level: Level) -> impl Future<Output = ()> + Send + 'static {
         let (sessions, open) = (self.sessions.clone(), open.clone());
         // Begun when it is first waited for, and not before: until then it costs nothing.
-        async move { Vigil::new(sessions, open).over().await }
+        async move {
+            match level {
+                Level::LoggedOn => drop(Vigil::new(sessions, open).over().await),
+                Level::Returning => forgotten(sessions, open).await,
+            }
+        }
     }
 
     /// The host that counts. A trusted peer may say that the client asked for another one than it does.

@@ -20,6 +20,7 @@ use crate::primitives::clock::Timestamp;
 use crate::routing::route::is_preflight;
 use crate::session::claims::claim_header;
 use crate::session::open::Profile;
+use crate::session::rules::judge;
 use crate::telemetry::Throttle;
 use crate::telemetry::audit::{Actor, Entry, Event};
 
@@ -38,6 +39,7 @@ pub struct Bearer {
     subject: String,
     scopes: Vec<String>,
     identity: Box<[Option<HeaderValue>]>,
+    met: Box<[bool]>,
     expires: Timestamp,
     /// From then on it is verified anew.
     until: Timestamp,
@@ -54,6 +56,12 @@ impl Bearer {
     #[must_use]
     pub fn identity(&self, claim: usize) -> Option<&HeaderValue> {
         self.identity.get(claim)?.as_ref()
+    }
+
+    /// Whether the token's claims meet a condition of the site's [`Profile`].
+    #[must_use]
+    pub fn meets(&self, condition: usize) -> bool {
+        self.met.get(condition).is_some_and(|met| *met)
     }
 
     /// Name of the provider that made the token.
@@ -78,7 +86,14 @@ impl Bearer {
         let identity = self.identity.iter().map(|value| value.as_ref().map_or(0, HeaderValue::len)).sum::<usize>();
         let scopes = self.scopes.iter().map(|scope| scope.len() + size_of::<String>()).sum::<usize>();
         let places = self.identity.len() * size_of::<Option<HeaderValue>>();
-        OVERHEAD + size_of::<Self>() + 2 * self.authorization.len() + self.subject.len() + identity + scopes + places
+        OVERHEAD
+            + size_of::<Self>()
+            + 2 * self.authorization.len()
+            + self.subject.len()
+            + self.met.len()
+            + identity
+            + scopes
+            + places
     }
 }
 
@@ -128,6 +143,7 @@ impl Bearers {
             authorization,
             provider: provider.name().clone(),
             identity: self.profile.claims.iter().map(|path| claim_header(&token.claims, path)).collect(),
+            met: judge(&self.profile.conditions, &token.claims),
             subject: token.subject,
             scopes: token.scopes,
             expires: token.expires,
@@ -228,7 +244,7 @@ impl Gate {
             return Err(Box::new(Answer::problem(Code::ProviderUnavailable, Some(detail), None)));
         }
         self.count_unauthenticated("401");
-        let answer = Answer::problem(Code::InvalidToken, Some(&error.to_string()), None);
+        let answer = Answer::problem(Code::TokenInvalid, Some(&error.to_string()), None);
         let text = format!("Bearer error=\"invalid_token\", error_description=\"{error}\"");
         Err(Box::new(challenge(answer, &text)))
     }

@@ -5,12 +5,16 @@ mod admit;
 mod answers;
 mod bearer;
 mod client;
+mod context;
 mod dress;
 mod https;
 mod hygiene;
+mod proxy_token;
 mod rate;
 mod refused;
+mod rules;
 mod session;
+mod step_up;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -25,10 +29,11 @@ pub use client::{Client, Connection, Scheme};
 pub use dress::{Dress, Fields, change, put_on, silence};
 pub use hygiene::Hygiene;
 pub use refused::{Refusal, asks_for_token};
+pub use step_up::asks_to_step_up;
 pub use upgrade::Upgrade;
 
 use crate::answer::Answer;
-use crate::config::settings::Token;
+use crate::config::settings::{ContextAccess, Level, Token};
 use crate::login::{Endpoint, SiteAuth};
 use crate::routing::cors::Grant;
 use crate::routing::table::{Route, Site};
@@ -84,6 +89,10 @@ pub struct Pass {
     pub session: Option<Arc<Open>>,
     /// Who calls with a token of their own; then there is no session.
     pub bearer: Option<Arc<Bearer>>,
+    /// How well its user is known by it.
+    pub level: Level,
+    /// The proxy token for the upstream, where the route sends one.
+    pub minted: Option<HeaderValue>,
     /// What `cors` grants to the page that asks.
     pub grant: Option<Grant>,
     /// Cookies for the upstream.
@@ -105,15 +114,32 @@ impl Pass {
         self.route.forward().map(|forward| &forward.upstream)
     }
 
-    /// What the route sends of a session in `Authorization`.
+    /// What the route tells its upstream of the user.
     #[must_use]
-    pub fn token_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
+    pub fn context_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
+        if self.route.context == ContextAccess::None {
+            return None;
+        }
+        open.context(self.level)
+    }
+
+    /// What the route sends of a session in `Authorization`: nothing of a user who is no longer logged on.
+    #[must_use]
+    pub fn token_of<'o>(&'o self, open: &'o Open) -> Option<&'o HeaderValue> {
         match self.route.token {
+            _ if self.level == Level::Returning => None,
             Token::None => None,
             Token::Access => open.authorization(),
             Token::Id => open.id_authorization(),
+            Token::Proxy => self.minted.as_ref(),
         }
     }
+}
+
+/// How a user's level is told upstream.
+#[must_use]
+pub const fn level_value(level: Level) -> HeaderValue {
+    HeaderValue::from_static(level.as_str())
 }
 
 /// A request to one of our own endpoints.

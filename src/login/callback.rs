@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use serde_json::{Map, Value};
 
 use super::query::{Doubled, single};
 use super::record::{self, LoginRecord};
 use super::return_to::ReturnTo;
 use super::{Logins, Visit};
 use crate::answer::{Answer, Code, Page, continue_to};
+use crate::oidc::step_up::Lacking;
 use crate::oidc::{self, OidcError, Provider};
 use crate::primitives::tally::Key;
 use crate::revocation;
@@ -39,6 +41,8 @@ enum Failed {
     Untrusted(OidcError),
     /// The provider cannot be reached.
     Unreachable(OidcError),
+    /// The user has not authenticated as it was asked for.
+    TooWeak(Lacking),
     /// The user has logged out at the provider meanwhile.
     LoggedOut,
     /// The session store failed.
@@ -113,9 +117,13 @@ impl Logins {
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
         let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
         let login = redeemed.map_err(Failed::of)?;
+        // The former session is untouched by this, and so is the provider's: the refresh token may be tied to both.
+        let shown = record.demands().check(&login.id_token.claims, self.sessions.clock().now());
+        shown.map_err(Failed::TooWeak)?;
 
         let oidc::IdToken { issued, subject, provider_session, .. } = login.id_token.clone();
-        let open = self.begin(visit, provider, login).await?;
+        let context = self.former_context(visit, provider, &record, &subject).await;
+        let open = self.begin(visit, provider, login, context).await?;
         // After the session is there, or a logout could come in between and be seen by neither (behaviour O7).
         let finished = revocation::Login {
             provider: provider.name(),
@@ -143,6 +151,7 @@ impl Logins {
         visit: &Visit<'_>,
         provider: &Arc<Provider>,
         login: oidc::Login,
+        context: Map<String, Value>,
     ) -> Result<Arc<Open>, SessionError> {
         let oidc::Login { tokens, id_token } = login;
         let new = NewSession {
@@ -159,6 +168,7 @@ impl Logins {
                 offline: tokens.offline.unwrap_or_else(|| provider.asks_offline()),
                 id_token: Some(id_token.text),
                 claims: id_token.claims,
+                context,
                 csrf_token: new_csrf_token()?,
                 tickets: TicketSeed::generate()?,
             },
@@ -178,6 +188,31 @@ impl Logins {
             tokio::spawn(provider.clone().revoke_patiently(token));
         }
         last
+    }
+
+    /// What applications keep of the user, from the session that the browser had: a user who logs in again keeps it,
+    /// another one gets nothing of it. A store that fails here loses it.
+    async fn former_context(
+        &self,
+        visit: &Visit<'_>,
+        provider: &Provider,
+        record: &LoginRecord,
+        subject: &str,
+    ) -> Map<String, Value> {
+        if visit.site.profile.context.is_none() {
+            return Map::new();
+        }
+        let shown = match visit.ticket {
+            Ticket::One(id) => Some(id),
+            _ => None,
+        };
+        let Some(former) = shown.or_else(|| record.former()) else { return Map::new() };
+        // Only a ticket that still opens the session speaks for its user.
+        let Ok(Some(open)) = self.sessions.recognise(&former, &visit.site.profile).await else { return Map::new() };
+        match self.sessions.read(open.key()).await {
+            Ok(Some((old, secrets))) if old.subject == subject && *old.provider == **provider.name() => secrets.context,
+            _ => Map::new(),
+        }
     }
 
     /// Ends a session that nobody was given the ticket of. If the store fails here it ends by its own time.
@@ -259,6 +294,14 @@ impl Logins {
                 tracing::warn!(provider = %provider.name(), %error, "a login failed");
                 let text = "The login service did not answer. Please try again in a moment.";
                 (error.reason(), failure_page(Code::ProviderUnavailable, text, &again, ""))
+            }
+            Failed::TooWeak(lacking) => {
+                let (reason, text) = match lacking {
+                    Lacking::Context => ("acr", "The login service did not authenticate you as strongly as is needed."),
+                    Lacking::Age => ("auth_time", "The login service did not ask you to log in anew, which is needed."),
+                };
+                // Not the same login again: it would end here once more.
+                (reason, failure_page(Code::LoginFailed, text, &again, ""))
             }
             Failed::LoggedOut => {
                 let text =

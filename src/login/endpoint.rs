@@ -28,6 +28,8 @@ pub enum Endpoint {
     BackchannelLogout,
     /// What happens to the session, as it happens.
     Events,
+    /// Public keys of proxy tokens.
+    KeySet,
 }
 
 impl Endpoint {
@@ -38,7 +40,9 @@ impl Endpoint {
             Self::Logout => matches!(*method, Method::GET | Method::POST),
             Self::BackchannelLogout => *method == Method::POST,
             Self::Login | Self::Callback | Self::Events => *method == Method::GET,
-            Self::LoggedOut | Self::UserInfo | Self::Session => matches!(*method, Method::GET | Method::HEAD),
+            Self::LoggedOut | Self::UserInfo | Self::Session | Self::KeySet => {
+                matches!(*method, Method::GET | Method::HEAD)
+            }
         }
     }
 
@@ -49,7 +53,7 @@ impl Endpoint {
             Self::Logout => "GET, POST",
             Self::BackchannelLogout => "POST",
             Self::Login | Self::Callback | Self::Events => "GET",
-            Self::LoggedOut | Self::UserInfo | Self::Session => "GET, HEAD",
+            Self::LoggedOut | Self::UserInfo | Self::Session | Self::KeySet => "GET, HEAD",
         }
     }
 }
@@ -82,6 +86,7 @@ impl SiteAuth {
                 "/session" => Some(Endpoint::Session),
                 "/backchannel-logout" => Some(Endpoint::BackchannelLogout),
                 "/events" => Some(Endpoint::Events),
+                "/jwks.json" => Some(Endpoint::KeySet),
                 _ => None,
             });
         }

@@ -10,6 +10,7 @@ pub mod navigation;
 mod query;
 mod record;
 mod return_to;
+mod returning;
 mod start;
 mod streams;
 
@@ -34,6 +35,7 @@ use crate::revocation::{Revoker, TOMBSTONE_LIFE};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::open::Open;
+use crate::session::proxy_token::ProxyTokens;
 use crate::telemetry::audit::{Actor, Entry};
 use crate::telemetry::{Metrics, Throttle};
 
@@ -46,6 +48,9 @@ const LOOP_LOGINS: u32 = 5;
 const LOOP_WINDOW: Duration = Duration::from_secs(5);
 /// Browsers are spread over so many counters: 1.1 MiB.
 const BROWSERS: usize = 8 * 1024;
+
+/// How long the public keys may be kept.
+const KEYS_LAST: http::HeaderValue = http::HeaderValue::from_static("public, max-age=300");
 
 /// What the login room sees of a request.
 #[derive(Clone, Copy)]
@@ -88,6 +93,7 @@ pub struct Logins {
     /// Finished logins by browser, to notice a loop. Approximate and of this process alone, which is enough for that.
     finished: Tally,
     streams: Streams,
+    proxy_tokens: Option<Arc<ProxyTokens>>,
 }
 
 /// What an endpoint answers.
@@ -107,9 +113,14 @@ impl From<Answer> for Reply {
 impl Logins {
     /// Ties the parts together. No I/O.
     #[must_use]
-    pub fn new(sessions: Arc<Sessions>, revoker: Arc<Revoker>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        sessions: Arc<Sessions>,
+        revoker: Arc<Revoker>,
+        proxy_tokens: Option<Arc<ProxyTokens>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let streams = Streams::new(metrics.event_streams_open.clone());
-        Self { sessions, revoker, metrics, finished: Tally::new(LOOP_WINDOW, BROWSERS), streams }
+        Self { sessions, revoker, metrics, finished: Tally::new(LOOP_WINDOW, BROWSERS), streams, proxy_tokens }
     }
 
     /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.
@@ -127,6 +138,11 @@ impl Logins {
             Endpoint::Session => self.session(visit).await,
             Endpoint::BackchannelLogout => self.backchannel_logout(visit, body).await,
             Endpoint::Events => return self.events(visit).await,
+            // Nobody's own, and anybody may keep it for a while.
+            Endpoint::KeySet => match &self.proxy_tokens {
+                Some(tokens) => Answer::json(&tokens.key_set()).header(http::header::CACHE_CONTROL, KEYS_LAST),
+                None => error_answer(&visit, Code::NotFound, "There are no proxy tokens."),
+            },
         };
         answer.into()
     }

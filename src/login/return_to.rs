@@ -82,7 +82,15 @@ mod tests {
 
     fn site() -> SiteAuth {
         SiteAuth {
-            profile: Arc::new(Profile { site: "app".into(), provider: None, claims: vec![], id_token: false }),
+            profile: Arc::new(Profile {
+                site: "app".into(),
+                provider: None,
+                claims: vec![],
+                conditions: vec![],
+                context: None,
+                proxy_token: false,
+                id_token: false,
+            }),
             provider: None,
             auth_path: PathPrefix::parse("/auth").unwrap(),
             aliases: Aliases { login: PathPrefix::parse("/login").ok(), ..Aliases::default() },

@@ -8,6 +8,7 @@ use super::record::LoginRecord;
 use super::return_to::ReturnTo;
 use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
+use crate::config::rules;
 use crate::oidc::{AuthorizationRequest, Provider};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::tally::Key;
@@ -23,6 +24,10 @@ pub struct Wishes {
     pub login_hint: Option<String>,
     /// How strongly the provider should authenticate.
     pub acr_values: Option<String>,
+    /// How long ago the user may have authenticated, in seconds.
+    pub max_age: Option<u32>,
+    /// Whether both are demands: a login that does not meet them is none (behaviour L16).
+    pub step_up: bool,
 }
 
 impl Wishes {
@@ -35,6 +40,8 @@ impl Wishes {
             prompt: wish("prompt").filter(|p| matches!(p.as_str(), "login" | "consent" | "select_account" | "create")),
             login_hint: wish("login_hint"),
             acr_values: wish("acr_values"),
+            max_age: wish("max_age").and_then(|age| u32::try_from(rules::max_age(&age)?.as_secs()).ok()),
+            step_up: wish("step_up").as_deref() == Some("1"),
         }
     }
 }
@@ -117,6 +124,7 @@ impl Logins {
                 prompt: wishes.prompt.as_deref(),
                 login_hint: wishes.login_hint.as_deref(),
                 acr_values: wishes.acr_values.as_deref(),
+                max_age: wishes.max_age,
             })
             .map_err(|_| StartError::NotReady)?;
         let now = self.sessions.clock().now();
@@ -132,6 +140,8 @@ impl Logins {
             return_to: return_to.as_str().to_owned(),
             started: now,
             former,
+            acr_values: wishes.acr_values.clone().filter(|_| wishes.step_up),
+            max_age: wishes.max_age,
         };
         let expires = now.plus(LOGIN_LIFE);
         record

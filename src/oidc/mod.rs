@@ -23,6 +23,7 @@ mod maintain;
 mod metadata;
 mod provider;
 mod revocation;
+pub mod step_up;
 mod text;
 
 #[cfg(test)]

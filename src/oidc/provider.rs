@@ -61,6 +61,8 @@ pub struct AuthorizationRequest<'a> {
     pub login_hint: Option<&'a str>,
     /// As the page asked.
     pub acr_values: Option<&'a str>,
+    /// In seconds; the shorter one counts if the settings say one too.
+    pub max_age: Option<u32>,
 }
 
 /// What a redeemed code brings.
@@ -190,8 +192,15 @@ impl Provider {
         let challenge =
             PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(request.pkce_verifier.to_owned()));
         let (state, nonce) = (request.state.to_owned(), request.nonce.to_owned());
-        let asked =
-            [("prompt", request.prompt), ("login_hint", request.login_hint), ("acr_values", request.acr_values)];
+        let max_age =
+            request.max_age.map(|age| u64::from(age).min(self.max_age.map_or(u64::MAX, |most| most.as_secs())));
+        let max_age = max_age.map(|age| age.to_string());
+        let asked = [
+            ("prompt", request.prompt),
+            ("login_hint", request.login_hint),
+            ("acr_values", request.acr_values),
+            ("max_age", max_age.as_deref()),
+        ];
         let asked: Vec<_> = asked.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let mut url = discovered
             .client

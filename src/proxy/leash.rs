@@ -40,14 +40,9 @@ fn tie_of(pass: &Pass) -> Option<Tie<'_>> {
 }
 
 /// Waits until that is over.
-fn end_of(gate: &Gate, tie: &Tie<'_>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+fn end_of(gate: &Gate, pass: &Pass, tie: &Tie<'_>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     match tie {
-        Tie::Session(open) => {
-            let over = gate.end_of(open);
-            Box::pin(async move {
-                let _reason = over.await;
-            })
-        }
+        Tie::Session(open) => Box::pin(gate.end_of(open, pass.level)),
         Tie::Token(bearer) => {
             let (clock, expires) = (gate.clock.clone(), bearer.expires());
             Box::pin(async move { tokio::time::sleep(expires.since(clock.now())).await })
@@ -59,7 +54,7 @@ fn end_of(gate: &Gate, tie: &Tie<'_>) -> Pin<Box<dyn Future<Output = ()> + Send>
 /// cut.
 pub(super) fn tunnel(gate: &Gate, ctx: &mut Context) {
     let (Some(close), Some(pass), Some(connection)) = (ctx.close.take(), &ctx.pass, &ctx.connection) else { return };
-    let over = tie_of(pass).map(|tie| end_of(gate, &tie));
+    let over = tie_of(pass).map(|tie| end_of(gate, pass, &tie));
     let over = async {
         match over {
             Some(over) => over.await,
@@ -91,7 +86,7 @@ pub(super) fn answer(gate: &Gate, session: &Session, response: &ResponseHeader, 
     if tie.is_none() && ctx.deadline.is_none() {
         return;
     }
-    let over = tie.map(|tie| end_of(gate, &tie));
+    let over = tie.map(|tie| end_of(gate, pass, &tie));
     let over = async {
         match over {
             Some(over) => {

@@ -36,6 +36,7 @@ use crate::gate::{self, Dress, Fields, Gate, Pass, Scheme};
 use crate::listener::{self, Connection, Overload};
 use crate::routing::tunnel::CloseCode;
 use crate::routing::upstream::{Target, UnderWay};
+use crate::session::context::UPDATE as USER_CONTEXT_UPDATE;
 use crate::telemetry::handles::InFlight;
 #[cfg(any(test, fuzzing))]
 pub(crate) use upstream::set_path;
@@ -215,6 +216,13 @@ impl ProxyHttp for Proxy {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Passage,
     ) -> pingora::Result<()> {
+        if upstream_response.headers.contains_key(&USER_CONTEXT_UPDATE) {
+            if let Some(pass) = &ctx.context.pass {
+                // On the heap: it is rare, and would make this future large for all others.
+                Box::pin(ctx.gate.take_context(pass, &upstream_response.headers)).await;
+            }
+            upstream_response.remove_header(&USER_CONTEXT_UPDATE);
+        }
         response::filter(&ctx.gate, session, upstream_response, &mut ctx.context)
     }
 

@@ -15,6 +15,7 @@ use super::{Context, deadline, fields};
 use crate::config::settings::{HashOn, Limits, Token};
 use crate::gate::{self, Bearer, Pass};
 use crate::routing::upstream::{Full, Target, Upstream};
+use crate::session::context::HEADER as USER_CONTEXT;
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
 
@@ -144,6 +145,12 @@ fn identify(headers: &mut HeaderMap, pass: &Pass, open: &Open) {
     if let Some(value) = pass.token_of(open) {
         headers.insert(AUTHORIZATION, value.clone());
     }
+    if let Some(name) = &pass.route.level_header {
+        headers.insert(name.clone(), gate::level_value(pass.level));
+    }
+    if let Some(value) = pass.context_of(open) {
+        headers.insert(USER_CONTEXT, value.clone());
+    }
     for (name, claim) in &pass.route.identity_headers {
         if let Some(value) = open.identity(*claim) {
             headers.insert(name.clone(), value.clone());
@@ -160,6 +167,9 @@ fn identify_bearer(headers: &mut HeaderMap, pass: &Pass, bearer: &Bearer) {
         if let Some(value) = bearer.identity(*claim) {
             headers.insert(name.clone(), value.clone());
         }
+    }
+    if let Some(name) = &pass.route.level_header {
+        headers.insert(name.clone(), gate::level_value(pass.level));
     }
 }
 

@@ -240,7 +240,7 @@ impl Attempt {
             return Step::Done(Outcome::Failed(Failure::NoRefreshToken));
         };
         let grace = provider.refresh_token_grace();
-        let subject = lease.record.subject.clone();
+        let (subject, sealed) = (lease.record.subject.clone(), lease.record.sealed.clone());
         loop {
             let shown_before = lease.was_shown();
             match lease.show(grace) {
@@ -284,7 +284,8 @@ impl Attempt {
                         secrets.forced = Some(now);
                     }
                     let (engine, profile) = (self.engine.clone(), self.profile.clone());
-                    let fresh = Fresh { engine, key: self.key, profile, provider: provider.clone(), lease, secrets };
+                    let fresh =
+                        Fresh { engine, key: self.key, profile, provider: provider.clone(), lease, secrets, sealed };
                     return Step::Done(fresh.keep().await);
                 }
                 Err(error) => error,

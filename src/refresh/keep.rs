@@ -35,6 +35,8 @@ pub(super) struct Fresh {
     pub(super) provider: Arc<Provider>,
     pub(super) lease: Lease,
     pub(super) secrets: Secrets,
+    /// The sealed part that the old tokens were read from.
+    pub(super) sealed: Vec<u8>,
 }
 
 impl Fresh {
@@ -86,6 +88,13 @@ impl Fresh {
         let mut record = self.lease.record.clone();
         let generation = record.generation;
         loop {
+            if record.sealed != self.sealed
+                && record.generation == generation
+                && let Some(context) = sessions.context_of(&self.key, &record)
+            {
+                // What applications have changed meanwhile stays.
+                self.secrets.context = context;
+            }
             match sessions.write(&self.key, &record, &self.secrets).await? {
                 (Swap::Stored, stored) => {
                     fail_point!("refresh::after_store");
@@ -166,6 +175,7 @@ pub(super) fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secr
         offline: tokens.offline.unwrap_or(old.offline),
         id_token,
         claims,
+        context: old.context.clone(),
         csrf_token: old.csrf_token.clone(),
         tickets: old.tickets.clone(),
     }

@@ -2,6 +2,7 @@
 
 mod cache;
 pub mod claims;
+pub mod context;
 pub mod cookie;
 pub mod csrf;
 pub mod key_ring;
@@ -9,6 +10,8 @@ pub mod manager;
 pub mod model;
 pub mod open;
 pub mod plan;
+pub mod proxy_token;
+pub mod rules;
 pub mod seal;
 pub mod ticket;
 pub mod touches;

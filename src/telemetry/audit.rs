@@ -50,6 +50,8 @@ pub enum Event {
     CsrfRejected,
     /// An access token that a client brought does not count here.
     TokenRejected,
+    /// A rule of a route kept a user out.
+    AccessDenied,
     /// A record of a session is there and cannot be read.
     SessionUnreadable,
     /// Another replica has another key under the same id.
@@ -74,6 +76,7 @@ impl Event {
             Self::RefreshInDoubt => "refresh_in_doubt",
             Self::CsrfRejected => "csrf_rejected",
             Self::TokenRejected => "token_rejected",
+            Self::AccessDenied => "access_denied",
             Self::SessionUnreadable => "session_unreadable",
             Self::KeyChanged => "key_changed",
             Self::ConfigChanged => "config_changed",
@@ -89,6 +92,7 @@ impl Event {
                 | Self::RefreshInDoubt
                 | Self::CsrfRejected
                 | Self::TokenRejected
+                | Self::AccessDenied
                 | Self::SessionUnreadable
                 | Self::KeyChanged
         )

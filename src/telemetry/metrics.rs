@@ -85,6 +85,8 @@ pub struct Metrics {
     pub event_streams_open: IntGauge,
     /// Streams, tunnels and long answers ended because their session was over. Label: kind.
     pub streams_ended_total: IntCounterVec,
+    /// Changes of the user context that upstreams asked for. Label: result.
+    pub user_context_updates_total: IntCounterVec,
     /// Token refreshes. Labels: provider, mode, result.
     pub token_refreshes_total: IntCounterVec,
     /// Time of one token refresh. Label: provider.
@@ -230,6 +232,11 @@ impl Metrics {
                 "streams_ended_total",
                 "Event streams, tunnels and long answers ended because their session was over.",
                 &["kind"],
+            )?,
+            user_context_updates_total: make.counter(
+                "user_context_updates_total",
+                "Changes of the user context that upstreams asked for.",
+                &["result"],
             )?,
             token_refreshes_total: make.counter(
                 "token_refreshes_total",

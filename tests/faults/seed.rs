@@ -112,7 +112,15 @@ impl Seeder {
 }
 
 pub(crate) fn profile(site: &str) -> Profile {
-    Profile { site: site.into(), provider: Some(PROVIDER.into()), claims: Vec::new(), id_token: false }
+    Profile {
+        site: site.into(),
+        provider: Some(PROVIDER.into()),
+        claims: Vec::new(),
+        conditions: Vec::new(),
+        context: None,
+        proxy_token: false,
+        id_token: false,
+    }
 }
 
 pub(crate) fn secrets(session: usize, token_length: usize, issued: Timestamp, expires: Timestamp) -> Secrets {
@@ -127,6 +135,7 @@ pub(crate) fn secrets(session: usize, token_length: usize, issued: Timestamp, ex
         offline: false,
         id_token: None,
         claims: serde_json::Map::from_iter([subject]),
+        context: serde_json::Map::new(),
         csrf_token: new_csrf_token().expect("randomness"),
         tickets: TicketSeed::generate().expect("randomness"),
     }

@@ -16,6 +16,7 @@ const ROUTES: &str = r#"
       - { path: /read/, upstream: demo, accept: [bearer], scopes: [read, write] }
       - { path: /bare/, upstream: demo, accept: [bearer], token: { kind: none }, identity_headers: { X-User-Id: sub } }
       - { path: /few/, upstream: demo, accept: [bearer], rate_limits: [{ by: session, requests: 3, per: 1m }] }
+      - { path: /ruled/, upstream: demo, accept: [bearer], level_header: X-User-Level, allow: [{ name: admins, claim: realm_access.roles, any_of: [admin] }] }
       - { path: /fixed/, respond: { body: secret }, accept: [bearer] }
       - { path: /app.Service/, upstream: demo, accept: [bearer] }
       - { path: /, upstream: demo }
@@ -109,7 +110,7 @@ async fn a2_a3_a7_what_is_refused_is_told_by_name_and_never_goes_upstream() {
     ] {
         for path in ["/app/x", "/both/x", "/maybe/x", "/fixed/x"] {
             let answer = call(&mut app, path, &token).await;
-            assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "invalid_token"), "{what} {path}");
+            assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "token_invalid"), "{what} {path}");
             assert!(answer.header("www-authenticate").starts_with("Bearer error=\"invalid_token\""), "{answer:?}");
             assert_eq!(answer.header("content-type"), "application/problem+json");
             assert!(!answer.body.contains(&token) && !answer.body.contains("secret"), "{answer:?}");
@@ -157,7 +158,7 @@ async fn a1_a_token_counts_and_the_cookie_beside_it_does_not() {
     // A bad token is not made good by the session beside it, nor the other way round.
     let bad = token_of(&world, |claims| claims["aud"] = "another-api".into());
     for path in ["/both/x", "/maybe/x"] {
-        assert_eq!(call(&mut browser, path, &bad).await.code(), "invalid_token", "{path}");
+        assert_eq!(call(&mut browser, path, &bad).await.code(), "token_invalid", "{path}");
     }
     assert_eq!(browser.fetch("/app/x").await.code(), "token_missing", "a route of tokens takes no cookie");
     assert_eq!(recorder.count(), count);
@@ -183,11 +184,11 @@ async fn a_known_token_ends_in_time_and_keys_are_fetched_once_for_many_unknown_o
     world.clock.advance(secs(89));
     assert_eq!(call(&mut app, "/app/x", &short).await.status, StatusCode::OK, "clocks may differ by a minute");
     world.clock.advance(secs(2));
-    assert_eq!(call(&mut app, "/app/x", &short).await.code(), "invalid_token");
+    assert_eq!(call(&mut app, "/app/x", &short).await.code(), "token_invalid");
     let jwks = || world.demo.provider.ledger().count(Endpoint::Jwks);
     let (calls, count) = (jwks(), recorder.count());
     let unknown = world.demo.provider.sign("at+jwt", &claims(&world), &Signing::Unpublished).expect("signed");
-    assert_eq!(call(&mut app, "/app/x", &unknown).await.code(), "invalid_token");
+    assert_eq!(call(&mut app, "/app/x", &unknown).await.code(), "token_invalid");
     for _ in 0..10 {
         let answer = call(&mut app, "/app/x", &unknown).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable"));
@@ -211,7 +212,7 @@ async fn limits_count_a_tokens_user_and_grpc_gets_its_own_words() {
     }
     let other = token_of(&world, |claims| claims["sub"] = "another".into());
     assert_eq!(call(&mut app, "/few/x", &other).await.status, StatusCode::OK);
-    for (token, code) in [(None, "token_missing"), (Some("x.y.z"), "invalid_token")] {
+    for (token, code) in [(None, "token_missing"), (Some("x.y.z"), "token_invalid")] {
         let mut draft = app.draft(Method::POST, "/app.Service/Do").header("content-type", "application/grpc");
         if let Some(token) = token {
             draft = draft.header("authorization", &format!("Bearer {token}"));
@@ -250,4 +251,22 @@ async fn o8_a_stream_ends_with_the_token_it_was_begun_with() {
     assert!(!lasting.is_finished(), "that of a token that lives goes on");
     assert_eq!(world.metric("cloakroom_streams_ended_total{kind=\"answer\"}").await, 1.0);
     lasting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_route_hold_for_tokens_too() {
+    let world = world().await;
+    let (mut app, recorder) = (world.browser(), world.demo.upstream.recorder());
+    let admin = token_of(&world, |claims| claims["realm_access"] = json!({ "roles": ["admin"] }));
+    let nobody = token_of(&world, |claims| claims["realm_access"] = Value::Null);
+    for token in [token_of(&world, |_| {}), nobody] {
+        // The second time it is known already.
+        for _ in 0..2 {
+            let answer = call(&mut app, "/ruled/x", &token).await;
+            assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "rule_failed"));
+        }
+    }
+    assert_eq!(recorder.count(), 0);
+    assert_eq!(call(&mut app, "/ruled/x", &admin).await.status, StatusCode::OK);
+    assert_eq!(recorder.last().expect("a request").header("x-user-level"), Some("logged_on"));
 }

@@ -33,6 +33,7 @@ mod key_ring;
 mod kit;
 mod lasting;
 mod leaks;
+mod levels;
 mod limits;
 mod limits_set;
 mod login;
@@ -51,6 +52,7 @@ mod postgres_server;
 #[path = "../support/process.rs"]
 mod process;
 mod proxy_protocol;
+mod proxy_tokens;
 mod rate_limits;
 mod redirect_to_https;
 #[path = "../support/redis_server.rs"]
@@ -66,6 +68,7 @@ mod replicas;
 mod rotation;
 mod route_timeouts;
 mod routes;
+mod rules;
 mod secrets_found;
 #[path = "../support/secure_upstream.rs"]
 mod secure_upstream;
@@ -74,6 +77,7 @@ mod session_times;
 mod shared_store;
 mod signals;
 mod static_files;
+mod step_up;
 mod store_file;
 mod store_outage;
 mod store_postgres;
@@ -89,5 +93,6 @@ mod upstream_health;
 mod upstream_retries;
 mod upstream_tls;
 mod upstream_unauthorized;
+mod user_context;
 mod websocket;
 mod wire;

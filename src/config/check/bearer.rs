@@ -1,11 +1,9 @@
-//! Access tokens that clients bring themselves: which ones a site takes, and which routes do.
-
-use std::collections::HashSet;
+//! Access tokens that clients bring themselves: which ones a site takes.
 
 use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
 use crate::config::schema::BEARER;
-use crate::config::settings::{Accept, Bearer, Provider, Site};
+use crate::config::settings::{Bearer, Provider, Site};
 use crate::config::yaml::Node;
 
 /// Reads `bearer` of a site.
@@ -18,22 +16,6 @@ pub(super) fn bearer(reader: &mut Reader<'_>, node: &Node) -> Option<Bearer> {
         reader.list_of_some(node, |reader, item| reader.choice(item, &[("at+jwt", false), ("jwt", true)]))
     });
     Some(Bearer { audiences: audiences?, untyped: types?.contains(&true) })
-}
-
-/// Reads `accept` of a route. `public`: it looks at nobody; `described`: its site says which tokens it takes.
-pub(super) fn accept(reader: &mut Reader<'_>, node: &Node, public: bool, described: bool) -> Option<Accept> {
-    let words = [("session", false), ("bearer", true)];
-    let found: HashSet<bool> =
-        reader.list_of_some(node, |reader, item| reader.choice(item, &words))?.into_iter().collect();
-    let accept = Accept { session: found.contains(&false), bearer: found.contains(&true) };
-    if public {
-        let help = "write `access: optional`, which lets everyone pass too, or remove it";
-        reader.note(Code::Contradiction, node, "a public route asks nobody who they are", help);
-    } else if accept.bearer && !described {
-        let help = "write for example `bearer: { audiences: [https://api.example.com] }` beside the site's `routes`";
-        reader.note(Code::MissingKey, node, "the site does not say which access tokens it takes", help);
-    }
-    Some(accept)
 }
 
 /// An ID token is made for the client, so a client id that counts as an audience would let one pass for an access token

@@ -49,6 +49,8 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     let limits = fields.optional(reader, "limits", super::settings::Limits::default(), limits::limits);
     let admin = fields.maybe(reader, "admin", |reader, node| edge::admin(reader, node, &sockets));
     let keys = fields.required(reader, "keys", "[{ id: \"1\", secret: { env: CLOAKROOM_KEY } }]", session::keys);
+    let proxy_token = fields.maybe(reader, "proxy_token", session::proxy_token);
+    let proxy_tokens = fields.get("proxy_token").is_some();
     let store = fields.optional(reader, "store", super::settings::Store::Memory, store::store);
     let session = session::session(reader, fields.get("session"));
     let refresh = session::refresh(reader, fields.get("refresh"));
@@ -66,7 +68,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         .maybe(reader, "idle_connections", |reader, node| usize::try_from(reader.integer(node, 1, MOST_IDLE)?).ok());
     let example = "[{ hosts: [app.example.com], routes: [{ path: /, upstream: app, access: public }] }]";
     let sites = fields.required(reader, "sites", example, |reader, node| {
-        sites::sites(reader, node, &mut provider_names, &mut upstream_names)
+        sites::sites(reader, node, &mut provider_names, &mut upstream_names, proxy_tokens)
     });
     let shutdown = fields.optional(reader, "shutdown", Shutdown::default(), edge::shutdown);
     provider_names.note_unused(reader);
@@ -79,6 +81,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         limits: limits?,
         admin: admin?,
         keys: keys?,
+        proxy_token: proxy_token?,
         store: store?,
         session: session?,
         refresh: refresh?,
@@ -91,6 +94,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     note_csrf_off(reader, &fields, &settings);
     if let Some(node) = fields.get("sites") {
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
+        routes::note_nobody_returns(reader, node, &settings);
     }
     if let Some(node) = fields.get("sites") {
         bearer::audiences(reader, node, &settings.sites, &settings.providers);

@@ -6,8 +6,8 @@ use super::routes::{self, Around};
 use super::{Names, bearer, duplicate, security};
 use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
-use crate::config::schema::{ALIASES, SITE};
-use crate::config::settings::{Access, Aliases, HostPattern, Origin, SecurityHeaders, Site};
+use crate::config::schema::{ALIASES, SITE, USER_CONTEXT};
+use crate::config::settings::{Access, Aliases, ClaimPath, HostPattern, Origin, SecurityHeaders, Site};
 use crate::config::source::Span;
 use crate::config::values;
 use crate::config::yaml::{Kind, Node};
@@ -19,9 +19,10 @@ pub(super) fn sites(
     node: &Node,
     providers: &mut Names,
     upstreams: &mut Names,
+    proxy_tokens: bool,
 ) -> Option<Vec<Site>> {
     let mut hosts: Vec<(HostPattern, Span)> = Vec::new();
-    reader.list_of_some(node, |reader, item| site(reader, item, providers, upstreams, &mut hosts))
+    reader.list_of_some(node, |reader, item| site(reader, item, providers, upstreams, proxy_tokens, &mut hosts))
 }
 
 fn site(
@@ -29,6 +30,7 @@ fn site(
     node: &Node,
     providers: &mut Names,
     upstreams: &mut Names,
+    proxy_tokens: bool,
     taken: &mut Vec<(HostPattern, Span)>,
 ) -> Option<Site> {
     let fields = reader.fields(node, &SITE)?;
@@ -42,6 +44,7 @@ fn site(
     };
     let aliases =
         fields.optional(reader, "aliases", Vec::new(), |reader, node| aliases(reader, node, auth_path.as_ref()));
+    let context_claims = fields.optional(reader, "user_context", Vec::new(), user_context);
     let origins = fields.optional(reader, "origins", Vec::new(), |reader, node| {
         reader.list(node, |reader, item| origin(reader, item, hosts.as_deref()))
     });
@@ -58,6 +61,7 @@ fn site(
         bearer: fields.get("bearer").is_some(),
         auth_path: auth_path.as_ref(),
         aliases: aliases.as_deref().unwrap_or_default(),
+        proxy_tokens,
     };
     let routes = fields.required(reader, "routes", "[{ path: /, upstream: app }]", |reader, node| {
         routes::routes(reader, node, upstreams, &around)
@@ -90,11 +94,17 @@ fn site(
         provider: provider?,
         auth_path: auth_path?,
         aliases: Aliases { login: alias("login"), logout: alias("logout"), userinfo: alias("userinfo") },
+        context_claims: context_claims?,
         origins: origins?,
         bearer: bearer?,
         security_headers: security_headers?,
         routes: routes?,
     })
+}
+
+fn user_context(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<ClaimPath>> {
+    let fields = reader.fields(node, &USER_CONTEXT)?;
+    fields.required(reader, "claims", "[name, email]", |reader, node| reader.list(node, values::claim_path))
 }
 
 /// A host pattern as it is written.

@@ -21,6 +21,7 @@ fn request(redirect_uri: &Url) -> AuthorizationRequest<'_> {
         prompt: None,
         login_hint: None,
         acr_values: None,
+        max_age: None,
     }
 }
 
@@ -64,6 +65,7 @@ async fn l1_the_authorization_url() {
         prompt: Some("login"),
         login_hint: Some("alice&client_id=evil"),
         acr_values: Some("gold"),
+        max_age: None,
         ..request(&redirect_uri)
     };
     let query = query(&provider.authorization_url(&asked).unwrap());

@@ -15,6 +15,7 @@ fn site(name: &str, hosts: Vec<HostPattern>, paths: &[&str]) -> settings::Site {
         provider: None,
         auth_path: PathPrefix::parse("/auth").unwrap(),
         aliases: Aliases::default(),
+        context_claims: Vec::new(),
         origins: Vec::new(),
         bearer: None,
         security_headers: settings::SecurityHeaders::default(),
@@ -41,6 +42,7 @@ fn settings(sites: Vec<settings::Site>) -> Settings {
         upstreams: vec![settings::Upstream::plain("api", vec![Endpoint::new("127.0.0.1", 1)])],
         sites,
         idle_connections: None,
+        proxy_token: None,
         shutdown: Default::default(),
     }
 }

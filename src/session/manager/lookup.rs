@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{SessionError, Sessions};
+use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
 use crate::session::cache::Place;
 use crate::session::model::Secrets;
@@ -28,6 +29,28 @@ impl Sessions {
     pub async fn recognise(&self, id: &SessionId, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
         Ok(self.find(id, profile, now).await?.filter(|open| open.is_known(now)))
+    }
+
+    /// The session with this name in the store, if it lives. Counts as no use.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn by_key(&self, key: &SessionKey, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+        let id = match self.cache.find(key) {
+            Some(known) => *known.id(),
+            None => match self.read(key).await? {
+                Some((record, secrets)) => secrets.tickets.ticket(record.rotation),
+                None => return Ok(None),
+            },
+        };
+        if let Some(open) = self.lookup(&id, profile).await? {
+            return Ok(Some(open));
+        }
+        // The copy that was found here may know an older ticket than the store does.
+        match self.read(key).await? {
+            Some((record, secrets)) => self.lookup(&secrets.tickets.ticket(record.rotation), profile).await,
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn find(
@@ -125,7 +148,12 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError`] if the store cannot say.
-    pub async fn prepare(&self, open: &Arc<Open>, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+    pub async fn prepare(
+        &self,
+        open: &Arc<Open>,
+        profile: &Arc<Profile>,
+        level: Level,
+    ) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
         let read = self.read(open.key()).await?.filter(|(record, _)| belongs(record, profile));
         let prepared = read.map(|(record, secrets)| {
@@ -133,7 +161,7 @@ impl Sessions {
             new.inherit(open);
             Arc::new(new)
         });
-        Ok(prepared.filter(|open| !open.is_over(now)))
+        Ok(prepared.filter(|open| !open.is_over(now) || level == Level::Returning && open.is_known(now)))
     }
 
     /// The newest copy that this process has of a session, without asking the store.

@@ -50,8 +50,15 @@ impl World {
         let clock = Clock::manual(START);
         let store = Arc::new(FrailStore::new(clock.clone()));
         let (here, there) = (replica(&store, &clock, listens), replica(&store, &clock, true));
-        let profile =
-            Profile { site: "app".into(), provider: Some("demo".into()), claims: Vec::new(), id_token: false };
+        let profile = Profile {
+            site: "app".into(),
+            provider: Some("demo".into()),
+            claims: Vec::new(),
+            conditions: Vec::new(),
+            context: None,
+            proxy_token: false,
+            id_token: false,
+        };
         Self { clock, store, here, there, profile: Arc::new(profile) }
     }
 
@@ -70,6 +77,7 @@ impl World {
             offline: false,
             id_token: None,
             claims: serde_json::Map::new(),
+            context: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
             tickets: TicketSeed::generate().unwrap(),
         };
