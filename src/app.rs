@@ -25,12 +25,14 @@ use crate::admin;
 use crate::admin::readiness::Readiness;
 use crate::config::Env;
 use crate::config::settings::{self, Settings, Store};
+use crate::credentials::Backend;
 use crate::listener::tls::{TlsError, install_crypto_provider};
 use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, overload};
 use crate::login::Logins;
 use crate::oidc::http::{BuildError, Client};
-use crate::oidc::{self, Provider, Providers, SetupError};
+use crate::oidc::{self, SetupError};
 use crate::primitives::clock::Clock;
+use crate::provider::{Provider, Providers};
 use crate::proxy::Proxy;
 use crate::refresh::background::Background;
 use crate::refresh::{Refresher, Unsettled};
@@ -360,12 +362,20 @@ fn store(settings: &Store, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Arc<
 }
 
 fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Providers, StartError> {
-    let make = |one: &settings::Provider| {
-        let observer = Arc::new(ProviderObserver { name: one.name.clone(), metrics: metrics.clone() });
-        let client = Client::new(observer).map_err(|error| StartError::Client(one.name.clone(), error))?;
-        let provider = Provider::new(one, client, clock.clone());
-        let provider = provider.map_err(|error| StartError::Provider(one.name.clone(), error))?;
-        Ok((one.name.clone(), Arc::new(provider)))
+    let make = |one: &settings::ProviderKind| {
+        let name = one.name();
+        let observer = Arc::new(ProviderObserver { name: name.clone(), metrics: metrics.clone() });
+        let client = Client::new(observer).map_err(|error| StartError::Client(name.clone(), error))?;
+        let provider = match one {
+            settings::ProviderKind::Oidc(one) => {
+                let provider = oidc::Provider::new(one, client, clock.clone());
+                Provider::Oidc(Arc::new(provider.map_err(|error| StartError::Provider(name.clone(), error))?))
+            }
+            settings::ProviderKind::Credentials(one) => {
+                Provider::Credentials(Arc::new(Backend::new(one, client, clock.clone())))
+            }
+        };
+        Ok((name.clone(), Arc::new(provider)))
     };
     settings.providers.iter().map(make).collect()
 }

@@ -78,7 +78,7 @@ fn site(number: usize, routes_per_site: usize) -> Option<Site> {
     Some(Site {
         name: host.as_str().into(),
         hosts: vec![HostPattern::Exact(host)],
-        provider: None,
+        providers: Vec::new(),
         auth_path: PathPrefix::parse("/auth").ok()?,
         aliases: Aliases::default(),
         context_claims: Vec::new(),

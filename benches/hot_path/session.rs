@@ -30,7 +30,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let (sessions, _touches) = Sessions::new(&settings(), &Refresh::default(), store, ring, clock, Arc::new(metrics));
     let profile = Arc::new(Profile {
         site: "app".into(),
-        provider: Some("demo".into()),
+        providers: vec!["demo".into()],
         claims: vec![ClaimPath(vec!["sub".into()])],
         conditions: Vec::new(),
         context: None,

@@ -10,7 +10,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 pub use grpc::grpc_kind;
-pub use page::{Page, continue_to};
+pub use page::{Choice, Page, continue_to};
 pub use problem::Code;
 
 /// Marks an answer as ours and names the [`Code`], so that a page can tell it from its API's.

@@ -56,6 +56,12 @@ pub enum Code {
     Overloaded,
     /// The login could not be finished.
     LoginFailed,
+    /// The backend does not take these credentials.
+    LoginRefused,
+    /// The backend of the login answered what cannot be understood.
+    ProviderFailed,
+    /// The request body is of a kind that this address does not take.
+    UnsupportedMediaType,
     /// Too many logins in a short time, probably a loop.
     TooManyLogins,
     /// Too many event streams of one session, or of all.
@@ -95,6 +101,9 @@ impl Code {
             Self::UriTooLong => "uri_too_long",
             Self::Overloaded => "overloaded",
             Self::LoginFailed => "login_failed",
+            Self::LoginRefused => "login_refused",
+            Self::ProviderFailed => "provider_failed",
+            Self::UnsupportedMediaType => "unsupported_media_type",
             Self::TooManyLogins => "too_many_logins",
             Self::TooManyStreams => "too_many_streams",
             Self::TooManyRequests => "too_many_requests",
@@ -107,12 +116,15 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
-            Self::TokenMissing | Self::StepUpRequired | Self::TokenInvalid => StatusCode::UNAUTHORIZED,
+            Self::TokenMissing | Self::StepUpRequired | Self::TokenInvalid | Self::LoginRefused => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::CsrfFailed | Self::InsufficientScope | Self::RuleFailed => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamFailed | Self::ProviderFailed => StatusCode::BAD_GATEWAY,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BadRequest | Self::LoginFailed => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -155,6 +167,9 @@ impl Code {
             Self::UriTooLong => "The address is too long",
             Self::Overloaded => "There is too much to do for the moment",
             Self::LoginFailed => "The login could not be finished",
+            Self::LoginRefused => "The login was refused",
+            Self::ProviderFailed => "The login service failed to answer",
+            Self::UnsupportedMediaType => "The request body is of the wrong kind",
             Self::TooManyLogins => "Too many logins in a row",
             Self::TooManyStreams => "Too many event streams are open",
             Self::TooManyRequests => "Too many requests in a short time",

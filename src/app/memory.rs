@@ -96,7 +96,7 @@ mod tests {
         let (sessions, overload) = (Arc::new(sessions()), Overload::default());
         let profile = Profile {
             site: "app".into(),
-            provider: Some("demo".into()),
+            providers: vec!["demo".into()],
             claims: Vec::new(),
             conditions: Vec::new(),
             context: None,

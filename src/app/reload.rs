@@ -13,8 +13,8 @@ use crate::config::settings::{self, Settings};
 use crate::gate::{Bearers, Gate, Hygiene};
 use crate::listener::Trusted;
 use crate::login::{Logins, SiteAuth};
-use crate::oidc::Providers;
 use crate::primitives::clock::Clock;
+use crate::provider::Providers;
 use crate::refresh::Refresher;
 use crate::routing::discovery::Lookup;
 use crate::routing::table::{Site, Table, TableError};
@@ -73,8 +73,8 @@ impl Parts {
         let auth: Vec<Arc<SiteAuth>> =
             table.sites().iter().map(|site| Arc::new(self.site_auth(site, before))).collect();
         let bearers = settings.sites.iter().zip(&auth).map(|(site, auth)| {
-            let (bearer, provider) = (site.bearer.as_ref()?, auth.provider.as_ref()?);
-            Some(Arc::new(Bearers::new(vec![provider.clone()], bearer.clone(), auth.profile.clone())))
+            let providers = auth.oidc().map(|(_, oidc)| oidc.clone()).collect();
+            Some(Arc::new(Bearers::new(providers, site.bearer.clone()?, auth.profile.clone())))
         });
         let bearers = bearers.collect();
         let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
@@ -99,7 +99,7 @@ impl Parts {
     fn site_auth(&self, site: &Site, before: Option<&Gate>) -> SiteAuth {
         let profile = Profile {
             site: site.name.clone(),
-            provider: site.provider.clone(),
+            providers: site.providers.clone(),
             claims: site.claim_paths.clone(),
             conditions: site.conditions.clone(),
             context: site.context_claims.clone(),
@@ -110,7 +110,7 @@ impl Parts {
         let same = before.and_then(|gate| gate.auth.iter().find(|auth| *auth.profile == profile));
         SiteAuth {
             profile: same.map_or_else(|| Arc::new(profile), |auth| auth.profile.clone()),
-            provider: site.provider.as_ref().and_then(|name| self.providers.get(name)).cloned(),
+            providers: site.providers.iter().filter_map(|name| self.providers.get(name)).cloned().collect(),
             auth_path: site.auth_path.clone(),
             aliases: site.aliases.clone(),
             origins: site.origins.iter().map(|origin| origin.0.origin().ascii_serialization()).collect(),
@@ -138,7 +138,7 @@ impl Reloader {
         let mut running = self.running.lock().await;
         let (next, outcome) = merged(&running, new);
         for site in &next.sites {
-            if let Some(provider) = site.provider.as_ref().filter(|name| !self.parts.providers.contains_key(*name)) {
+            if let Some(provider) = site.providers.iter().find(|name| !self.parts.providers.contains_key(*name)) {
                 return Err(ReloadError::NewProvider { site: site.name.clone(), provider: provider.clone() });
             }
         }

@@ -114,6 +114,7 @@ impl Route {
             level: Level::LoggedOn,
             level_header: None,
             allow: Vec::new(),
+            provider: None,
             on_missing: OnMissing::Auto,
             token: Token::Access,
             identity_headers: Vec::new(),

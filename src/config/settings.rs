@@ -1,8 +1,9 @@
 //! The settings as the rest of the program sees them: every value parsed, checked and in range.
 //!
-//! Only [`load`](super::load) makes these (and tests). References between sections (`site.provider`, `route.upstream`) are
+//! Only [`load`](super::load) makes these (and tests). References between sections (`site.providers`, `route.upstream`) are
 //! names that are known to exist.
 
+mod credentials;
 mod edge;
 mod route;
 mod rule;
@@ -19,6 +20,7 @@ use http::header::HeaderName;
 use ipnet::IpNet;
 use url::Url;
 
+pub use credentials::{AnswerFields, Credentials, CredentialsRefresh, LoginLimits, SendToken};
 pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::route::{
@@ -57,8 +59,8 @@ pub struct Settings {
     pub session: Session,
     /// When tokens are refreshed.
     pub refresh: Refresh,
-    /// OpenID providers; names unique.
-    pub providers: Vec<Provider>,
+    /// Who logs users in; names unique.
+    pub providers: Vec<ProviderKind>,
     /// Groups of endpoints; names unique.
     pub upstreams: Vec<Upstream>,
     /// Most idle connections to upstreams, all together; `None` = 1,024 a thread.
@@ -256,11 +258,42 @@ pub struct Refresh {
     pub per_second: NonZeroU32,
 }
 
+/// Who logs users in, by its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// An OpenID provider.
+    Oidc(Provider),
+    /// A backend with a login of its own.
+    Credentials(Box<Credentials>),
+}
+
+impl ProviderKind {
+    /// Name that sites refer to.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Oidc(provider) => &provider.name,
+            Self::Credentials(backend) => &backend.name,
+        }
+    }
+
+    /// Its settings if it is an OpenID provider.
+    #[must_use]
+    pub fn oidc(&self) -> Option<&Provider> {
+        match self {
+            Self::Oidc(provider) => Some(provider),
+            Self::Credentials(_) => None,
+        }
+    }
+}
+
 /// An OpenID provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// Name that sites refer to.
     pub name: Arc<str>,
+    /// What users are told that it is, where they choose; default the name.
+    pub title: Arc<str>,
     /// Issuer, compared exactly. `https`, or `http` on a loopback host.
     pub issuer: String,
     /// Our id at the provider.
@@ -320,8 +353,8 @@ pub struct Site {
     pub name: Arc<str>,
     /// Hosts served.
     pub hosts: Vec<HostPattern>,
-    /// Provider of its logins; `None` only if every route is public.
-    pub provider: Option<Arc<str>>,
+    /// Providers of its logins, the default first; none only if every route is public.
+    pub providers: Vec<Arc<str>>,
     /// The auth endpoints live below it; default `/auth`.
     pub auth_path: PathPrefix,
     /// Extra paths of single endpoints.
@@ -386,6 +419,8 @@ pub struct Route {
     pub level_header: Option<HeaderName>,
     /// What the user's claims must be, all of it; empty = anything. Only where a session is required.
     pub allow: Vec<Rule>,
+    /// Only sessions of this provider, one of the site's, count; `None` = those of any.
+    pub provider: Option<Arc<str>>,
     /// What a request without a session gets; default auto.
     pub on_missing: OnMissing,
     /// Which token goes upstream; default access, and none on a public route or one without an upstream.

@@ -31,6 +31,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 
 /// Most bytes of the form that confirms a logout.
 const LOGOUT_BODY: usize = 8 * 1024;
+/// Most bytes of a form with credentials.
+const LOGIN_BODY: usize = 64 * 1024;
 /// Most bytes of a form with a logout token.
 const LOGOUT_TOKEN_BODY: usize = 16 * 1024;
 
@@ -238,7 +240,7 @@ impl Gate {
     #[must_use]
     pub fn unwanted(&self, headers: &HeaderMap, pass: &Pass) -> Vec<HeaderName> {
         // The CSRF header echoes a secret of the session.
-        let echo = pass.site.provider.is_some().then(|| self.sessions.csrf_header());
+        let echo = (!pass.site.providers.is_empty()).then(|| self.sessions.csrf_header());
         headers.keys().filter(|name| self.hygiene.is_reserved(name) || Some(*name) == echo).cloned().collect()
     }
 
@@ -298,11 +300,12 @@ fn is_ambiguous(site: &Site, auth: &SiteAuth, path: &str, asked: &Asked<'_>) -> 
 /// Endpoints that read a body.
 impl Call {
     /// How much of the request's body the answer depends on: a logout may bring its CSRF token there, a provider's
-    /// logout is all in there. 0 = not at all.
+    /// logout and a user's credentials are all in there. 0 = not at all.
     #[must_use]
     pub fn body_limit(&self, method: &Method, headers: &HeaderMap, csrf_header: &HeaderName) -> usize {
         match self.endpoint {
             Endpoint::BackchannelLogout if *method == Method::POST => LOGOUT_TOKEN_BODY,
+            Endpoint::Login if *method == Method::POST && self.site.backends().next().is_some() => LOGIN_BODY,
             Endpoint::Logout
                 if *method == Method::POST
                     && matches!(self.ticket, Ticket::One(_))

@@ -99,7 +99,7 @@ impl Bearer {
 
 /// The access tokens of one site.
 pub struct Bearers {
-    /// Whoever may make them.
+    /// Whoever may make them: each has an issuer of its own.
     providers: Vec<Arc<Provider>>,
     settings: settings::Bearer,
     profile: Arc<Profile>,
@@ -126,14 +126,12 @@ impl Bearers {
 
     /// A token says whose it is, and is judged by that one's keys alone.
     async fn judge(&self, text: &str) -> Result<(&Arc<Provider>, AccessToken), AccessTokenError> {
-        for provider in &self.providers {
-            match provider.access_token(text, &self.settings.audiences, self.settings.untyped).await {
-                Err(AccessTokenError::Issuer) => {}
-                Ok(token) => return Ok((provider, token)),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(AccessTokenError::Issuer)
+        let mut others = self.providers.iter().skip(1);
+        let named = others.find(|provider| provider.is_said_to_issue(text));
+        // The first one judges its own, and says what is wrong with those of nobody here.
+        let provider = named.or(self.providers.first()).ok_or(AccessTokenError::Issuer)?;
+        let token = provider.access_token(text, &self.settings.audiences, self.settings.untyped).await?;
+        Ok((provider, token))
     }
 
     fn remember(&self, text: &str, provider: &Provider, token: AccessToken, now: Timestamp) -> Option<Arc<Bearer>> {
@@ -213,6 +211,10 @@ impl Gate {
             Some(known) => known,
             None => Box::pin(self.verify(case, bearers, text)).await?,
         };
+        if case.route.provider.as_ref().is_some_and(|name| **name != **bearer.provider()) {
+            // As good as one of a stranger's here.
+            return Err(self.refuse(case, AccessTokenError::Issuer));
+        }
         if let Some(answer) = self.too_many_of_bearer(request, case.route, &bearer) {
             return Err(Box::new(answer));
         }
@@ -228,25 +230,29 @@ impl Gate {
     }
 
     async fn verify(&self, case: &Case<'_>, bearers: &Bearers, text: &str) -> Result<Arc<Bearer>, Box<Answer>> {
-        let error = match bearers.judge(text).await {
+        match bearers.judge(text).await {
             Ok((provider, token)) => {
                 self.metrics.bearer_tokens_total.with_label_values(&["ok"]).inc();
                 let bearer = bearers.remember(text, provider, token, self.clock.now());
-                return bearer.ok_or_else(|| Box::new(Answer::problem(Code::Internal, None, None)));
+                bearer.ok_or_else(|| Box::new(Answer::problem(Code::Internal, None, None)))
             }
-            Err(error) => error,
-        };
+            Err(error) => Err(self.refuse(case, error)),
+        }
+    }
+
+    /// The answer to a token that does not count, once it is counted and told.
+    fn refuse(&self, case: &Case<'_>, error: AccessTokenError) -> Box<Answer> {
         self.metrics.bearer_tokens_total.with_label_values(&[error.word()]).inc();
         self.tell_of_refusal(case, error);
         if error == AccessTokenError::KeysUnavailable {
             self.count_unauthenticated("503");
             let detail = "The token cannot be verified just now. Please try again in a moment.";
-            return Err(Box::new(Answer::problem(Code::ProviderUnavailable, Some(detail), None)));
+            return Box::new(Answer::problem(Code::ProviderUnavailable, Some(detail), None));
         }
         self.count_unauthenticated("401");
         let answer = Answer::problem(Code::TokenInvalid, Some(&error.to_string()), None);
         let text = format!("Bearer error=\"invalid_token\", error_description=\"{error}\"");
-        Err(Box::new(challenge(answer, &text)))
+        Box::new(challenge(answer, &text))
     }
 
     /// One line a second: anybody may send tokens. That one has ended is no news at all.

@@ -26,7 +26,7 @@ pub use admit::Gate;
 pub use answers::refusal;
 pub use bearer::{Bearer, Bearers};
 pub use client::{Client, Connection, Scheme};
-pub use dress::{Dress, Fields, change, put_on, silence};
+pub use dress::{Dress, change, put_on, silence};
 pub use hygiene::Hygiene;
 pub use refused::{Refusal, asks_for_token};
 pub use step_up::asks_to_step_up;

@@ -22,6 +22,7 @@ impl Gate {
         };
         let Some(key) = key else { return Err(self.token_invalid()) };
         match self.sessions.by_key(&key, &case.auth.profile).await {
+            Ok(Some(open)) if !case.takes(&open) => Err(self.token_invalid()),
             Ok(Some(open)) => match self.too_many_of_session(&case.request, case.route, &open) {
                 Some(answer) => Err(Box::new(answer)),
                 None => self.with_token(case, open, false).await,

@@ -70,8 +70,12 @@ impl Gate {
             return Some(Answer::problem(Code::RefreshRejected, None, Some(&login)));
         }
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("return_to", target).finish();
-        Answer::redirect(&format!("{login}?{query}"))
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("return_to", target);
+        if let Some(provider) = &pass.route.provider {
+            query.append_pair("provider", provider);
+        }
+        Answer::redirect(&format!("{login}?{}", query.finish()))
     }
 }
 

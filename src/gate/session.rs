@@ -50,6 +50,13 @@ impl Held {
     }
 }
 
+impl Case<'_> {
+    /// Whether the route takes sessions of this one's provider.
+    pub(super) fn takes(&self, open: &Open) -> bool {
+        self.route.provider.as_ref().is_none_or(|name| **name == *open.provider())
+    }
+}
+
 /// Our origin as the browser sees it; written out only where somebody asks.
 pub(super) struct Origin<'r> {
     pub(super) client: &'r Client,
@@ -101,6 +108,9 @@ impl Gate {
             };
             return self.without_session(case, code).await;
         };
+        if !case.takes(&open) {
+            return self.without_session(case, Code::SessionMissing).await;
+        }
         if let Some(answer) = self.too_many_of_session(&case.request, case.route, &open) {
             return Err(Box::new(answer));
         }
@@ -190,7 +200,8 @@ impl Gate {
             return Err(Box::new(continue_to(&asked)));
         }
         let return_to = ReturnTo::parse(&asked, case.auth);
-        Err(Box::new(self.logins.start(&visit, return_to, Wishes::default()).await))
+        let provider = case.route.provider.as_deref();
+        Err(Box::new(self.logins.start(&visit, provider, return_to, Wishes::default()).await))
     }
 
     /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice. A

@@ -25,18 +25,23 @@ pub fn asks_to_step_up(answer: &HeaderMap, pass: &Pass) -> Option<StepUp> {
 
 impl Gate {
     /// The way to a better login: a navigation is sent there, a script is told. `None` if the user has authenticated like
-    /// that already, or nobody can say: then the upstream's own answer stands, for another login would change nothing.
+    /// that already, nobody can say, or his provider knows of one way to log in alone: then the upstream's own answer
+    /// stands, for another login would change nothing.
     pub async fn step_up(&self, request: Request<'_>, pass: &Pass, open: &Open, asked: &StepUp) -> Option<Answer> {
         let (_, secrets) = self.sessions.read(open.key()).await.ok().flatten()?;
         if asked.check_within(&secrets.claims, self.sessions.clock().now(), JUST_NOW).is_ok() {
             return None;
         }
-        let login = self.auth.get(pass.site.index)?.login_url();
+        let auth = self.auth.get(pass.site.index)?;
+        let provider = auth.named(open.provider()).filter(|provider| provider.oidc().is_some())?;
         let navigation = is_navigation(request.method, request.headers);
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         if navigation {
             let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
             query.append_pair("return_to", target);
+        }
+        if auth.providers.len() > 1 {
+            query.append_pair("provider", provider.name());
         }
         if let Some(contexts) = &asked.acr_values {
             query.append_pair("acr_values", contexts);
@@ -44,7 +49,7 @@ impl Gate {
         if let Some(age) = asked.max_age {
             query.append_pair("max_age", &age.as_secs().to_string());
         }
-        let login = format!("{login}?{}", query.append_pair("step_up", "1").finish());
+        let login = format!("{}?{}", auth.login_url(), query.append_pair("step_up", "1").finish());
         self.count_unauthenticated(if navigation { "redirect" } else { "401" });
         if navigation {
             return Answer::redirect(&login);

@@ -4,15 +4,18 @@
 //! proof there is. 200 means that the sessions are gone, on all replicas; 400 that the token is not good; 503 that it
 //! may be sent again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
 use super::query::single;
-use super::{Logins, Visit};
+use super::{Logins, SiteAuth, Visit};
 use crate::answer::{Answer, Code};
-use crate::oidc::LogoutTokenError;
+use crate::oidc::{self, LogoutTokenError};
+use crate::provider::Provider;
 use crate::revocation::LogoutFailure;
 use crate::telemetry::audit::{Actor, Entry, Event};
 
@@ -32,13 +35,14 @@ enum Refused {
 impl Logins {
     /// `POST /auth/backchannel-logout`.
     pub(super) async fn backchannel_logout(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
-        let Some(provider) = &visit.site.provider else {
+        let text = logout_token(visit.headers, body);
+        let Some((provider, oidc)) = sender(visit.site, text.as_deref().ok()) else {
             return Answer::problem(Code::NotFound, None, None);
         };
-        let mut entry = Entry { actor: Actor::Idp, ..self.entry(&visit) };
+        let mut entry = Entry { actor: Actor::Idp, ..self.entry_at(&visit, Some(provider)) };
         let audit = self.sessions.audit();
-        let token = match logout_token(visit.headers, body) {
-            Ok(text) => provider.logout_token(&text).await.map_err(Refused::Token),
+        let token = match text {
+            Ok(text) => oidc.logout_token(&text).await.map_err(Refused::Token),
             Err(what) => Err(Refused::Request(what)),
         };
         let token = match token {
@@ -49,7 +53,7 @@ impl Logins {
             }
         };
         entry.subject = token.whose.subject();
-        match self.revoker.log_out(provider, &token, visit.client_ip).await {
+        match self.revoker.log_out(oidc, &token, visit.client_ip).await {
             Ok(sessions) => {
                 let reason = if sessions == 0 { "no_session" } else { "ended" };
                 audit
@@ -66,6 +70,13 @@ impl Logins {
             }
         }
     }
+}
+
+/// Whose token it claims to be; the first provider judges what claims to be of none. Two providers of a site have
+/// different issuers.
+fn sender<'s>(site: &'s SiteAuth, token: Option<&str>) -> Option<(&'s Arc<Provider>, &'s Arc<oidc::Provider>)> {
+    let claimed = token.and_then(|token| site.oidc().find(|(_, oidc)| oidc.is_said_to_issue(token)));
+    claimed.or_else(|| site.oidc().next())
 }
 
 /// The one `logout_token` of a form.

@@ -5,29 +5,23 @@
 //! (behaviour L3–L6, S7).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::HeaderValue;
-use serde_json::{Map, Value};
 
+use super::begin::Arrival;
 use super::query::{Doubled, single};
-use super::record::{self, LoginRecord};
+use super::record::LoginRecord;
 use super::return_to::ReturnTo;
-use super::{Logins, Visit};
+use super::{Logins, Visit, Wishes};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::step_up::Lacking;
-use crate::oidc::{self, OidcError, Provider};
+use crate::oidc::{self, OidcError};
 use crate::primitives::tally::Key;
+use crate::provider::Provider;
 use crate::revocation;
-use crate::session::cookie::Ticket;
-use crate::session::manager::{NewSession, SessionError, entry_of, new_csrf_token};
-use crate::session::model::Secrets;
+use crate::session::manager::SessionError;
 use crate::session::open::Open;
-use crate::session::ticket::TicketSeed;
 use crate::telemetry::audit::{Entry, Event};
-
-/// Pauses between attempts to store a new session.
-const BEGIN_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// Why a login was not finished.
 enum Failed {
@@ -70,13 +64,13 @@ impl From<SessionError> for Failed {
 impl Logins {
     /// `GET /auth/callback`.
     pub(super) async fn callback(&self, visit: Visit<'_>) -> Answer {
-        let Some(provider) = &visit.site.provider else {
+        let Some((provider, oidc)) = visit.site.called_back(visit.path) else {
             return failure_page(Code::NotFound, "This site has no logins.", "/", "");
         };
         let mut return_to = ReturnTo::root();
-        match self.finish(&visit, provider, &mut return_to).await {
+        match self.finish(&visit, provider, oidc, &mut return_to).await {
             Ok(open) => {
-                self.count_login(provider, "success", "ok");
+                self.count_login(provider.name(), "success", "ok");
                 let cookies = self.sessions.cookies();
                 continue_to(return_to.as_str())
                     .cookie(cookies.set_session(open.id()))
@@ -90,6 +84,7 @@ impl Logins {
         &self,
         visit: &Visit<'_>,
         provider: &Arc<Provider>,
+        oidc: &Arc<oidc::Provider>,
         return_to: &mut ReturnTo,
     ) -> Result<Arc<Open>, Failed> {
         let query = visit.query.map(str::as_bytes);
@@ -101,7 +96,8 @@ impl Logins {
         let state = state.filter(|s| (1..=128).contains(&s.len())).ok_or(Failed::Request("state_missing"))?;
         let binding = self.sessions.cookies().login_binding(visit.headers).ok_or(Failed::Unknown)?;
         let record = LoginRecord::take(&self.sessions, provider.name(), &binding, &state).await?;
-        let record = record.filter(|r| *r.site == *visit.site.profile.site).ok_or(Failed::Unknown)?;
+        let record = record.filter(|r| *r.site == *visit.site.profile.site && r.issuer == oidc.issuer());
+        let record = record.ok_or(Failed::Unknown)?;
         let age = self.sessions.clock().now().since(record.started);
         if age > super::LOGIN_LIFE {
             return Err(Failed::Unknown);
@@ -109,21 +105,28 @@ impl Logins {
         // Checked when it was stored; checked again where it is used.
         *return_to = ReturnTo::parse(&record.return_to, visit.site);
 
-        provider.check_response_issuer(issuer.as_deref()).map_err(Failed::of)?;
+        oidc.check_response_issuer(issuer.as_deref()).map_err(Failed::of)?;
         if let Some(error) = error {
             return Err(Failed::Provider(error.into_owned()));
         }
         let code = code.filter(|code| !code.is_empty()).ok_or(Failed::Request("code_missing"))?;
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
-        let redeemed = provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
-        let login = redeemed.map_err(Failed::of)?;
+        let redeemed = oidc.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
+        let oidc::Login { tokens, id_token } = redeemed.map_err(Failed::of)?;
         // The former session is untouched by this, and so is the provider's: the refresh token may be tied to both.
-        let shown = record.demands().check(&login.id_token.claims, self.sessions.clock().now());
+        let shown = record.demands().check(&id_token.claims, self.sessions.clock().now());
         shown.map_err(Failed::TooWeak)?;
 
-        let oidc::IdToken { issued, subject, provider_session, .. } = login.id_token.clone();
-        let context = self.former_context(visit, provider, &record, &subject).await;
-        let open = self.begin(visit, provider, login, context).await?;
+        let oidc::IdToken { issued, subject, provider_session, text, claims, .. } = id_token;
+        let arrival = Arrival {
+            offline: tokens.offline.unwrap_or_else(|| oidc.asks_offline()),
+            tokens,
+            subject: subject.clone(),
+            provider_session: provider_session.clone(),
+            id_token: Some(text),
+            claims,
+        };
+        let open = self.begin(visit, provider, arrival, record.former()).await?;
         // After the session is there, or a logout could come in between and be seen by neither (behaviour O7).
         let finished = revocation::Login {
             provider: provider.name(),
@@ -137,126 +140,27 @@ impl Logins {
             self.take_back(provider, &open).await;
             return Err(overtaken.map_or_else(Failed::Session, |_| Failed::LoggedOut));
         }
-        let entry = Entry { subject: Some(&subject), session: Some(open.key().as_bytes()), ..self.entry(visit) };
+        let entry = Entry {
+            subject: Some(&subject),
+            session: Some(open.key().as_bytes()),
+            ..self.entry_at(visit, Some(provider))
+        };
         self.sessions.audit().tell(Event::LoginSuccess, &entry);
         self.sessions.audit().tell(Event::SessionCreated, &entry);
-        self.end_former(visit, provider, &binding, &record, &open).await;
+        self.end_former(visit, Some(&binding), record.former(), &open).await;
         self.finished.add(Key::of(&binding), self.sessions.clock().now());
         self.metrics.login_duration_seconds.with_label_values(&[provider.name()]).observe(age.as_secs_f64());
         Ok(open)
     }
 
-    async fn begin(
+    async fn failed(
         &self,
         visit: &Visit<'_>,
         provider: &Arc<Provider>,
-        login: oidc::Login,
-        context: Map<String, Value>,
-    ) -> Result<Arc<Open>, SessionError> {
-        let oidc::Login { tokens, id_token } = login;
-        let new = NewSession {
-            provider: provider.name().to_string(),
-            subject: id_token.subject,
-            provider_session: id_token.provider_session,
-            secrets: Secrets {
-                access_token: tokens.access_token,
-                access_issued: self.sessions.clock().now(),
-                access_expires: tokens.access_expires,
-                forced: None,
-                refresh_token: tokens.refresh_token,
-                refresh_expires: tokens.refresh_expires,
-                offline: tokens.offline.unwrap_or_else(|| provider.asks_offline()),
-                id_token: Some(id_token.text),
-                claims: id_token.claims,
-                context,
-                csrf_token: new_csrf_token()?,
-                tickets: TicketSeed::generate()?,
-            },
-        };
-        // The code is spent: a store that fails for a moment must not cost the login.
-        for pause in BEGIN_PAUSES {
-            match self.sessions.begin(&new, &visit.site.profile).await {
-                Ok(open) => return Ok(open),
-                Err(error) => tracing::warn!(%error, "a new session could not be stored yet"),
-            }
-            tokio::time::sleep(pause).await;
-        }
-        let last = self.sessions.begin(&new, &visit.site.profile).await;
-        if last.is_err()
-            && let Some(token) = new.secrets.refresh_token
-        {
-            tokio::spawn(provider.clone().revoke_patiently(token));
-        }
-        last
-    }
-
-    /// What applications keep of the user, from the session that the browser had: a user who logs in again keeps it,
-    /// another one gets nothing of it. A store that fails here loses it.
-    async fn former_context(
-        &self,
-        visit: &Visit<'_>,
-        provider: &Provider,
-        record: &LoginRecord,
-        subject: &str,
-    ) -> Map<String, Value> {
-        if visit.site.profile.context.is_none() {
-            return Map::new();
-        }
-        let shown = match visit.ticket {
-            Ticket::One(id) => Some(id),
-            _ => None,
-        };
-        let Some(former) = shown.or_else(|| record.former()) else { return Map::new() };
-        // Only a ticket that still opens the session speaks for its user.
-        let Ok(Some(open)) = self.sessions.recognise(&former, &visit.site.profile).await else { return Map::new() };
-        match self.sessions.read(open.key()).await {
-            Ok(Some((old, secrets))) if old.subject == subject && *old.provider == **provider.name() => secrets.context,
-            _ => Map::new(),
-        }
-    }
-
-    /// Ends a session that nobody was given the ticket of. If the store fails here it ends by its own time.
-    async fn take_back(&self, provider: &Arc<Provider>, open: &Open) {
-        match self.sessions.end(open.key()).await {
-            Ok(Some(Secrets { refresh_token: Some(token), offline: false, .. })) => {
-                tokio::spawn(provider.clone().revoke_patiently(token));
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the session of a login that was taken back could not be ended"),
-        }
-    }
-
-    /// The browser's former session ends with the new login, whether the browser showed it now or when the login began,
-    /// or got it from another tab meanwhile. Its refresh token is left alone: providers tie it to the user's login with
-    /// them, which goes on. A store that fails here leaves the former session to end by its own time.
-    async fn end_former(
-        &self,
-        visit: &Visit<'_>,
-        provider: &Provider,
-        binding: &str,
-        record: &LoginRecord,
-        open: &Open,
-    ) {
-        let shown = match visit.ticket {
-            Ticket::One(id) => Some(id),
-            _ => None,
-        };
-        let result = async {
-            let latest = record::succeed(&self.sessions, provider.name(), binding, open).await?;
-            for id in [shown, record.former(), latest].into_iter().flatten() {
-                if let Some((key, record, _)) = self.sessions.end_one(&id.key()).await? {
-                    self.sessions.audit().tell(Event::SessionEnded, &entry_of(&key, &record, "new_login"));
-                }
-            }
-            Ok::<(), SessionError>(())
-        };
-        if let Err(error) = result.await {
-            tracing::warn!(%error, "a browser's former session could not be ended");
-        }
-    }
-
-    async fn failed(&self, visit: &Visit<'_>, provider: &Provider, return_to: &ReturnTo, failed: Failed) -> Answer {
-        let again = format!("{}?return_to={}", visit.site.login_url(), encode(return_to.as_str()));
+        return_to: &ReturnTo,
+        failed: Failed,
+    ) -> Answer {
+        let again = visit.site.login_with(Some(provider.name()), return_to, &Wishes::default());
         let (reason, answer) = match failed {
             Failed::Request(reason) => {
                 let text = "The address that the login service sent you to is incomplete or was changed on the way.";
@@ -314,8 +218,8 @@ impl Logins {
                 ("store", failure_page(Code::StoreUnavailable, text, &again, ""))
             }
         };
-        self.count_login(provider, "failure", reason);
-        let entry = Entry { reason: Some(reason), ..self.entry(visit) };
+        self.count_login(provider.name(), "failure", reason);
+        let entry = Entry { reason: Some(reason), ..self.entry_at(visit, Some(provider)) };
         self.sessions.audit().tell(Event::LoginFailure, &entry);
         answer
     }
@@ -332,8 +236,4 @@ fn failure_page(code: Code, text: &str, again: &str, provider_error: &str) -> An
 fn error_word(error: &str) -> &str {
     let plain = error.len() <= 48 && error.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     if plain { error } else { "error" }
-}
-
-fn encode(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

@@ -1,7 +1,9 @@
 //! The endpoints below `auth_path`: login, callback, logout from here and from elsewhere, who am I. Speaks HTTP's vocabulary, knows no proxy.
 
 mod backchannel;
+mod begin;
 mod callback;
+mod credentials;
 mod endpoint;
 mod events;
 mod info;
@@ -28,9 +30,9 @@ pub use start::Wishes;
 
 use self::streams::Streams;
 use crate::answer::{Answer, Code, Page};
-use crate::oidc::Provider;
 use crate::primitives::path::escape_query;
 use crate::primitives::tally::Tally;
+use crate::provider::Provider;
 use crate::revocation::{Revoker, TOMBSTONE_LIFE};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{SessionError, Sessions};
@@ -125,11 +127,13 @@ impl Logins {
 
     /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.
     pub async fn answer(&self, endpoint: Endpoint, visit: Visit<'_>, body: &Bytes) -> Reply {
-        if !endpoint.takes(visit.method) {
-            let allow = http::HeaderValue::from_static(endpoint.methods());
+        let methods = endpoint.methods(visit.site);
+        if !methods.split(", ").any(|method| method == visit.method.as_str()) {
+            let allow = http::HeaderValue::from_static(methods);
             return Answer::problem(Code::MethodNotAllowed, None, None).header(http::header::ALLOW, allow).into();
         }
         let answer = match endpoint {
+            Endpoint::Login if *visit.method == Method::POST => self.post_login(visit, body).await,
             Endpoint::Login => self.login(visit).await,
             Endpoint::Callback => self.callback(visit).await,
             Endpoint::Logout => self.logout(visit, body).await,
@@ -170,19 +174,24 @@ impl Logins {
             && navigation::is_cross_site(visit.headers)
     }
 
-    /// What the audit log says of any visit.
+    /// What the audit log says of any visit. Whom it is about is only clear on a site with one provider.
     fn entry<'v>(&self, visit: &Visit<'v>) -> Entry<'v> {
+        self.entry_at(visit, visit.site.providers.first().filter(|_| visit.site.providers.len() == 1))
+    }
+
+    /// The same of a visit that is about a provider.
+    fn entry_at<'v>(&self, visit: &Visit<'v>, provider: Option<&'v Arc<Provider>>) -> Entry<'v> {
         Entry {
             actor: Actor::User,
             site: Some(&visit.site.profile.site),
-            provider: visit.site.provider.as_deref().map(|provider| &**provider.name()),
+            provider: provider.map(|provider| &**provider.name()),
             client_ip: Some(visit.client_ip),
             ..Entry::default()
         }
     }
 
-    fn count_login(&self, provider: &Provider, result: &str, reason: &str) {
-        self.metrics.logins_total.with_label_values(&[provider.name(), result, reason]).inc();
+    fn count_login(&self, provider: &str, result: &str, reason: &str) {
+        self.metrics.logins_total.with_label_values(&[provider, result, reason]).inc();
     }
 }
 

@@ -84,14 +84,14 @@ mod tests {
         SiteAuth {
             profile: Arc::new(Profile {
                 site: "app".into(),
-                provider: None,
+                providers: vec![],
                 claims: vec![],
                 conditions: vec![],
                 context: None,
                 proxy_token: false,
                 id_token: false,
             }),
-            provider: None,
+            providers: Vec::new(),
             auth_path: PathPrefix::parse("/auth").unwrap(),
             aliases: Aliases { login: PathPrefix::parse("/login").ok(), ..Aliases::default() },
             origins: vec![],

@@ -13,7 +13,7 @@ impl Logins {
         if !self.sessions.has_useless_tokens(open) || !open.claim_parting() {
             return;
         }
-        let provider = site.provider.clone().filter(|provider| **provider.name() == *open.provider());
+        let provider = site.named(open.provider()).cloned();
         let (sessions, open) = (self.sessions.clone(), open.clone());
         tokio::spawn(async move {
             match sessions.drop_tokens(&open).await {

@@ -7,11 +7,12 @@ use super::query::single;
 use super::record::LoginRecord;
 use super::return_to::ReturnTo;
 use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, store_failed};
-use crate::answer::{Answer, Code, Page, continue_to};
+use crate::answer::{Answer, Choice, Code, Page, continue_to};
 use crate::config::rules;
-use crate::oidc::{AuthorizationRequest, Provider};
+use crate::oidc::{self, AuthorizationRequest};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::tally::Key;
+use crate::provider::Provider;
 use crate::session::cookie::Ticket;
 use crate::session::manager::SessionError;
 
@@ -68,19 +69,53 @@ impl Logins {
         }
         let wish = single(query, "return_to").ok().flatten();
         let return_to = wish.map_or_else(ReturnTo::root, |wish| ReturnTo::parse(&wish, visit.site));
-        self.start(&visit, return_to, Wishes::parse(query)).await
+        let wishes = Wishes::parse(query);
+        match single(query, "provider") {
+            Ok(None) if visit.site.providers.len() > 1 => choice(&visit, &return_to, &wishes),
+            Ok(named) => self.start(&visit, named.as_deref(), return_to, wishes).await,
+            Err(_) => error_answer(&visit, Code::BadRequest, "More than one login service was named."),
+        }
     }
 
-    /// Sends the browser to the provider of the site, to come back to `return_to`.
-    pub async fn start(&self, visit: &Visit<'_>, return_to: ReturnTo, wishes: Wishes) -> Answer {
-        let Some(provider) = &visit.site.provider else {
-            return error_answer(visit, Code::NotFound, "This site has no logins.");
+    /// Sends the browser to a provider of the site, to come back to `return_to`. Where there are several, and none is
+    /// named, to the page with the choice.
+    pub async fn start(
+        &self,
+        visit: &Visit<'_>,
+        provider: Option<&str>,
+        return_to: ReturnTo,
+        wishes: Wishes,
+    ) -> Answer {
+        let provider = match (provider, visit.site.providers.as_slice()) {
+            (_, []) => return error_answer(visit, Code::NotFound, "This site has no logins."),
+            (None, [only]) => only,
+            (None, _) => {
+                let page = visit.site.login_with(None, &return_to, &wishes);
+                return Answer::redirect(&page).unwrap_or_else(|| internal(visit, "the address is no header value"));
+            }
+            (Some(name), _) => match visit.site.named(name) {
+                Some(provider) => provider,
+                None => return error_answer(visit, Code::BadRequest, "This site has no such login service."),
+            },
         };
+        match &**provider {
+            Provider::Oidc(oidc) => self.to_provider(visit, oidc, return_to, wishes).await,
+            Provider::Credentials(backend) => self.to_login_page(visit, backend, &return_to),
+        }
+    }
+
+    async fn to_provider(
+        &self,
+        visit: &Visit<'_>,
+        provider: &oidc::Provider,
+        return_to: ReturnTo,
+        wishes: Wishes,
+    ) -> Answer {
         let binding = visit_binding(self, visit);
         if let Some(binding) = &binding
             && self.finished.wait(Key::of(binding), LOOP_LOGINS, self.sessions.clock().now()).is_some()
         {
-            self.count_login(provider, "failure", "loop");
+            self.count_login(provider.name(), "failure", "loop");
             return looping(&return_to, visit);
         }
         let fresh = match Fresh::new(binding) {
@@ -96,7 +131,7 @@ impl Logins {
                 )
             }
             Err(StartError::NotReady) => {
-                self.count_login(provider, "failure", "provider_unavailable");
+                self.count_login(provider.name(), "failure", "provider_unavailable");
                 error_answer(visit, Code::ProviderUnavailable, "Please try again in a moment.")
             }
             Err(StartError::Session(error)) => store_failed(visit, &error),
@@ -107,13 +142,13 @@ impl Logins {
     async fn redirect(
         &self,
         visit: &Visit<'_>,
-        provider: &Provider,
+        provider: &oidc::Provider,
         return_to: &ReturnTo,
         wishes: &Wishes,
         fresh: &Fresh,
     ) -> Result<Url, StartError> {
         let origin = visit.site.public_origin(visit.origin);
-        let redirect_uri = format!("{origin}{}", visit.site.path_of("callback"));
+        let redirect_uri = format!("{origin}{}", visit.site.callback_path(provider.name()));
         let redirect_uri = Url::parse(&redirect_uri).map_err(|_| StartError::Address)?;
         let location = provider
             .authorization_url(&AuthorizationRequest {
@@ -134,6 +169,7 @@ impl Logins {
         };
         let record = LoginRecord {
             site: visit.site.profile.site.to_string(),
+            issuer: provider.issuer().to_owned(),
             nonce: fresh.nonce.clone(),
             pkce_verifier: fresh.pkce_verifier.clone(),
             redirect_uri: redirect_uri.to_string(),
@@ -176,6 +212,16 @@ fn visit_binding(logins: &Logins, visit: &Visit<'_>) -> Option<String> {
 fn internal(visit: &Visit<'_>, why: &str) -> Answer {
     tracing::error!(why, "a login could not be started");
     error_answer(visit, Code::Internal, "Please try again in a moment.")
+}
+
+/// The page on which a user chooses where to log in.
+fn choice(visit: &Visit<'_>, return_to: &ReturnTo, wishes: &Wishes) -> Answer {
+    let site = visit.site;
+    let links = site.providers.iter().map(|provider| {
+        let address = site.login_with(Some(provider.name()), return_to, wishes);
+        (address, provider.title().to_owned())
+    });
+    Choice { heading: "Log in", text: "Where do you want to log in?", links: links.collect() }.answer()
 }
 
 /// A browser that finishes logins and at once begins new ones would go on for ever (behaviour L14).

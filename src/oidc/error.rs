@@ -133,6 +133,18 @@ impl RefreshError {
     }
 }
 
+impl From<http::Error> for OidcError {
+    fn from(error: http::Error) -> Self {
+        Failure::from(error).into()
+    }
+}
+
+impl From<http::Error> for RefreshError {
+    fn from(error: http::Error) -> Self {
+        Failure::from(error).into()
+    }
+}
+
 impl From<Failure> for RefreshError {
     fn from(failure: Failure) -> Self {
         match failure {

@@ -8,12 +8,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{DATE, LOCATION, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use url::Url;
 
 use super::text;
+use crate::primitives::secret::SecretText;
 
 /// A provider that asks for more patience than this is asked again anyway.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -58,6 +59,12 @@ pub enum Endpoint {
     Token,
     /// The revocation endpoint.
     Revocation,
+    /// Where a backend takes credentials.
+    Login,
+    /// Where a backend exchanges refresh tokens.
+    Refresh,
+    /// Where a backend is told of a logout.
+    Logout,
 }
 
 impl Endpoint {
@@ -69,6 +76,9 @@ impl Endpoint {
             Self::Jwks => "jwks",
             Self::Token => "token",
             Self::Revocation => "revocation",
+            Self::Login => "login",
+            Self::Refresh => "refresh",
+            Self::Logout => "logout",
         }
     }
 }
@@ -134,7 +144,7 @@ pub enum BuildError {
 
 /// Why there is no answer to parse. No text here comes from an answer's body or from a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// No connection: the provider has seen nothing.
     #[error("cannot connect: {0}")]
     NotSent(String),
@@ -227,10 +237,32 @@ impl Client {
     /// The body of a JSON document.
     pub(super) async fn get(&self, endpoint: Endpoint, url: &Url) -> Result<Vec<u8>, Error> {
         let request = http::Request::get(url.as_str())
-            .header(http::header::ACCEPT, "application/json")
+            .header(ACCEPT, "application/json")
             .body(Vec::new())
             .map_err(|_| Error::Invalid)?;
         self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
+    }
+
+    /// Posts JSON, or nothing, and returns the body of a good answer. `bearer` goes into `Authorization`.
+    pub(crate) async fn post(
+        &self,
+        endpoint: Endpoint,
+        url: &Url,
+        bearer: Option<&SecretText>,
+        json: Vec<u8>,
+    ) -> Result<Vec<u8>, Error> {
+        let mut request = http::Request::post(url.as_str()).header(ACCEPT, "application/json");
+        if !json.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(token) = bearer {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| Error::Invalid)?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request.body(json).map_err(|_| Error::Invalid)?;
+        let total = if endpoint == Endpoint::Refresh { self.limits.refresh } else { self.limits.total };
+        self.send(endpoint, request, total).await.map(HttpResponse::into_body)
     }
 
     async fn send(&self, endpoint: Endpoint, request: HttpRequest, total: Duration) -> Result<HttpResponse, Error> {
@@ -255,8 +287,13 @@ impl Client {
         let may_be_an_oauth_error = oauth
             && status.is_client_error()
             && !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY);
-        // RFC 7009 §2.2 says 200 and ignores the body; some say 204.
-        let good = status == StatusCode::OK || (endpoint == Endpoint::Revocation && status.is_success());
+        let good = match endpoint {
+            // RFC 7009 §2.2 says 200 and ignores the body; some say 204.
+            Endpoint::Revocation | Endpoint::Logout => status.is_success(),
+            // To some backends a session is a thing that is made.
+            Endpoint::Login | Endpoint::Refresh => matches!(status, StatusCode::OK | StatusCode::CREATED),
+            Endpoint::Discovery | Endpoint::Jwks | Endpoint::Token => status == StatusCode::OK,
+        };
         if !good && !may_be_an_oauth_error {
             if answer.headers().contains_key(LOCATION) {
                 tracing::debug!(endpoint = endpoint.as_str(), "a redirect is not followed");

@@ -32,20 +32,19 @@ mod tests;
 pub use access_token::{AccessToken, AccessTokenError};
 pub use answer::Tokens;
 pub use breaker::Breaker;
+pub(crate) use breaker::Health;
 pub use error::{OidcError, RefreshError, SetupError};
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
 pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
+pub(crate) use revocation::patiently;
 pub use text::ErrorCode;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {
     id_token::{Expected as ExpectedIdToken, Origin, verify as verify_id_token},
     logout_token::{Expected as ExpectedLogoutToken, verify as verify_logout_token},
 };
-
-/// All providers of the settings, by name.
-pub type Providers = std::collections::HashMap<std::sync::Arc<str>, std::sync::Arc<Provider>>;
 
 /// A key set as it is published, for the fuzz targets.
 #[cfg(any(test, fuzzing))]

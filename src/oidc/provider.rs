@@ -21,7 +21,7 @@ use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
 use super::jwks::{Jwks, KeySet};
-use super::jwt::JwtError;
+use super::jwt::{Jwt, JwtError};
 use super::logout_token::{self, LogoutToken, LogoutTokenError};
 use super::metadata::Metadata;
 use crate::config::rules;
@@ -119,6 +119,12 @@ impl Provider {
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// What users are told that it is.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.settings.title
     }
 
     /// How long it still answers to a refresh token that it has exchanged already; zero = it never does.
@@ -357,6 +363,13 @@ impl Provider {
             },
             verdict => verdict,
         }
+    }
+
+    /// Whether a token says that this provider has issued it. Nothing is verified by that.
+    #[must_use]
+    pub fn is_said_to_issue(&self, token: &str) -> bool {
+        let claims = Jwt::read(token).ok().map(|jwt| jwt.claims);
+        claims.is_some_and(|claims| claims.get("iss").and_then(|iss| iss.as_str()) == Some(self.issuer()))
     }
 
     /// Verifies a logout token (Back-Channel Logout §2.6). Whether its `jti` is new is for the caller to find out.

@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 
 use crate::answer::Answer;
 use crate::config::settings::Limits;
-use crate::gate::{self, Dress, Fields, Gate, Pass, Scheme};
+use crate::gate::{self, Dress, Gate, Pass, Scheme};
 use crate::listener::{self, Connection, Overload};
 use crate::routing::tunnel::CloseCode;
 use crate::routing::upstream::{Target, UnderWay};
@@ -92,13 +92,13 @@ pub struct Context {
 
 impl Context {
     /// Puts on what the site and the route want every answer to wear.
-    fn dress(&self, fields: &mut impl Fields) {
+    fn dress(&self, headers: &mut HeaderMap) {
         match (&self.pass, &self.dress) {
             (Some(pass), _) => {
                 let tls = pass.client.scheme == Scheme::Https;
-                gate::put_on(fields, &pass.site, Some(&pass.route), pass.grant.as_ref(), tls);
+                gate::put_on(headers, &pass.site, Some(&pass.route), pass.grant.as_ref(), tls);
             }
-            (None, Some(dress)) => dress.put_on(fields),
+            (None, Some(dress)) => dress.put_on(headers),
             (None, None) => {}
         }
     }

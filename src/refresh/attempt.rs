@@ -16,10 +16,11 @@ use super::keep::{Fresh, merge};
 use super::lease::{self, LEASE, Lease, MARGIN, MayShow, SIGN_OF_LIFE, Taken};
 use super::need::{Need, OTHERS_PATIENCE};
 use super::pace::{Entry, Leave};
-use crate::oidc::{self, Previous, Provider, RefreshError};
+use crate::oidc::{Previous, RefreshError};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
 use crate::primitives::random;
+use crate::provider::{Provider, Refreshed};
 use crate::session::manager::entry_of;
 use crate::session::model::Secrets;
 use crate::session::open::{Open, Profile};
@@ -312,7 +313,7 @@ impl Attempt {
                 return self.rejected(&lease.record, provider, &error).await;
             }
             RefreshError::Misconfigured(ref code) => {
-                tracing::error!(provider = %name, code, "the provider refuses us as a client; check client_id and client_auth");
+                tracing::error!(provider = %name, code, "the provider refuses us as a client; check its settings");
                 (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
             }
             RefreshError::Unavailable { ref reason, retry_after } => {
@@ -376,7 +377,7 @@ impl Attempt {
         }
     }
 
-    fn count(&self, provider: &Provider, answer: &Result<oidc::Refreshed, RefreshError>) {
+    fn count(&self, provider: &Provider, answer: &Result<Refreshed, RefreshError>) {
         let result = match answer {
             Ok(_) => "ok",
             Err(RefreshError::Rejected(_) | RefreshError::IdentityChanged(_)) => "invalid_grant",

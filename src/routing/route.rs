@@ -41,6 +41,8 @@ pub struct Route {
     pub level_header: Option<HeaderName>,
     /// What the claims of its user must be, all of it; empty = anything.
     pub rules: Box<[Rule]>,
+    /// Only sessions of this provider count; `None` = those of any of the site's.
+    pub provider: Option<Arc<str>>,
     /// What a request without a session gets.
     pub on_missing: OnMissing,
     /// Which token goes upstream.

@@ -58,8 +58,8 @@ pub struct Site {
     pub index: usize,
     /// Its name in logs and metrics.
     pub name: Arc<str>,
-    /// Provider of its logins.
-    pub provider: Option<Arc<str>>,
+    /// Providers of its logins, the default first.
+    pub providers: Vec<Arc<str>>,
     /// The auth endpoints live below it.
     pub auth_path: PathPrefix,
     /// Extra paths of single endpoints.
@@ -172,6 +172,7 @@ impl Site {
                     .iter()
                     .map(|rule| Rule { name: rule.name.clone(), condition: index_of(&mut conditions, &rule.condition) })
                     .collect(),
+                provider: route.provider.clone(),
                 on_missing: route.on_missing,
                 token: route.token,
                 identity_headers: route
@@ -200,7 +201,7 @@ impl Site {
         Ok(Self {
             index,
             name: Arc::clone(&settings.name),
-            provider: settings.provider.clone(),
+            providers: settings.providers.clone(),
             auth_path: settings.auth_path.clone(),
             aliases: settings.aliases.clone(),
             origins: settings.origins.clone(),

@@ -36,8 +36,8 @@ const OVERHEAD: usize = 256;
 pub struct Profile {
     /// Name of the site.
     pub site: Arc<str>,
-    /// Name of its provider; sessions of another one are none here (behaviour S11).
-    pub provider: Option<Arc<str>>,
+    /// Names of its providers; sessions of another one are none here (behaviour S11).
+    pub providers: Vec<Arc<str>>,
     /// Claims that go into identity headers; [`Open::identity`] takes an index into this list.
     pub claims: Vec<ClaimPath>,
     /// Conditions that rules of its routes ask for; [`Open::meets`] takes an index into this list.

@@ -12,6 +12,10 @@ mod client_certificates;
 mod cookies;
 mod cors;
 mod counters;
+mod credentials;
+mod credentials_kit;
+mod credentials_limits;
+mod credentials_refresh;
 mod csrf;
 mod d3_logs;
 mod damaged_records;
@@ -73,6 +77,7 @@ mod secrets_found;
 #[path = "../support/secure_upstream.rs"]
 mod secure_upstream;
 mod session_times;
+mod several_providers;
 #[path = "../support/shared_store.rs"]
 mod shared_store;
 mod signals;

@@ -1,6 +1,7 @@
 //! The tree becomes [`Settings`]: one file a section, and here what concerns several of them.
 
 mod bearer;
+mod credentials;
 mod edge;
 mod limits;
 mod providers;
@@ -96,9 +97,9 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
         routes::note_nobody_returns(reader, node, &settings);
     }
-    if let Some(node) = fields.get("sites") {
-        bearer::audiences(reader, node, &settings.sites, &settings.providers);
-    }
+    providers::check_issuers(reader, &fields, &settings);
+    credentials::check_login_pages(reader, &fields, &settings);
+    bearer::check(reader, &fields, &settings);
     edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);
     Some(settings)
 }

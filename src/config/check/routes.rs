@@ -10,6 +10,7 @@ mod rates;
 mod when;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderName;
@@ -22,7 +23,7 @@ use super::sites::Alias;
 use super::{Names, duplicate};
 use crate::config::decode::{Fields, Reader};
 use crate::config::defaults::MAX_BODY;
-use crate::config::diagnostic::Code;
+use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
 use crate::config::settings::{
     Accept, Access, Action, ClaimPath, Conditions, ContextAccess, HostPattern, Level, OnMissing, Route, RouteTimeouts,
@@ -42,6 +43,8 @@ pub(super) struct Around<'a> {
     pub(super) provider: bool,
     /// Whether it says which access tokens it takes.
     pub(super) bearer: bool,
+    /// The site's providers; `None` if they could not be read.
+    pub(super) providers: Option<&'a [Arc<str>]>,
     pub(super) auth_path: Option<&'a PathPrefix>,
     pub(super) aliases: &'a [Alias],
     pub(super) proxy_tokens: bool,
@@ -181,6 +184,11 @@ fn route(
         reader.list_of_some(node, scope)
     });
     let allow = fields.optional(reader, "allow", Vec::new(), |reader, node| allow::rules(reader, node, access));
+    let provider = fields.maybe(reader, "provider", |reader, node| provider(reader, node, around));
+    if let (Some(node), Some(Access::Public)) = (fields.get("provider"), access) {
+        let help = "remove it, or write `access: optional` or `required`";
+        reader.note(Code::Contradiction, node, "a public route looks up no session", help);
+    }
     let words =
         [("auto", OnMissing::Auto), ("redirect", OnMissing::Redirect), ("unauthorized", OnMissing::Unauthorized)];
     let on_missing = fields.optional(reader, "on_missing", OnMissing::Auto, |r, n| r.choice(n, &words));
@@ -256,6 +264,7 @@ fn route(
         level: level?,
         level_header: if goes_on { level_header? } else { None },
         allow: allow?,
+        provider: provider?,
         on_missing: on_missing?,
         // Nobody is there to read them.
         token: if goes_on { token? } else { Token::None },
@@ -270,6 +279,19 @@ fn route(
         timeouts: timeouts?,
         rate_limits: rate_limits?,
     })
+}
+
+/// One of the site's.
+fn provider(reader: &mut Reader<'_>, node: &Node, around: &Around<'_>) -> Option<Arc<str>> {
+    let text = reader.word(node)?;
+    let providers = around.providers?;
+    let found = providers.iter().find(|name| ***name == *text).cloned();
+    if found.is_none() {
+        let help = did_you_mean(&text, providers.iter().map(AsRef::as_ref))
+            .unwrap_or_else(|| "add it to the site's `providers`".to_owned());
+        reader.note(Code::UnknownName, node, format!("the site has no provider `{text}`"), help);
+    }
+    found
 }
 
 fn timeouts(reader: &mut Reader<'_>, node: &Node) -> Option<RouteTimeouts> {

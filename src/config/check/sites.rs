@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::routes::{self, Around};
 use super::{Names, bearer, duplicate, security};
-use crate::config::decode::Reader;
+use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ALIASES, SITE, USER_CONTEXT};
 use crate::config::settings::{Access, Aliases, ClaimPath, HostPattern, Origin, SecurityHeaders, Site};
@@ -37,7 +37,7 @@ fn site(
     let hosts = fields.required(reader, "hosts", "[app.example.com]", |reader, node| {
         reader.list_of_some(node, |reader, item| host(reader, item, taken))
     });
-    let provider = fields.maybe(reader, "provider", |reader, node| providers.refer(reader, node));
+    let providers = site_providers(reader, &fields, providers);
     let auth_path = match PathPrefix::parse("/auth") {
         Ok(default) => fields.optional(reader, "auth_path", default, auth_path),
         Err(_) => None,
@@ -57,7 +57,8 @@ fn site(
     let around = Around {
         hosts: hosts.as_deref(),
         // A provider that is named wrongly was meant to be there.
-        provider: !matches!(provider, Some(None)),
+        provider: fields.get("provider").or(fields.get("providers")).is_some(),
+        providers: providers.as_deref(),
         bearer: fields.get("bearer").is_some(),
         auth_path: auth_path.as_ref(),
         aliases: aliases.as_deref().unwrap_or_default(),
@@ -66,7 +67,8 @@ fn site(
     let routes = fields.required(reader, "routes", "[{ path: /, upstream: app }]", |reader, node| {
         routes::routes(reader, node, upstreams, &around)
     });
-    if let (Some(node), Some(Some(_)), Some(routes)) = (fields.get("provider"), &provider, &routes)
+    if let (Some(node), Some(routes)) = (fields.get("provider").or(fields.get("providers")), &routes)
+        && providers.is_some()
         && routes.iter().all(|route| route.access == Access::Public)
         // A route that could not be read may be the one that is not public.
         && matches!(fields.get("routes").map(|node| &node.kind), Some(Kind::List(items)) if items.len() == routes.len())
@@ -91,7 +93,7 @@ fn site(
     Some(Site {
         name,
         hosts,
-        provider: provider?,
+        providers: providers?,
         auth_path: auth_path?,
         aliases: Aliases { login: alias("login"), logout: alias("logout"), userinfo: alias("userinfo") },
         context_claims: context_claims?,
@@ -105,6 +107,32 @@ fn site(
 fn user_context(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<ClaimPath>> {
     let fields = reader.fields(node, &USER_CONTEXT)?;
     fields.required(reader, "claims", "[name, email]", |reader, node| reader.list(node, values::claim_path))
+}
+
+/// One, or several; none if there is neither.
+fn site_providers(reader: &mut Reader<'_>, fields: &Fields<'_>, names: &mut Names) -> Option<Vec<Arc<str>>> {
+    if let (Some(_), Some(node)) = (fields.get("provider"), fields.get("providers")) {
+        let help = "write `providers` alone: the first one is the default";
+        reader.note(Code::Contradiction, node, "the site has a `provider` already", help);
+    }
+    let one = fields.maybe(reader, "provider", |reader, node| names.refer(reader, node));
+    let mut seen: Vec<(Arc<str>, Span)> = Vec::new();
+    let several = fields.optional(reader, "providers", Vec::new(), |reader, node| {
+        let mut all = true;
+        let list = reader.list_of_some(node, |reader, item| {
+            let name = names.refer(reader, item);
+            all &= name.is_some();
+            let name = name?;
+            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == name) {
+                duplicate(reader, item, &format!("the site has the provider `{name}` already"), *first);
+                return None;
+            }
+            seen.push((name.clone(), item.label()));
+            Some(name)
+        });
+        list.filter(|_| all)
+    });
+    Some(one?.into_iter().chain(several?).collect())
 }
 
 /// A host pattern as it is written.

@@ -223,6 +223,7 @@ async fn handle(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
 fn settings(issuer: &str) -> settings::Provider {
     settings::Provider {
         name: "fake".into(),
+        title: "Fake".into(),
         issuer: issuer.to_owned(),
         client_id: "cloakroom".to_owned(),
         client_auth: ClientAuth::Basic(SecretText::new(CLIENT_SECRET.to_owned())),

@@ -12,7 +12,7 @@ fn site(name: &str, hosts: Vec<HostPattern>, paths: &[&str]) -> settings::Site {
     settings::Site {
         name: name.into(),
         hosts,
-        provider: None,
+        providers: Vec::new(),
         auth_path: PathPrefix::parse("/auth").unwrap(),
         aliases: Aliases::default(),
         context_claims: Vec::new(),

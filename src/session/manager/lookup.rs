@@ -214,5 +214,5 @@ impl Sessions {
 
 /// A session belongs to one site and provider (behaviour S11).
 fn belongs(record: &Record, profile: &Profile) -> bool {
-    *record.site == *profile.site && profile.provider.as_deref() == Some(record.provider.as_str())
+    *record.site == *profile.site && profile.providers.iter().any(|name| **name == *record.provider)
 }

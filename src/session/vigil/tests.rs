@@ -52,7 +52,7 @@ impl World {
         let (here, there) = (replica(&store, &clock, listens), replica(&store, &clock, true));
         let profile = Profile {
             site: "app".into(),
-            provider: Some("demo".into()),
+            providers: vec!["demo".into()],
             claims: Vec::new(),
             conditions: Vec::new(),
             context: None,
