@@ -83,6 +83,7 @@ fn site(number: usize, routes_per_site: usize) -> Option<Site> {
         aliases: Aliases::default(),
         context_claims: Vec::new(),
         origins: Vec::new(),
+        bearer: None,
         security_headers: SecurityHeaders::default(),
         routes: routes.chain(["/".to_owned()]).filter_map(|path| route(&path)).collect(),
     })

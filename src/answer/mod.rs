@@ -132,6 +132,13 @@ impl Answer {
         self
     }
 
+    /// Tells that a token would do as well (RFC 6750 §3).
+    #[must_use]
+    pub fn or_bearer(mut self) -> Self {
+        self.0.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        self
+    }
+
     /// Asks to come back after so many seconds.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {

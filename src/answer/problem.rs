@@ -14,6 +14,10 @@ pub enum Code {
     SessionExpired,
     /// The provider refused to renew the session's tokens.
     RefreshRejected,
+    /// Needs an access token, and none came.
+    TokenMissing,
+    /// The access token does not reach so far (RFC 6750 §3.1).
+    InsufficientScope,
     /// An upstream asks for a stronger or more recent login (RFC 9470).
     StepUpRequired,
     /// A token in `Authorization` is needed, and none or a worthless one came (RFC 6750 §3.1).
@@ -76,6 +80,8 @@ impl Code {
             Self::SessionMissing => "session_missing",
             Self::SessionExpired => "session_expired",
             Self::RefreshRejected => "refresh_rejected",
+            Self::TokenMissing => "token_missing",
+            Self::InsufficientScope => "insufficient_scope",
             Self::StepUpRequired => "step_up_required",
             Self::TokenInvalid => "token_invalid",
             Self::CsrfFailed => "csrf_failed",
@@ -110,8 +116,10 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
-            Self::StepUpRequired | Self::TokenInvalid | Self::LoginRefused => StatusCode::UNAUTHORIZED,
-            Self::CsrfFailed | Self::RuleFailed => StatusCode::FORBIDDEN,
+            Self::TokenMissing | Self::StepUpRequired | Self::TokenInvalid | Self::LoginRefused => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::CsrfFailed | Self::InsufficientScope | Self::RuleFailed => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -138,6 +146,8 @@ impl Code {
             Self::SessionMissing => "You are not logged in",
             Self::SessionExpired => "Your session has ended",
             Self::RefreshRejected => "Your login has ended at the login service",
+            Self::TokenMissing => "An access token is needed",
+            Self::InsufficientScope => "The access token does not reach so far",
             Self::TokenInvalid => "The token is missing or worthless",
             Self::StepUpRequired => "This needs a stronger or more recent login",
             Self::RuleFailed => "You may not do this",

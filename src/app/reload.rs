@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
 use crate::config::settings::{self, Settings};
-use crate::gate::{Gate, Hygiene};
+use crate::gate::{Bearers, Gate, Hygiene};
 use crate::listener::Trusted;
 use crate::login::{Logins, SiteAuth};
 use crate::primitives::clock::Clock;
@@ -70,11 +70,18 @@ impl Parts {
         before: Option<&Gate>,
     ) -> Result<Gate, TableError> {
         let table = Table::new(settings, upstreams, before.map(|gate| &gate.table), &self.metrics)?;
-        let auth = table.sites().iter().map(|site| Arc::new(self.site_auth(site, before))).collect();
+        let auth: Vec<Arc<SiteAuth>> =
+            table.sites().iter().map(|site| Arc::new(self.site_auth(site, before))).collect();
+        let bearers = settings.sites.iter().zip(&auth).map(|(site, auth)| {
+            let providers = auth.oidc().map(|(_, oidc)| oidc.clone()).collect();
+            Some(Arc::new(Bearers::new(providers, site.bearer.clone()?, auth.profile.clone())))
+        });
+        let bearers = bearers.collect();
         let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
         Ok(Gate {
             table,
             auth,
+            bearers,
             hygiene: Hygiene::new(&reserved),
             trusted_proxies: settings.trusted_proxies.clone(),
             csrf_mode: settings.session.csrf.mode,

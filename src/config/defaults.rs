@@ -110,6 +110,7 @@ impl Route {
             }),
             access: Access::Required,
             accept: Accept::default(),
+            scopes: Vec::new(),
             level: Level::LoggedOn,
             level_header: None,
             allow: Vec::new(),

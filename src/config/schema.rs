@@ -51,11 +51,12 @@ sections! {
     EJECTION "upstreams[].ejection": "after" "on_5xx" "pause" "longest_pause";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
     RETRIES "upstreams[].retries": "attempts" "budget";
-    SITE "sites[]": "hosts" "provider" "providers" "auth_path" "aliases" "user_context" "origins" "security_headers" "routes";
+    SITE "sites[]": "hosts" "provider" "providers" "auth_path" "aliases" "user_context" "origins" "bearer" "security_headers" "routes";
+    BEARER "sites[].bearer": "audiences" "types";
     SECURITY_HEADERS "sites[].security_headers": "hsts" "hsts_subdomains" "nosniff" "referrer_policy" "frame_ancestors";
     ALIASES "sites[].aliases": "login" "logout" "userinfo";
     USER_CONTEXT "sites[].user_context": "claims";
-    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "accept" "level" "level_header" "allow" "provider" "on_missing" "token" "identity_headers" "context" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "step_up" "timeouts" "rate_limits";
+    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "accept" "scopes" "level" "level_header" "allow" "provider" "on_missing" "token" "identity_headers" "context" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "step_up" "timeouts" "rate_limits";
     ALLOW "sites[].routes[].allow[]": "name" "claim" "any_of" "all_of" "equals" "matches";
     ROUTE_TIMEOUTS "sites[].routes[].timeouts": "connect" "read" "write" "request";
     RATE_LIMIT "sites[].routes[].rate_limits[]": "by" "requests" "per";

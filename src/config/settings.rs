@@ -364,6 +364,8 @@ pub struct Site {
     /// Public origins beside the one the request itself shows (`https://app.example.com`). Redirect URIs use the one
     /// that fits the request best, else the first; the request's own if there is none.
     pub origins: Vec<Origin>,
+    /// Which access tokens its routes take from clients; there if a route takes any.
+    pub bearer: Option<Bearer>,
     /// What protects its answers in the browser, where the answer does not say so itself.
     pub security_headers: SecurityHeaders,
     /// Routes; at least one; no two that the same request would find equally fitting.
@@ -407,8 +409,10 @@ pub struct Route {
     pub action: Action,
     /// Who may pass; default required.
     pub access: Access,
-    /// By what a request may show whose it is; default the session cookie.
+    /// By what it knows its user; default by a session.
     pub accept: Accept,
+    /// What the scope of an access token must name for a client that brings one itself; empty = nothing.
+    pub scopes: Vec<String>,
     /// How well its users must be known; default logged on.
     pub level: Level,
     /// The header that tells the upstream how well the user is known; `None` = it is not told.
@@ -465,6 +469,15 @@ pub enum Access {
     Optional,
     /// Only with a session.
     Required,
+}
+
+/// Which access tokens clients may bring to a site (RFC 9068).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// `aud` names one of these at least; not empty.
+    pub audiences: Vec<String>,
+    /// Whether a token may say `JWT` for its type, or nothing, in place of `at+jwt`; default false.
+    pub untyped: bool,
 }
 
 /// How well a user is known; who is not known at all has no level.

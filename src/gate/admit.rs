@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::answers::{answered, refusal};
 use super::session::{Case, Origin};
-use super::{Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
+use super::{Bearers, Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::Code;
 use crate::config::settings::{CsrfMode, Level, SameSite};
 use crate::login::{Endpoint, Logins, Reply, SiteAuth, Visit};
@@ -42,6 +42,8 @@ pub struct Gate {
     pub table: Table,
     /// What the login room knows of each site, by [`Site::index`].
     pub auth: Vec<Arc<SiteAuth>>,
+    /// The access tokens of each site that takes any, by [`Site::index`].
+    pub bearers: Vec<Option<Arc<Bearers>>>,
     /// Header fields that are ours alone.
     pub hygiene: Hygiene,
     /// Peers whose forwarding headers are believed.
@@ -163,7 +165,14 @@ impl Gate {
         }
         let case =
             Case { request, upgrade, path: &path, origin, site, auth, route, grant: grant.as_ref(), sorted: &sorted };
-        let held = match self.session(&case).await {
+        let bearer = match route.accept.bearer {
+            true => match Box::pin(self.bearer(&case)).await {
+                Ok(bearer) => bearer,
+                Err(answer) => return answered(*answer, site, route, grant, &client),
+            },
+            false => None,
+        };
+        let held = match self.session(&case, bearer.as_deref()).await {
             Ok(None) => None,
             Ok(Some(held)) if Arc::ptr_eq(held.open.profile(), &auth.profile) => Some(held),
             Ok(Some(held)) => match self.prepared(&case, &held).await {
@@ -192,6 +201,7 @@ impl Gate {
             site: site.clone(),
             route: route.clone(),
             session,
+            bearer,
             level,
             minted,
             grant,
@@ -203,6 +213,11 @@ impl Gate {
         });
         if let Some(open) = &pass.session
             && let Some(answer) = self.kept_out(&request, &pass, open)
+        {
+            return answered(answer, site, route, pass.grant, &pass.client);
+        }
+        if let Some(bearer) = &pass.bearer
+            && let Some(answer) = self.kept_out_bearer(&request, &pass, bearer)
         {
             return answered(answer, site, route, pass.grant, &pass.client);
         }

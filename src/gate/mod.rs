@@ -3,6 +3,7 @@
 
 mod admit;
 mod answers;
+mod bearer;
 mod client;
 mod context;
 mod dress;
@@ -23,6 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 pub use admit::Gate;
 pub use answers::refusal;
+pub use bearer::{Bearer, Bearers};
 pub use client::{Client, Connection, Scheme};
 pub use dress::{Dress, change, put_on, silence};
 pub use hygiene::Hygiene;
@@ -85,6 +87,8 @@ pub struct Pass {
     pub route: Arc<Route>,
     /// Its session, if it has one here.
     pub session: Option<Arc<Open>>,
+    /// Who calls with a token of their own; then there is no session.
+    pub bearer: Option<Arc<Bearer>>,
     /// How well its user is known by it.
     pub level: Level,
     /// The proxy token for the upstream, where the route sends one.

@@ -2,7 +2,7 @@
 
 use super::admit::Gate;
 use super::answers::refusal;
-use super::{Pass, Request};
+use super::{Bearer, Pass, Request};
 use crate::answer::{Answer, Code};
 use crate::routing::table::Rule;
 use crate::session::open::Open;
@@ -13,10 +13,18 @@ impl Gate {
     pub(super) fn kept_out(&self, request: &Request<'_>, pass: &Pass, open: &Open) -> Option<Answer> {
         let rule = pass.route.rules.iter().find(|rule| !open.meets(rule.condition))?;
         // A new ticket must not get lost with a refusal.
-        Some(self.keep_out(request, pass, open, rule).cookies(self.own_cookies(pass)))
+        let whose = Entry { provider: Some(open.provider()), session: Some(open.key().as_bytes()), ..Entry::default() };
+        Some(self.keep_out(request, pass, whose, rule).cookies(self.own_cookies(pass)))
     }
 
-    fn keep_out(&self, request: &Request<'_>, pass: &Pass, open: &Open, rule: &Rule) -> Answer {
+    /// The same for a client with a token of its own. They were judged when it was verified.
+    pub(super) fn kept_out_bearer(&self, request: &Request<'_>, pass: &Pass, bearer: &Bearer) -> Option<Answer> {
+        let rule = pass.route.rules.iter().find(|rule| !bearer.meets(rule.condition))?;
+        let whose = Entry { provider: Some(bearer.provider()), subject: Some(bearer.subject()), ..Entry::default() };
+        Some(self.keep_out(request, pass, whose, rule))
+    }
+
+    fn keep_out(&self, request: &Request<'_>, pass: &Pass, whose: Entry<'_>, rule: &Rule) -> Answer {
         let Pass { site, route, .. } = pass;
         self.metrics.requests_rejected_total.with_label_values(&["rule"]).inc();
         tracing::info!(site = %site.name, route = %route.name, rule = %rule.name, "a rule of a route keeps a user out");
@@ -26,10 +34,8 @@ impl Gate {
                 actor: Actor::User,
                 reason: Some(&rule.name),
                 site: Some(&site.name),
-                provider: Some(open.provider()),
-                session: Some(open.key().as_bytes()),
                 client_ip: Some(pass.client.ip),
-                ..Entry::default()
+                ..whose
             },
         );
         let text = format!("You are logged in, but the rule “{}” does not let you in here.", rule.name);

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use super::admit::Gate;
 use super::answers::refusal;
 use super::proxy_token::is_by_token;
-use super::{Client, Request, Scheme, Upgrade};
+use super::{Bearer, Client, Request, Scheme, Upgrade};
 use crate::answer::{Answer, Code, continue_to};
 use crate::config::settings::{Access, CsrfMode, Level, OnMissing, SameSite, Token};
 use crate::login::navigation::{is_cross_site, is_navigation, may_navigate};
@@ -77,10 +77,11 @@ impl Origin<'_> {
 
 impl Gate {
     /// The session that the route asks for, with a token fit to be sent; or the answer to give instead.
-    pub(super) async fn session(&self, case: &Case<'_>) -> Result<Option<Held>, Box<Answer>> {
+    /// A client with a token of its own has none, whatever cookies it sends (behaviour A1).
+    pub(super) async fn session(&self, case: &Case<'_>, bearer: Option<&Bearer>) -> Result<Option<Held>, Box<Answer>> {
         // A preflight brings no cookies, so it is for the upstream to answer; what we answer ourselves is not given for it.
         let preflight = is_preflight(case.request.method, case.request.headers) && case.route.forward().is_some();
-        if case.route.access == Access::Public || preflight {
+        if case.route.access == Access::Public || preflight || bearer.is_some() || case.route.accept.is_bearer_only() {
             return Ok(None);
         }
         if is_by_token(case) {
@@ -177,7 +178,8 @@ impl Gate {
         };
         if !to_login {
             self.count_unauthenticated("401");
-            return Err(Box::new(Answer::problem(code, None, Some(&case.auth.login_url()))));
+            let answer = Answer::problem(code, None, Some(&case.auth.login_url()));
+            return Err(Box::new(if case.route.accept.bearer { answer.or_bearer() } else { answer }));
         }
         self.count_unauthenticated("redirect");
         let origin = case.origin.write();

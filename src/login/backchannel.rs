@@ -14,7 +14,7 @@ use serde_json::json;
 use super::query::single;
 use super::{Logins, SiteAuth, Visit};
 use crate::answer::{Answer, Code};
-use crate::oidc::{self, JwtError, LogoutTokenError};
+use crate::oidc::{self, LogoutTokenError};
 use crate::provider::Provider;
 use crate::revocation::LogoutFailure;
 use crate::telemetry::audit::{Actor, Entry, Event};
@@ -98,15 +98,7 @@ impl Refused {
     fn reason(&self) -> &'static str {
         match self {
             Self::Request(_) => "request",
-            Self::Token(LogoutTokenError::Jwt(error)) => match error {
-                JwtError::Malformed => "malformed",
-                JwtError::Algorithm => "algorithm",
-                JwtError::Header => "header",
-                JwtError::Signature => "signature",
-                JwtError::UnknownKey => "unknown_key",
-                JwtError::AmbiguousKey => "ambiguous_key",
-                JwtError::Time => "time",
-            },
+            Self::Token(LogoutTokenError::Jwt(error)) => error.word(),
             Self::Token(LogoutTokenError::KeysUnavailable) => "keys_unavailable",
             Self::Token(LogoutTokenError::Kind) => "token_kind",
             Self::Token(LogoutTokenError::Issuer) => "issuer",

@@ -9,6 +9,7 @@
 //! - [`LogoutToken`]: what a provider sends when a user has logged out elsewhere;
 //! - [`OidcError`], [`RefreshError`]: why it does not.
 
+mod access_token;
 mod answer;
 mod breaker;
 mod client;
@@ -28,6 +29,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+pub use access_token::{AccessToken, AccessTokenError};
 pub use answer::Tokens;
 pub use breaker::Breaker;
 pub(crate) use breaker::Health;

@@ -13,6 +13,7 @@ use openidconnect::{
 };
 use url::Url;
 
+use super::access_token::{self, AccessToken, AccessTokenError};
 use super::answer::{Failure, OFFLINE_ACCESS, Tokens};
 use super::breaker::{Breaker, Health};
 use super::client::Discovered;
@@ -390,6 +391,32 @@ impl Provider {
                     tracing::warn!(provider = %self.name, %error, "a logout token names an unknown key");
                     Err(LogoutTokenError::KeysUnavailable)
                 }
+            },
+            verdict => verdict,
+        }
+    }
+
+    /// Verifies an access token that a client brings (RFC 9068 §4). `untyped`: it may say `JWT` for its type, or nothing.
+    ///
+    /// # Errors
+    /// [`AccessTokenError`]; worth another try if it is [`AccessTokenError::KeysUnavailable`].
+    pub async fn access_token(
+        &self,
+        text: &str,
+        audiences: &[String],
+        untyped: bool,
+    ) -> Result<AccessToken, AccessTokenError> {
+        let judge = |keys: &KeySet| {
+            let expected =
+                access_token::Expected { issuer: self.issuer.as_str(), audiences, untyped, now: self.clock.now() };
+            access_token::verify(text, &keys.keys, &expected)
+        };
+        let keys = self.jwks.current().ok_or(AccessTokenError::KeysUnavailable)?;
+        match judge(&keys) {
+            Err(AccessTokenError::Jwt(JwtError::UnknownKey)) => match self.jwks.newer_than(keys).await {
+                Ok(newer) => judge(&newer),
+                // Its caller tells, at its own pace: anybody may invent a key's name.
+                Err(_) => Err(AccessTokenError::KeysUnavailable),
             },
             verdict => verdict,
         }

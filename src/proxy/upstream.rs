@@ -12,8 +12,8 @@ use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 use tokio::sync::oneshot;
 
 use super::{Context, deadline, fields};
-use crate::config::settings::{HashOn, Limits};
-use crate::gate::{self, Pass};
+use crate::config::settings::{HashOn, Limits, Token};
+use crate::gate::{self, Bearer, Pass};
 use crate::routing::upstream::{Full, Target, Upstream};
 use crate::session::context::HEADER as USER_CONTEXT;
 use crate::session::cookie::Foreign;
@@ -133,6 +133,8 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
         }
         if let Some(open) = &pass.session {
             identify(headers, pass, open);
+        } else if let Some(bearer) = &pass.bearer {
+            identify_bearer(headers, pass, bearer);
         }
         forwarded(session, headers, pass, ctx)
     })?
@@ -153,6 +155,21 @@ fn identify(headers: &mut HeaderMap, pass: &Pass, open: &Open) {
         if let Some(value) = open.identity(*claim) {
             headers.insert(name.clone(), value.clone());
         }
+    }
+}
+
+/// The same of a client with a token of its own; that one was removed with all that clients may not send.
+fn identify_bearer(headers: &mut HeaderMap, pass: &Pass, bearer: &Bearer) {
+    if pass.route.token == Token::Access {
+        headers.insert(AUTHORIZATION, bearer.authorization().clone());
+    }
+    for (name, claim) in &pass.route.identity_headers {
+        if let Some(value) = bearer.identity(*claim) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    if let Some(name) = &pass.route.level_header {
+        headers.insert(name.clone(), gate::level_value(pass.level));
     }
 }
 

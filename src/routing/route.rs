@@ -31,8 +31,10 @@ pub struct Route {
     pub action: Action,
     /// Who may pass.
     pub access: Access,
-    /// By what a request may show whose it is.
+    /// By what it knows its user.
     pub accept: Accept,
+    /// What the scope of a client's own access token must name.
+    pub scopes: Vec<String>,
     /// How well its users must be known.
     pub level: Level,
     /// The header that tells the upstream how well the user is known.

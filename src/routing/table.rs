@@ -164,6 +164,7 @@ impl Site {
                 action: action(&settings.name, route, upstreams)?,
                 access: route.access,
                 accept: route.accept,
+                scopes: route.scopes.clone(),
                 level: route.level,
                 level_header: route.level_header.clone(),
                 rules: route

@@ -1,7 +1,7 @@
 //! Sessions: what they are, how they are named, sealed, cached and looked up.
 
 mod cache;
-mod claims;
+pub mod claims;
 pub mod context;
 pub mod cookie;
 pub mod csrf;

@@ -48,6 +48,8 @@ pub enum Event {
     RefreshInDoubt,
     /// A request did not prove that it comes from our own page.
     CsrfRejected,
+    /// An access token that a client brought does not count here.
+    TokenRejected,
     /// A rule of a route kept a user out.
     AccessDenied,
     /// A record of a session is there and cannot be read.
@@ -73,6 +75,7 @@ impl Event {
             Self::RefreshRejected => "refresh_rejected",
             Self::RefreshInDoubt => "refresh_in_doubt",
             Self::CsrfRejected => "csrf_rejected",
+            Self::TokenRejected => "token_rejected",
             Self::AccessDenied => "access_denied",
             Self::SessionUnreadable => "session_unreadable",
             Self::KeyChanged => "key_changed",
@@ -88,6 +91,7 @@ impl Event {
                 | Self::RefreshRejected
                 | Self::RefreshInDoubt
                 | Self::CsrfRejected
+                | Self::TokenRejected
                 | Self::AccessDenied
                 | Self::SessionUnreadable
                 | Self::KeyChanged

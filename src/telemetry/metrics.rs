@@ -103,6 +103,8 @@ pub struct Metrics {
     pub token_refresh_in_doubt_total: IntCounterVec,
     /// Failed CSRF checks. Labels: reason, mode (`enforce`, `report`).
     pub csrf_rejections_total: IntCounterVec,
+    /// Access tokens of clients that were judged. Label: result.
+    pub bearer_tokens_total: IntCounterVec,
     /// Requests to OpenID providers. Labels: provider, endpoint, result.
     pub idp_requests_total: IntCounterVec,
     /// Time of one request to an OpenID provider. Labels: provider, endpoint.
@@ -271,6 +273,11 @@ impl Metrics {
                 &["provider"],
             )?,
             csrf_rejections_total: make.counter("csrf_rejections_total", "Failed CSRF checks.", &["reason", "mode"])?,
+            bearer_tokens_total: make.counter(
+                "bearer_tokens_total",
+                "Access tokens of clients that were judged.",
+                &["result"],
+            )?,
             idp_requests_total: make.counter(
                 "idp_requests_total",
                 "Requests to OpenID providers.",

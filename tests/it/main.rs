@@ -7,6 +7,7 @@ mod audit;
 mod backchannel;
 mod backchannel_kit;
 mod backchannel_races;
+mod bearer;
 mod client_certificates;
 mod cookies;
 mod cors;

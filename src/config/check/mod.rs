@@ -1,5 +1,6 @@
 //! The tree becomes [`Settings`]: one file a section, and here what concerns several of them.
 
+mod bearer;
 mod credentials;
 mod edge;
 mod limits;
@@ -98,6 +99,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     }
     providers::check_issuers(reader, &fields, &settings);
     credentials::check_login_pages(reader, &fields, &settings);
+    bearer::check(reader, &fields, &settings);
     edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);
     Some(settings)
 }

@@ -159,7 +159,7 @@ fn scopes(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<String>> {
     Some(scopes)
 }
 
-fn scope(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+pub(super) fn scope(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let scope = reader.word(node)?;
     if scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
         return Some(scope);

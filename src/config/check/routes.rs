@@ -18,6 +18,7 @@ use http::header::HeaderName;
 pub(super) use self::cors::origin;
 pub(super) use self::headers::reserved;
 pub(super) use self::level::note_nobody_returns;
+use super::providers::scope;
 use super::sites::Alias;
 use super::{Names, duplicate};
 use crate::config::decode::{Fields, Reader};
@@ -40,6 +41,8 @@ const LARGEST_BODY: u64 = 1 << 40;
 pub(super) struct Around<'a> {
     pub(super) hosts: Option<&'a [HostPattern]>,
     pub(super) provider: bool,
+    /// Whether it says which access tokens it takes.
+    pub(super) bearer: bool,
     /// The site's providers; `None` if they could not be read.
     pub(super) providers: Option<&'a [Arc<str>]>,
     pub(super) auth_path: Option<&'a PathPrefix>,
@@ -171,7 +174,14 @@ fn route(
         reader.note(Code::NoProvider, at, "this route needs a login, and its site has no provider", help);
     }
     let accept = fields.optional(reader, "accept", Accept::default(), |reader, node| {
-        accept::accept(reader, node, access, around.proxy_tokens)
+        accept::accept(reader, node, access, around.bearer, around.proxy_tokens)
+    });
+    let scopes = fields.optional(reader, "scopes", Vec::new(), |reader, node| {
+        if accept.is_some_and(|accept| !accept.bearer) {
+            let help = "write `accept: [session, bearer]`, or remove it";
+            reader.note(Code::NoEffect, node, "this route takes no access tokens from clients", help);
+        }
+        reader.list_of_some(node, scope)
     });
     let allow = fields.optional(reader, "allow", Vec::new(), |reader, node| allow::rules(reader, node, access));
     let provider = fields.maybe(reader, "provider", |reader, node| provider(reader, node, around));
@@ -190,9 +200,24 @@ fn route(
             "remove it, or write `access: required`",
         );
     }
+    if let (Some(at), Some(Accept { session: false, .. })) = (fields.get("on_missing"), accept) {
+        let help = "remove it, or write `accept: [session, bearer]`";
+        reader.note(Code::NoEffect, at, "clients with tokens of their own are never sent to a login page", help);
+    }
     let goes_on = !matches!(action, Some(Action::Redirect(_) | Action::Respond(_) | Action::Files(_)));
     let default = if access == Some(Access::Public) || !goes_on { Token::None } else { Token::Access };
     let token = fields.optional(reader, "token", default, token);
+    if let (Some(at), Some(Token::Id | Token::Proxy), Some(Accept { bearer: true, .. })) =
+        (fields.get("token"), token, accept)
+    {
+        let help = "write `token: { kind: access }`, or make it two routes";
+        reader.note(
+            Code::Contradiction,
+            at,
+            "a client that brings its access token has no session here to take another from",
+            help,
+        );
+    }
     if let (Some(Token::Proxy), Some(at), false) = (token, fields.get("token"), around.proxy_tokens) {
         accept::no_proxy_tokens(reader, at);
     }
@@ -235,6 +260,7 @@ fn route(
         action: action?,
         access: access?,
         accept: accept?,
+        scopes: scopes?,
         level: level?,
         level_header: if goes_on { level_header? } else { None },
         allow: allow?,

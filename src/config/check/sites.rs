@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::routes::{self, Around};
-use super::{Names, duplicate, security};
+use super::{Names, bearer, duplicate, security};
 use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ALIASES, SITE, USER_CONTEXT};
@@ -51,6 +51,7 @@ fn site(
     if let (Some(node), Some(hosts), Some(origins)) = (fields.get("hosts"), &hosts, &origins) {
         note_hosts_without_origin(reader, node, hosts, origins);
     }
+    let bearer = fields.maybe(reader, "bearer", bearer::bearer);
     let security_headers =
         fields.optional(reader, "security_headers", SecurityHeaders::default(), security::security_headers);
     let around = Around {
@@ -58,6 +59,7 @@ fn site(
         // A provider that is named wrongly was meant to be there.
         provider: fields.get("provider").or(fields.get("providers")).is_some(),
         providers: providers.as_deref(),
+        bearer: fields.get("bearer").is_some(),
         auth_path: auth_path.as_ref(),
         aliases: aliases.as_deref().unwrap_or_default(),
         proxy_tokens,
@@ -74,6 +76,13 @@ fn site(
         let help = "set `access: optional` or `required` on the routes that need to know the user";
         reader.note(Code::NoEffect, node, "users may log in, but every route is public", help);
     }
+    if let (Some(node), Some(routes)) = (fields.get("bearer"), &routes)
+        && !routes.iter().any(|route| route.accept.bearer)
+        && matches!(fields.get("routes").map(|node| &node.kind), Some(Kind::List(items)) if items.len() == routes.len())
+    {
+        let help = "write `accept: [session, bearer]` on the routes that clients call with a token of their own";
+        reader.note(Code::NoEffect, node, "no route takes access tokens from clients", help);
+    }
     let hosts = hosts?;
     let name = hosts.first().map(|host| Arc::<str>::from(display(host)))?;
     let mut paths = aliases?;
@@ -89,6 +98,7 @@ fn site(
         aliases: Aliases { login: alias("login"), logout: alias("logout"), userinfo: alias("userinfo") },
         context_claims: context_claims?,
         origins: origins?,
+        bearer: bearer?,
         security_headers: security_headers?,
         routes: routes?,
     })

@@ -1,5 +1,6 @@
 //! A small provider in this process, with one manner at a time, and the client against it.
 
+mod access_token;
 mod discovery;
 mod http;
 mod id_token;

@@ -17,6 +17,7 @@ fn site(name: &str, hosts: Vec<HostPattern>, paths: &[&str]) -> settings::Site {
         aliases: Aliases::default(),
         context_claims: Vec::new(),
         origins: Vec::new(),
+        bearer: None,
         security_headers: settings::SecurityHeaders::default(),
         routes: paths.iter().map(|path| route(path)).collect(),
     }
