@@ -58,8 +58,8 @@ impl Form {
         &self.body
     }
 
-    /// The account, in lower case and without blanks around it: what is counted, and what a user is called that the
-    /// backend gives no other name.
+    /// The account, in lower case and without blanks around it: what is counted. Not what a user is called: the backend may
+    /// read the form in another way.
     #[must_use]
     pub fn account(&self) -> &str {
         &self.account

@@ -73,7 +73,16 @@ impl Logins {
             }
         };
         let Granted { tokens, subject, token_subject, user } = granted;
-        let subject = subject.or(token_subject).unwrap_or_else(|| form.account().to_owned());
+        // Never the account as it was typed: the backend may read another field of the form than we do, or the same one in
+        // another way, and one user would get the name of another.
+        let Some(subject) = subject.or(token_subject) else {
+            if let Some(token) = tokens.refresh_token {
+                tokio::spawn(provider.clone().revoke_patiently(token));
+            }
+            let error = LoginError::Odd("it does not say who the user is: see `fields.subject`".to_owned());
+            tracing::warn!(provider = %backend.name(), %error, "a login failed");
+            return Err((error.reason(), refusal(&error)));
+        };
         let claims = credentials::claims(user.unwrap_or_default(), &subject);
         let shown = json!({ "user": claims, "return_to": return_to(visit).as_str() });
         let arrival = Arrival {

@@ -235,3 +235,14 @@ async fn c1_everything_else_is_checked_as_on_other_sites() {
     assert_eq!(forger.send(draft).await.code(), "csrf_failed");
     assert_eq!(forger.fetch("/api/whoami").await.status, StatusCode::OK, "the session goes on");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_names_nobody_is_no_login() {
+    let site = Site::with("body", "    fields: { subject: user.nobody }\n", ticking()).await;
+    let mut browser = site.browser();
+    let seen = log_in(&mut browser, "alice", PASSWORD).await;
+    assert_eq!((seen.status, seen.code()), (StatusCode::BAD_GATEWAY, "provider_failed"), "{seen:?}");
+    assert!(seen.set_cookies().is_empty(), "{seen:?}");
+    let token = site.refresh_token();
+    eventually("the refresh token is revoked", || async { site.backend.is_revoked(&token) }).await;
+}
