@@ -11,7 +11,7 @@ use cloakroom::session::cookie::Ticket;
 use cloakroom::session::key_ring::KeyRing;
 use cloakroom::session::manager::{NewSession, Sessions};
 use cloakroom::session::model::Secrets;
-use cloakroom::session::open::Profile;
+use cloakroom::session::profile::Profile;
 use cloakroom::session::seal::{Context, Purpose};
 use cloakroom::session::ticket::TicketSeed;
 use cloakroom::store::memory::MemoryStore;
@@ -32,10 +32,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
         site: "app".into(),
         providers: vec!["demo".into()],
         claims: vec![ClaimPath(vec!["sub".into()])],
-        conditions: Vec::new(),
-        context: None,
-        proxy_token: false,
-        id_token: false,
+        ..Profile::default()
     });
     let Ok(tickets) = TicketSeed::generate() else { return };
     let new = NewSession {

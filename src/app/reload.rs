@@ -20,7 +20,7 @@ use crate::routing::discovery::Lookup;
 use crate::routing::table::{Site, Table, TableError};
 use crate::routing::upstream::Upstreams;
 use crate::session::manager::Sessions;
-use crate::session::open::Profile;
+use crate::session::profile::Profile;
 use crate::session::proxy_token::ProxyTokens;
 use crate::telemetry::Metrics;
 

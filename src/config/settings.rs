@@ -5,11 +5,12 @@
 
 mod credentials;
 mod edge;
+mod provider;
 mod route;
 mod rule;
+mod session;
 mod upstream;
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -23,11 +24,13 @@ use url::Url;
 pub use credentials::{AnswerFields, Credentials, CredentialsRefresh, LoginLimits, SendToken};
 pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
+pub use self::provider::{BackchannelLogout, ClientAuth, LogoutScope, Provider, ProviderKind};
 pub use self::route::{
     Accept, Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy,
     RateLimit, Redirect, Respond, Rewrite, SecurityHeaders,
 };
 pub use self::rule::{ClaimCondition, ClaimTest, ClaimValue, Pattern, Rule};
+pub use self::session::{Cache, Csrf, CsrfMode, ReturningTokens, SameSite, Session, SessionCookie};
 use crate::primitives::path::PathPrefix;
 use crate::primitives::secret::{Key256, SecretText};
 
@@ -147,101 +150,6 @@ pub struct FileStore {
     pub path: PathBuf,
 }
 
-/// Session life and its cookies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
-    /// A session unused for this long is over; default 30 min.
-    pub idle_timeout: Duration,
-    /// A session this old is over; default 12 h; at least `idle_timeout`.
-    pub absolute_timeout: Duration,
-    /// How long after its last use a session that is over still tells who its user is; default 0 = not at all.
-    pub returning_timeout: Duration,
-    /// What becomes of the tokens of a session that is over and kept for that time; default drop.
-    pub returning_tokens: ReturningTokens,
-    /// A ticket this old is exchanged for a new one; default 15 min, zero = never.
-    pub rotate_every: Duration,
-    /// How long the ticket before the present one still counts; default 60 s.
-    pub rotation_grace: Duration,
-    /// The session cookie.
-    pub cookie: SessionCookie,
-    /// The CSRF token.
-    pub csrf: Csrf,
-    /// The local cache of sessions.
-    pub cache: Cache,
-}
-
-/// What becomes of the tokens of a user who is no longer logged on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReturningTokens {
-    /// They leave the session when the user is next seen, and the refresh token is revoked. The ID token stays, as a hint
-    /// for the logout.
-    Drop,
-    /// They stay sealed in the store, and are sent nowhere.
-    Keep,
-}
-
-/// The session cookie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionCookie {
-    /// Name; default `__Host-session`.
-    pub name: String,
-    /// `SameSite` attribute; default strict.
-    pub same_site: SameSite,
-    /// `Secure` attribute; default true. A `__Host-` name demands it.
-    pub secure: bool,
-}
-
-impl SessionCookie {
-    /// Name of the cookie that binds a login to its browser. Without `Secure` (development on plain HTTP) it cannot
-    /// have the `__Host-` prefix.
-    #[must_use]
-    pub fn login_cookie(secure: bool) -> &'static str {
-        if secure { "__Host-login" } else { "cloakroom-login" }
-    }
-}
-
-/// `SameSite` of the session cookie; `None` is not offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SameSite {
-    /// Never sent on a request that another site began.
-    Strict,
-    /// Sent on top-level navigations from other sites too.
-    Lax,
-}
-
-/// The double-submit CSRF token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Csrf {
-    /// Script-readable cookie; default `XSRF-TOKEN`.
-    pub cookie: String,
-    /// Header that echoes it; default `X-XSRF-TOKEN`.
-    pub header: HeaderName,
-    /// What a failed check does; default enforce.
-    pub mode: CsrfMode,
-}
-
-/// What a failed CSRF check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CsrfMode {
-    /// 403.
-    Enforce,
-    /// Counted and logged, the request goes on.
-    Report,
-    /// No check.
-    Off,
-}
-
-/// The local cache of opened sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cache {
-    /// How long an entry is used without asking the store; default 5 s.
-    pub ttl: Duration,
-    /// Most entries; default 100,000.
-    pub capacity: usize,
-    /// Most memory for them, in bytes; default 256 MiB.
-    pub memory: u64,
-}
-
 /// When tokens are refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refresh {
@@ -256,94 +164,6 @@ pub struct Refresh {
     pub concurrency: NonZeroUsize,
     /// Most refreshes begun in a second, for each provider; default 100.
     pub per_second: NonZeroU32,
-}
-
-/// Who logs users in, by its kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProviderKind {
-    /// An OpenID provider.
-    Oidc(Provider),
-    /// A backend with a login of its own.
-    Credentials(Box<Credentials>),
-}
-
-impl ProviderKind {
-    /// Name that sites refer to.
-    #[must_use]
-    pub fn name(&self) -> &Arc<str> {
-        match self {
-            Self::Oidc(provider) => &provider.name,
-            Self::Credentials(backend) => &backend.name,
-        }
-    }
-
-    /// Its settings if it is an OpenID provider.
-    #[must_use]
-    pub fn oidc(&self) -> Option<&Provider> {
-        match self {
-            Self::Oidc(provider) => Some(provider),
-            Self::Credentials(_) => None,
-        }
-    }
-}
-
-/// An OpenID provider.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Provider {
-    /// Name that sites refer to.
-    pub name: Arc<str>,
-    /// What users are told that it is, where they choose; default the name.
-    pub title: Arc<str>,
-    /// Issuer, compared exactly. `https`, or `http` on a loopback host.
-    pub issuer: String,
-    /// Our id at the provider.
-    pub client_id: String,
-    /// How we prove to be that client.
-    pub client_auth: ClientAuth,
-    /// Scopes asked for; `openid` is always among them.
-    pub scopes: Vec<String>,
-    /// How long the provider still answers to a refresh token that it has exchanged already; default 0: never, as with
-    /// strict rotation. A refresh whose owner died is tried again only within this time (behaviour R8).
-    pub refresh_token_grace: Duration,
-    /// What its logout tokens must hold and what they end.
-    pub backchannel_logout: BackchannelLogout,
-    /// Extra parameters of the authorization request (Auth0 `audience`, Google `access_type`).
-    pub authorization_params: BTreeMap<String, String>,
-}
-
-/// How logout tokens of a provider are read (OpenID Connect Back-Channel Logout).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackchannelLogout {
-    /// What a token with a `sid` ends; default session.
-    pub scope: LogoutScope,
-    /// Whether a token must have `exp`; default true. Without one it is good for two minutes.
-    pub require_exp: bool,
-}
-
-impl Default for BackchannelLogout {
-    fn default() -> Self {
-        Self { scope: LogoutScope::Session, require_exp: true }
-    }
-}
-
-/// What a logout token with a `sid` ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogoutScope {
-    /// The sessions with this `sid`.
-    Session,
-    /// All sessions of the user, for providers that tell one `sid` of several.
-    User,
-}
-
-/// Client authentication at the token endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// HTTP Basic (RFC 6749 §2.3.1).
-    Basic(SecretText),
-    /// In the form body.
-    Post(SecretText),
-    /// Public client; PKCE only. `check` warns.
-    None,
 }
 
 /// One web application: hosts, provider and routes.

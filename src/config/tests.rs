@@ -1,5 +1,6 @@
 //! Whole files in, settings or diagnostics out. One file a risk.
 
+mod access;
 mod examples;
 mod limits;
 mod providers;

@@ -19,7 +19,7 @@ use crate::oidc::{AccessToken, AccessTokenError, Provider};
 use crate::primitives::clock::Timestamp;
 use crate::routing::route::is_preflight;
 use crate::session::claims::claim_header;
-use crate::session::open::Profile;
+use crate::session::profile::Profile;
 use crate::session::rules::judge;
 use crate::telemetry::Throttle;
 use crate::telemetry::audit::{Actor, Entry, Event};

@@ -116,11 +116,36 @@ impl Pass {
 
     /// What the route tells its upstream of the user.
     #[must_use]
-    pub fn context_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
-        if self.route.context == ContextAccess::None {
-            return None;
-        }
+    pub fn context(&self) -> Option<&HeaderValue> {
+        let open = self.session.as_ref().filter(|_| self.route.context != ContextAccess::None)?;
         open.context(self.level)
+    }
+
+    /// What the route sends in `Authorization`: of the session, or of a client with a token of its own.
+    #[must_use]
+    pub fn authorization(&self) -> Option<&HeaderValue> {
+        match (&self.session, &self.bearer) {
+            (Some(open), _) => self.token_of(open),
+            (None, Some(bearer)) if self.route.token == Token::Access => Some(bearer.authorization()),
+            (None, _) => None,
+        }
+    }
+
+    /// The header value of a claim of the site's [`Profile`](crate::session::profile::Profile).
+    #[must_use]
+    pub fn identity(&self, claim: usize) -> Option<&HeaderValue> {
+        match (&self.session, &self.bearer) {
+            (Some(open), _) => open.identity(claim),
+            (None, Some(bearer)) => bearer.identity(claim),
+            (None, None) => None,
+        }
+    }
+
+    /// How well the user is known, in a header value; `None` = there is no user.
+    #[must_use]
+    pub fn level_value(&self) -> Option<HeaderValue> {
+        let known = self.session.is_some() || self.bearer.is_some();
+        known.then(|| HeaderValue::from_static(self.level.as_str()))
     }
 
     /// What the route sends of a session in `Authorization`: nothing of a user who is no longer logged on.
@@ -134,12 +159,6 @@ impl Pass {
             Token::Proxy => self.minted.as_ref(),
         }
     }
-}
-
-/// How a user's level is told upstream.
-#[must_use]
-pub const fn level_value(level: Level) -> HeaderValue {
-    HeaderValue::from_static(level.as_str())
 }
 
 /// A request to one of our own endpoints.

@@ -9,7 +9,7 @@ use crate::credentials::Backend;
 use crate::oidc;
 use crate::primitives::path::PathPrefix;
 use crate::provider::Provider;
-use crate::session::open::Profile;
+use crate::session::profile::Profile;
 
 /// The endpoints below `auth_path`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

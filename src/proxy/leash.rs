@@ -50,8 +50,8 @@ fn end_of(gate: &Gate, pass: &Pass, tie: &Tie<'_>) -> Pin<Box<dyn Future<Output 
     }
 }
 
-/// The protocol was switched. The tunnel is told to end when its session or token does or the process stops; if it does not, it is
-/// cut.
+/// The protocol was switched. The tunnel is told to end when its session or token does or the process stops; if it does
+/// not, it is cut.
 pub(super) fn tunnel(gate: &Gate, ctx: &mut Context) {
     let (Some(close), Some(pass), Some(connection)) = (ctx.close.take(), &ctx.pass, &ctx.connection) else { return };
     let over = tie_of(pass).map(|tie| end_of(gate, pass, &tie));
@@ -78,8 +78,8 @@ pub(super) fn tunnel(gate: &Gate, ctx: &mut Context) {
     }));
 }
 
-/// An upstream has answered. If the answer goes on for long, it is cut off at the end of the session or token, or when the request
-/// must be over.
+/// An upstream has answered. If the answer goes on for long, it is cut off at the end of the session or token, or when the
+/// request must be over.
 pub(super) fn answer(gate: &Gate, session: &Session, response: &ResponseHeader, ctx: &Context) {
     let Some(pass) = &ctx.pass else { return };
     let tie = tie_of(pass).filter(|_| may_last(&session.req_header().method, response));

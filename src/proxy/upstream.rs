@@ -12,12 +12,11 @@ use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 use tokio::sync::oneshot;
 
 use super::{Context, deadline, fields};
-use crate::config::settings::{HashOn, Limits, Token};
-use crate::gate::{self, Bearer, Pass};
+use crate::config::settings::{HashOn, Limits};
+use crate::gate::{self, Pass};
 use crate::routing::upstream::{Full, Target, Upstream};
 use crate::session::context::HEADER as USER_CONTEXT;
 use crate::session::cookie::Foreign;
-use crate::session::open::Open;
 
 /// The client's certificate (RFC 9440).
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -131,45 +130,28 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
                 headers.insert(COOKIE, value.clone());
             }
         }
-        if let Some(open) = &pass.session {
-            identify(headers, pass, open);
-        } else if let Some(bearer) = &pass.bearer {
-            identify_bearer(headers, pass, bearer);
-        }
+        identify(headers, pass);
         forwarded(session, headers, pass, ctx)
     })?
 }
 
-/// Token and claims of the user.
-fn identify(headers: &mut HeaderMap, pass: &Pass, open: &Open) {
-    if let Some(value) = pass.token_of(open) {
+/// Token and claims of the user, if there is one.
+fn identify(headers: &mut HeaderMap, pass: &Pass) {
+    if let Some(value) = pass.authorization() {
         headers.insert(AUTHORIZATION, value.clone());
     }
-    if let Some(name) = &pass.route.level_header {
-        headers.insert(name.clone(), gate::level_value(pass.level));
+    if let Some(name) = &pass.route.level_header
+        && let Some(value) = pass.level_value()
+    {
+        headers.insert(name.clone(), value);
     }
-    if let Some(value) = pass.context_of(open) {
+    if let Some(value) = pass.context() {
         headers.insert(USER_CONTEXT, value.clone());
     }
     for (name, claim) in &pass.route.identity_headers {
-        if let Some(value) = open.identity(*claim) {
+        if let Some(value) = pass.identity(*claim) {
             headers.insert(name.clone(), value.clone());
         }
-    }
-}
-
-/// The same of a client with a token of its own; that one was removed with all that clients may not send.
-fn identify_bearer(headers: &mut HeaderMap, pass: &Pass, bearer: &Bearer) {
-    if pass.route.token == Token::Access {
-        headers.insert(AUTHORIZATION, bearer.authorization().clone());
-    }
-    for (name, claim) in &pass.route.identity_headers {
-        if let Some(value) = bearer.identity(*claim) {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
-    if let Some(name) = &pass.route.level_header {
-        headers.insert(name.clone(), gate::level_value(pass.level));
     }
 }
 

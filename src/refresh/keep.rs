@@ -16,7 +16,7 @@ use crate::primitives::secret::SecretText;
 use crate::provider::{Provider, Refreshed};
 use crate::session::manager::SessionError;
 use crate::session::model::Secrets;
-use crate::session::open::Profile;
+use crate::session::profile::Profile;
 use crate::store::Swap;
 use crate::store::record::{Record, SessionKey};
 

@@ -10,6 +10,7 @@ pub mod manager;
 pub mod model;
 pub mod open;
 pub mod plan;
+pub mod profile;
 pub mod proxy_token;
 pub mod rules;
 pub mod seal;

@@ -16,10 +16,11 @@ use super::context;
 use super::cookie::Cookies;
 use super::model::Secrets;
 use super::plan::is_fresh;
+use super::profile::Profile;
 use super::proxy_token::{Minted, ProxyTokens};
 use super::rules::judge;
 use super::ticket::SessionId;
-use crate::config::settings::{ClaimCondition, ClaimPath, Level};
+use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
 use crate::store::Touch;
@@ -30,25 +31,6 @@ const OVERDUE: Duration = Duration::from_secs(3);
 
 /// What an entry costs beside its own bytes: its places in the cache and in the index, and the allocator's share.
 const OVERHEAD: usize = 256;
-
-/// What a site wants prepared in each of its sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// Name of the site.
-    pub site: Arc<str>,
-    /// Names of its providers; sessions of another one are none here (behaviour S11).
-    pub providers: Vec<Arc<str>>,
-    /// Claims that go into identity headers; [`Open::identity`] takes an index into this list.
-    pub claims: Vec<ClaimPath>,
-    /// Conditions that rules of its routes ask for; [`Open::meets`] takes an index into this list.
-    pub conditions: Vec<ClaimCondition>,
-    /// Claims in the user context; `None` = no route tells it.
-    pub context: Option<Vec<ClaimPath>>,
-    /// Whether a route sends a proxy token.
-    pub proxy_token: bool,
-    /// Whether a route sends the ID token.
-    pub id_token: bool,
-}
 
 /// An opened session.
 pub struct Open {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::{SessionError, Sessions};
 use crate::config::settings::{Level, ReturningTokens};
 use crate::session::model::Secrets;
-use crate::session::open::{Open, Profile};
+use crate::session::open::Open;
+use crate::session::profile::Profile;
 use crate::session::ticket::SessionId;
 use crate::store::{Announce, Swap};
 

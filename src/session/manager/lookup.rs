@@ -7,7 +7,8 @@ use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
 use crate::session::cache::Place;
 use crate::session::model::Secrets;
-use crate::session::open::{Open, Profile};
+use crate::session::open::Open;
+use crate::session::profile::Profile;
 use crate::session::ticket::SessionId;
 use crate::store::record::{Record, SessionKey};
 

@@ -32,8 +32,8 @@ BODIES = "bodies"
 """By `slow_bodies.py`."""
 LIMIT, OVER = 512, 1.25
 """MiB of `limits.memory` where that is tried, and how far it may be overrun: memory is looked at 40 times a second."""
-SERVED = 20
-"""Seconds after which a good client must be served again: answers that do not move for 10 s are given up then."""
+SERVED = 10
+"""Seconds within which a good client must be served again."""
 BURST_MOST = 100
 """ms of p99 while thousands of pieces come at the same moment."""
 PATHS = {"readers": "/big", "bodies in step": "/read"}
