@@ -35,10 +35,10 @@ hardening: ## Attack the edge: foreign suites, floods, crowds, slow clients (RUN
 	@scripts/need.sh $(BUILD) $(HARDENING)
 	@RUN="$(RUN)" SCALE="$(SCALE)" WRITE="$(WRITE)" scripts/hardening.sh
 
-fuzz: ## Feed made-up inputs to what strangers may send (RUN="paths cookies", SECONDS=600 for each, 0 for the seeds alone)
+fuzz: ## Feed made-up inputs to what strangers may send (RUN="paths cookies", SECONDS=600 for each, 0 for the seeds alone, WRITE=1)
 	@scripts/need.sh $(BUILD) c++
 	@scripts/cargo-fuzz.sh
-	@RUN="$(RUN)" FUZZ_SECONDS="$(or $(SECONDS),$(FUZZ_SECONDS),60)" scripts/fuzz.sh
+	@RUN="$(RUN)" WRITE="$(WRITE)" FUZZ_SECONDS="$(or $(SECONDS),$(FUZZ_SECONDS),60)" scripts/fuzz.sh
 
 lint: ## Check format, clippy, licences and bans of dependencies, shell scripts
 	@scripts/need.sh $(BUILD) rustfmt clippy

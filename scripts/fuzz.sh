@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets of fuzz/ and runs them: each seed once, then FUZZ_SECONDS of new inputs for each target (default 60,
 # 0 = seeds alone), two targets at a time. RUN="paths cookies" takes some of them. What was found worth keeping lies in
-# fuzz/corpus, and the next run begins there. Fails on a crash, and says which input it was and how to repeat it.
+# fuzz/corpus, and the next run begins there. Fails on a crash, and says which input it was and how to repeat it. WRITE=1
+# writes what came of it into docs/hardening.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=${FUZZ_SECONDS:-60}
+write=${WRITE:-0}
+if [ "$write" != 0 ]; then scripts/need.sh python3; fi
 at_once=2
-# MiB that one target may use, and seconds that one input may take.
+# MiB that one target may use, and seconds that one input may take: by the clock, so more where the targets are stopped for a
+# while.
 memory=2048
-patience=10
+patience=${FUZZ_PATIENCE:-10}
 
 # The sanitizer's flag is one of nightly compilers; its runtime comes with the stable one as well.
 export RUSTC_BOOTSTRAP=1
@@ -42,6 +46,9 @@ fuzz() {
 # statistic TARGET NAME
 statistic() { sed -n "s/^stat::$2: *//p" "fuzz/artifacts/$1.log" | tail -n 1; }
 
+# reached TARGET NAME - `cov`: edges of the program that were run; `ft`: edges with how often; `corp`: inputs worth keeping.
+reached() { sed -nE "s/.* $2: ([0-9]+).*/\\1/p" "fuzz/artifacts/$1.log" | tail -n 1; }
+
 # say_how TARGET - what went wrong, with which input, and how to see it again.
 say_how() {
   local target=$1 input
@@ -68,6 +75,7 @@ done
 
 if [ "${#failed[@]}" -eq 0 ] && [ "$seconds" -gt 0 ]; then
   echo "fuzz: ${#targets[@]} targets, $seconds s each, $at_once at a time"
+  begun=$(date +%s)
   outcomes=$(mktemp -d)
   trap 'rm -rf "$outcomes"' EXIT
   for target in "${targets[@]}"; do
@@ -75,16 +83,22 @@ if [ "${#failed[@]}" -eq 0 ] && [ "$seconds" -gt 0 ]; then
     (fuzz "$target" -max_total_time="$seconds" || touch "$outcomes/$target") &
   done
   wait
-  printf '\n| target | seconds | executions | a second | memory | |\n|---|---|---|---|---|---|\n'
   for target in "${targets[@]}"; do
     result=pass
     if [ -e "$outcomes/$target" ]; then
       result=crash
       failed+=("$target")
     fi
-    printf '| %s | %s | %s | %s | %s MiB | %s |\n' "$target" "$seconds" "$(statistic "$target" number_of_executed_units)" \
-      "$(statistic "$target" average_exec_per_sec)" "$(statistic "$target" peak_rss_mb)" "$result"
-  done
+    printf '| %s | %s | %s | %s | %s | %s | %s MiB | %s |\n' "$target" "$seconds" "$(statistic "$target" number_of_executed_units)" \
+      "$(statistic "$target" average_exec_per_sec)" "$(reached "$target" cov)" "$(reached "$target" corp)" \
+      "$(statistic "$target" peak_rss_mb)" "$result"
+  done >fuzz/artifacts/table
+  printf '\n| target | seconds | executions | a second | edges | corpus | memory | |\n|---|---|---|---|---|---|---|---|\n'
+  cat fuzz/artifacts/table
+  if [ "$write" != 0 ]; then
+    python3 tests/hardening/fuzz.py $(($(date +%s) - begun)) "make fuzz SECONDS=$seconds${RUN:+ RUN=\"$RUN\"}" \
+      "$(cargo fuzz --version)" "$(rustc --version)" <fuzz/artifacts/table
+  fi
 fi
 
 for target in "${failed[@]}"; do say_how "$target"; done

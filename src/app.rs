@@ -25,12 +25,14 @@ use crate::admin;
 use crate::admin::readiness::Readiness;
 use crate::config::Env;
 use crate::config::settings::{self, Settings, Store};
+use crate::credentials::Backend;
 use crate::listener::tls::{TlsError, install_crypto_provider};
 use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, overload};
 use crate::login::Logins;
 use crate::oidc::http::{BuildError, Client};
-use crate::oidc::{self, Provider, Providers, SetupError, Tls};
+use crate::oidc::{self, SetupError, Tls};
 use crate::primitives::clock::Clock;
+use crate::provider::{Provider, Providers};
 use crate::proxy::Proxy;
 use crate::refresh::background::Background;
 use crate::refresh::{Refresher, Unsettled};
@@ -40,6 +42,7 @@ use crate::routing::table::TableError;
 use crate::routing::upstream::Upstreams;
 use crate::session::key_ring::{KeyRing, KeyRingError};
 use crate::session::manager::Sessions;
+use crate::session::proxy_token::{BadKey, ProxyTokens};
 use crate::session::upkeep::Conflicts;
 use crate::store::SessionStore;
 use crate::store::file::{FileStore, FileStoreError};
@@ -62,6 +65,9 @@ pub enum StartError {
     /// A key of `keys` is unusable.
     #[error("keys: {0}")]
     Keys(#[from] KeyRingError),
+    /// A key of `proxy_token.keys` is unusable.
+    #[error(transparent)]
+    ProxyKeys(#[from] BadKey),
     /// `store.url` is unusable.
     #[error("store.url: {0}")]
     StoreAddress(#[from] AddressError),
@@ -187,10 +193,12 @@ impl App {
         let upstreams = Upstreams::new(&settings.upstreams, &lookup, &metrics);
         let revoker = Arc::new(Revoker::new(sessions.clone(), providers.clone(), metrics.clone()));
         let refresher = Refresher::new(sessions.clone(), providers.clone(), &settings.refresh, metrics.clone());
+        let proxy_tokens = settings.proxy_token.as_ref().map(ProxyTokens::new).transpose()?.map(Arc::new);
         let parts = Parts {
             sessions: sessions.clone(),
             providers: providers.clone(),
-            logins: Arc::new(Logins::new(sessions.clone(), revoker.clone(), metrics.clone())),
+            logins: Arc::new(Logins::new(sessions.clone(), revoker.clone(), proxy_tokens.clone(), metrics.clone())),
+            proxy_tokens,
             refresher: refresher.clone(),
             metrics: metrics.clone(),
             lookup,
@@ -354,13 +362,21 @@ fn store(settings: &Store, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Arc<
 }
 
 fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Providers, StartError> {
-    let make = |one: &settings::Provider| {
-        let observer = Arc::new(ProviderObserver { name: one.name.clone(), metrics: metrics.clone() });
-        let client =
-            Client::new(Tls::of(one), observer).map_err(|error| StartError::Client(one.name.clone(), error))?;
-        let provider = Provider::new(one, client, clock.clone());
-        let provider = provider.map_err(|error| StartError::Provider(one.name.clone(), error))?;
-        Ok((one.name.clone(), Arc::new(provider)))
+    let make = |one: &settings::ProviderKind| {
+        let name = one.name();
+        let observer = Arc::new(ProviderObserver { name: name.clone(), metrics: metrics.clone() });
+        let tls = one.oidc().map(Tls::of).unwrap_or_default();
+        let client = Client::new(tls, observer).map_err(|error| StartError::Client(name.clone(), error))?;
+        let provider = match one {
+            settings::ProviderKind::Oidc(one) => {
+                let provider = oidc::Provider::new(one, client, clock.clone());
+                Provider::Oidc(Arc::new(provider.map_err(|error| StartError::Provider(name.clone(), error))?))
+            }
+            settings::ProviderKind::Credentials(one) => {
+                Provider::Credentials(Arc::new(Backend::new(one, client, clock.clone())))
+            }
+        };
+        Ok((name.clone(), Arc::new(provider)))
     };
     settings.providers.iter().map(make).collect()
 }

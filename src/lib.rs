@@ -12,6 +12,8 @@
 //! - [`revocation`]: the end of sessions that comes from outside;
 //! - [`refresh`]: fresh access tokens, one refresh for all who wait;
 //! - [`answer`]: the pages and errors that Cloakroom writes itself;
+//! - [`provider`]: who logs users in and gives tokens, whatever its kind;
+//! - [`credentials`]: a backend that logs users in with what they type, as its client;
 //! - [`oidc`]: one OpenID provider, as its client;
 //! - [`routing`]: which site, route and upstream a request belongs to;
 //! - [`files`]: a folder of files as answers;
@@ -26,6 +28,7 @@ pub mod answer;
 pub mod app;
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod demo;
 pub mod files;
 #[cfg(any(test, fuzzing))]
@@ -36,6 +39,7 @@ pub mod listener;
 pub mod login;
 pub mod oidc;
 pub mod primitives;
+pub mod provider;
 pub mod proxy;
 pub mod refresh;
 pub mod revocation;

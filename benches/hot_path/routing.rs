@@ -67,6 +67,7 @@ fn settings(routes_per_site: usize) -> Settings {
         upstreams: vec![Upstream::plain("api", (1..=3).map(|port| Endpoint::new("127.0.0.1", port)).collect())],
         sites: (0..SITES).filter_map(|number| site(number, routes_per_site)).collect(),
         idle_connections: None,
+        proxy_token: None,
         shutdown: Default::default(),
     }
 }
@@ -77,10 +78,12 @@ fn site(number: usize, routes_per_site: usize) -> Option<Site> {
     Some(Site {
         name: host.as_str().into(),
         hosts: vec![HostPattern::Exact(host)],
-        provider: None,
+        providers: Vec::new(),
         auth_path: PathPrefix::parse("/auth").ok()?,
         aliases: Aliases::default(),
+        context_claims: Vec::new(),
         origins: Vec::new(),
+        bearer: None,
         security_headers: SecurityHeaders::default(),
         routes: routes.chain(["/".to_owned()]).filter_map(|path| route(&path)).collect(),
     })

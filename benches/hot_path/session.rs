@@ -11,7 +11,7 @@ use cloakroom::session::cookie::Ticket;
 use cloakroom::session::key_ring::KeyRing;
 use cloakroom::session::manager::{NewSession, Sessions};
 use cloakroom::session::model::Secrets;
-use cloakroom::session::open::Profile;
+use cloakroom::session::profile::Profile;
 use cloakroom::session::seal::{Context, Purpose};
 use cloakroom::session::ticket::TicketSeed;
 use cloakroom::store::memory::MemoryStore;
@@ -30,9 +30,9 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let (sessions, _touches) = Sessions::new(&settings(), &Refresh::default(), store, ring, clock, Arc::new(metrics));
     let profile = Arc::new(Profile {
         site: "app".into(),
-        provider: Some("demo".into()),
+        providers: vec!["demo".into()],
         claims: vec![ClaimPath(vec!["sub".into()])],
-        id_token: false,
+        ..Profile::default()
     });
     let Ok(tickets) = TicketSeed::generate() else { return };
     let new = NewSession {
@@ -79,6 +79,7 @@ fn secrets(tickets: TicketSeed) -> Secrets {
         offline: false,
         id_token: Some(SecretText::new("i".repeat(512))),
         claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
+        context: serde_json::Map::new(),
         csrf_token: SecretText::new("c".repeat(43)),
         tickets,
     }

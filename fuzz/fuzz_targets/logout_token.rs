@@ -1,10 +1,10 @@
 //! The input is a logout token, see [`cloakroom_fuzz::tokens::token`]. None that the provider did not sign is taken, none
-//! of another kind, and whoever it names is in it.
+//! of another kind, and whoever it names is in it; a good one is taken.
 
 #![no_main]
 
 use cloakroom::primitives::clock::Timestamp;
-use cloakroom_fuzz::tokens::{ACCESS_TOKEN, NONCE, NOW, accepted, issuer, token};
+use cloakroom_fuzz::tokens::{ACCESS_TOKEN, NONCE, NOW, accepted, is_name, issuer, plain, token};
 use libfuzzer_sys::fuzz_target;
 
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
@@ -16,6 +16,19 @@ fuzz_target!(|input: &[u8]| {
     let lax = issuer().logout_token(&text, false, now);
     if let Ok(strict) = &strict {
         assert_eq!(lax.as_ref(), Ok(strict), "a token with an end counts in any case");
+    }
+    if plain(&text, signed, "logout+jwt", &["iss", "aud", "exp", "iat", "jti", "events", "sub", "sid"]).is_some_and(
+        |claims| {
+            let event = claims.get("events").and_then(|events| events.get(EVENT));
+            let whose =
+                ["sub", "sid"].map(|name| claims.get(name)).into_iter().filter(Option::is_some).collect::<Vec<_>>();
+            event.is_some_and(serde_json::Value::is_object)
+                && is_name(claims.get("jti"))
+                && !whose.is_empty()
+                && whose.into_iter().all(is_name)
+        },
+    ) {
+        assert!(strict.is_ok(), "refused without a reason: {strict:?}");
     }
     let Ok(token) = lax else { return };
     let (header, claims) = accepted(&text, signed);

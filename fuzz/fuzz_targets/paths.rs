@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use cloakroom::gate::Verdict;
 use cloakroom::primitives::path::{canonical, without_parameters};
+use cloakroom_fuzz::is_plain;
 use cloakroom_fuzz::world::{AUTH, HOST, ROUTES, STRANGER, admit, longest, raw_path};
 use http::header::{HOST as HOST_FIELD, HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
@@ -22,6 +23,9 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn the_form_itself(path: &str) {
+    if is_plain(path) {
+        assert_eq!(canonical(path).as_deref(), Ok(path), "nothing is wrong with it");
+    }
     let Ok(once) = canonical(path) else { return };
     is_clean(&once);
     assert_eq!(canonical(&once).as_deref(), Ok(&*once), "not the same twice");
@@ -106,12 +110,17 @@ fn a_request(target: &[u8]) {
             let status = refused.answer.status().as_u16();
             match path {
                 Err(_) => assert_eq!(status, 400),
-                Ok(path) if is_ours(&path) => assert!(status == 404 || path.contains(';'), "{path}: {status}"),
-                Ok(path) => assert!(status == 400 && path.contains(';'), "{path}: {status}"),
+                Ok(path) if is_ours(&path) => assert!(status == 404 || has_parameter(&path), "{path}: {status}"),
+                Ok(path) => assert!(status == 400 && has_parameter(&path), "{path}: {status}"),
             }
         }
         Verdict::Files(_) => panic!("no route has files"),
     }
+}
+
+/// Some servers take an escaped `;` for one, too.
+fn has_parameter(path: &str) -> bool {
+    path.contains(';') || path.contains("%3B")
 }
 
 fn is_ours(path: &str) -> bool {

@@ -5,7 +5,8 @@
 
 use cloakroom::login::{Endpoint, ReturnTo};
 use cloakroom::primitives::path::canonical;
-use cloakroom_fuzz::world::gate;
+use cloakroom_fuzz::is_plain;
+use cloakroom_fuzz::world::{AUTH, gate};
 use http::HeaderValue;
 use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;
@@ -18,6 +19,9 @@ fuzz_target!(|input: &[u8]| {
     let text = result.as_str();
     assert_eq!(&ReturnTo::parse(text, site), &result, "{wish:?}");
     assert!(HeaderValue::from_str(text).is_ok() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'));
+    if is_plain(&wish) && wish.len() <= 2_048 && !wish.starts_with(AUTH) && wish != "/enter" {
+        assert_eq!(text, wish, "a page of this site");
+    }
     let path = text.split(['?', '#']).next().unwrap_or_default();
     assert_eq!(canonical(path).as_deref(), Ok(path));
     let once = percent_decode_str(path).decode_utf8_lossy();

@@ -16,3 +16,11 @@ pub fn trim(text: &[u8]) -> &[u8] {
     let last = text.iter().rposition(|byte| !blank(byte)).unwrap_or(first);
     &text[first..=last]
 }
+
+/// Whether nothing about a path is in doubt for anybody: segments of unreserved characters that begin with no dot.
+#[must_use]
+pub fn is_plain(path: &str) -> bool {
+    let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let plain = |segment: &str| !segment.is_empty() && !segment.starts_with('.') && segment.bytes().all(unreserved);
+    path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain))
+}

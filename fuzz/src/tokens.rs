@@ -20,6 +20,9 @@ pub const ACCESS_TOKEN: &str = "at";
 /// The time it is, in seconds.
 pub const NOW: u64 = 1_800_000_000;
 
+/// The end of the last year of four digits, in seconds.
+const YEAR_9999: u64 = 253_402_300_799;
+
 /// The provider signs with Ed25519 (RFC 8037 §A), whose signatures depend on no chance; the private halves of the others
 /// (RFC 7515 §A.2 and §A.3) are used by nobody here.
 const KEYS: &str = r#"{"keys": [
@@ -132,4 +135,38 @@ pub fn accepted(token: &str, signed: Signed) -> (Map<String, Value>, Map<String,
     assert!(time("iat").is_some_and(|issued| issued >= 0.0 && issued < now + 61.0), "from the future");
     assert!(time("nbf").is_none_or(|from| from < now + 61.0), "not valid yet");
     (header, claims)
+}
+
+/// The claims of a token that no judge has a reason to refuse, as far as all tokens have it in common: signed by the
+/// provider, of this `typ` if any, no claims but these, each once, and the common ones as they should be.
+#[must_use]
+pub fn plain(token: &str, signed: Signed, kind: &str, names: &[&str]) -> Option<Map<String, Value>> {
+    let object = |part: &str| -> Option<Map<String, Value>> {
+        let text = URL_SAFE_NO_PAD.decode(part).ok()?;
+        let object = serde_json::from_slice(&text).ok()?;
+        // What stands there twice, or is written at length, makes it longer than that.
+        (serde_json::to_vec(&object).ok()?.len() == text.len()).then_some(object)
+    };
+    let mut parts = token.split('.');
+    let (header, claims) = (object(parts.next()?)?, object(parts.next()?)?);
+    let times = |name: &str| claims.get(name).and_then(Value::as_u64);
+    let known = [("alg", "EdDSA"), ("kid", "ed"), ("typ", kind)];
+    let good = signed == Signed::Well
+        && header.contains_key("alg")
+        && header
+            .iter()
+            .all(|(name, value)| known.iter().any(|known| *known == (&**name, value.as_str().unwrap_or_default())))
+        && claims.keys().all(|name| names.contains(&&**name))
+        && claims.get("iss") == Some(&ISSUER.into())
+        && claims.get("aud") == Some(&CLIENT.into())
+        && times("iat").is_some_and(|issued| issued <= NOW)
+        && times("exp").is_some_and(|end| (NOW + 1..=YEAR_9999).contains(&end));
+    good.then_some(claims)
+}
+
+/// Whether a claim is a short text of visible ASCII.
+#[must_use]
+pub fn is_name(claim: Option<&Value>) -> bool {
+    let visible = |text: &str| (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    claim.and_then(Value::as_str).is_some_and(visible)
 }

@@ -10,7 +10,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 pub use grpc::grpc_kind;
-pub use page::{Page, continue_to};
+pub use page::{Choice, Page, continue_to};
 pub use problem::Code;
 
 /// Marks an answer as ours and names the [`Code`], so that a page can tell it from its API's.
@@ -129,6 +129,13 @@ impl Answer {
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers_mut().insert(name, value);
+        self
+    }
+
+    /// Tells that a token would do as well (RFC 6750 §3).
+    #[must_use]
+    pub fn or_bearer(mut self) -> Self {
+        self.0.headers_mut().append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         self
     }
 

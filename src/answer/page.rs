@@ -22,6 +22,32 @@ pub struct Page<'a> {
     pub code: Option<Code>,
 }
 
+/// A page with several ways onwards.
+#[derive(Clone, Debug)]
+pub struct Choice<'a> {
+    /// Heading and title.
+    pub heading: &'a str,
+    /// What is to be chosen, in a sentence.
+    pub text: &'a str,
+    /// The ways: address and label.
+    pub links: Vec<(String, String)>,
+}
+
+#[derive(Template)]
+#[template(path = "choice.html")]
+struct ChoiceTemplate<'a> {
+    choice: &'a Choice<'a>,
+    nonce: &'a str,
+}
+
+impl Choice<'_> {
+    /// The page as an answer.
+    #[must_use]
+    pub fn answer(&self) -> Answer {
+        html(StatusCode::OK, |nonce| ChoiceTemplate { choice: self, nonce }.render())
+    }
+}
+
 #[derive(Template)]
 #[template(path = "page.html")]
 struct PageTemplate<'a> {
@@ -99,6 +125,8 @@ mod tests {
         let html = body(page.answer());
         assert!(!html.contains("<script>alert"), "{html}");
         assert!(!body(continue_to(evil)).contains("<script>alert"));
+        let choice = Choice { heading: evil, text: evil, links: vec![(evil.to_owned(), evil.to_owned())] };
+        assert!(!body(choice.answer()).contains("<script>alert"));
     }
 
     #[test]

@@ -14,8 +14,18 @@ pub enum Code {
     SessionExpired,
     /// The provider refused to renew the session's tokens.
     RefreshRejected,
+    /// Needs an access token, and none came.
+    TokenMissing,
+    /// The access token does not reach so far (RFC 6750 §3.1).
+    InsufficientScope,
+    /// An upstream asks for a stronger or more recent login (RFC 9470).
+    StepUpRequired,
+    /// A token in `Authorization` is needed, and none or a worthless one came (RFC 6750 §3.1).
+    TokenInvalid,
     /// The CSRF check failed.
     CsrfFailed,
+    /// A rule of the route keeps the user out.
+    RuleFailed,
     /// The session store does not answer.
     StoreUnavailable,
     /// The OpenID provider does not answer.
@@ -46,6 +56,12 @@ pub enum Code {
     Overloaded,
     /// The login could not be finished.
     LoginFailed,
+    /// The backend does not take these credentials.
+    LoginRefused,
+    /// The backend of the login answered what cannot be understood.
+    ProviderFailed,
+    /// The request body is of a kind that this address does not take.
+    UnsupportedMediaType,
     /// Too many logins in a short time, probably a loop.
     TooManyLogins,
     /// Too many event streams of one session, or of all.
@@ -64,7 +80,12 @@ impl Code {
             Self::SessionMissing => "session_missing",
             Self::SessionExpired => "session_expired",
             Self::RefreshRejected => "refresh_rejected",
+            Self::TokenMissing => "token_missing",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::StepUpRequired => "step_up_required",
+            Self::TokenInvalid => "token_invalid",
             Self::CsrfFailed => "csrf_failed",
+            Self::RuleFailed => "rule_failed",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::UpstreamUnavailable => "upstream_unavailable",
@@ -80,6 +101,9 @@ impl Code {
             Self::UriTooLong => "uri_too_long",
             Self::Overloaded => "overloaded",
             Self::LoginFailed => "login_failed",
+            Self::LoginRefused => "login_refused",
+            Self::ProviderFailed => "provider_failed",
+            Self::UnsupportedMediaType => "unsupported_media_type",
             Self::TooManyLogins => "too_many_logins",
             Self::TooManyStreams => "too_many_streams",
             Self::TooManyRequests => "too_many_requests",
@@ -92,11 +116,15 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
-            Self::CsrfFailed => StatusCode::FORBIDDEN,
+            Self::TokenMissing | Self::StepUpRequired | Self::TokenInvalid | Self::LoginRefused => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::CsrfFailed | Self::InsufficientScope | Self::RuleFailed => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamFailed | Self::ProviderFailed => StatusCode::BAD_GATEWAY,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BadRequest | Self::LoginFailed => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -118,6 +146,11 @@ impl Code {
             Self::SessionMissing => "You are not logged in",
             Self::SessionExpired => "Your session has ended",
             Self::RefreshRejected => "Your login has ended at the login service",
+            Self::TokenMissing => "An access token is needed",
+            Self::InsufficientScope => "The access token does not reach so far",
+            Self::TokenInvalid => "The token is missing or worthless",
+            Self::StepUpRequired => "This needs a stronger or more recent login",
+            Self::RuleFailed => "You may not do this",
             Self::CsrfFailed => "The request did not prove that it comes from this site",
             Self::StoreUnavailable => "Sessions are out of reach for the moment",
             Self::ProviderUnavailable => "The login service is out of reach for the moment",
@@ -134,6 +167,9 @@ impl Code {
             Self::UriTooLong => "The address is too long",
             Self::Overloaded => "There is too much to do for the moment",
             Self::LoginFailed => "The login could not be finished",
+            Self::LoginRefused => "The login was refused",
+            Self::ProviderFailed => "The login service failed to answer",
+            Self::UnsupportedMediaType => "The request body is of the wrong kind",
             Self::TooManyLogins => "Too many logins in a row",
             Self::TooManyStreams => "Too many event streams are open",
             Self::TooManyRequests => "Too many requests in a short time",

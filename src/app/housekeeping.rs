@@ -13,7 +13,7 @@ use super::{memory, tell_service_manager};
 use crate::admin::readiness::Latch;
 use crate::config::settings;
 use crate::listener::{Overload, until_listening};
-use crate::oidc::Provider;
+use crate::provider::Provider;
 use crate::refresh::background::Background;
 use crate::session::manager::Sessions;
 use crate::session::touches::TouchWriter;

@@ -50,7 +50,8 @@ mod tests {
     use crate::session::key_ring::KeyRing;
     use crate::session::manager::NewSession;
     use crate::session::model::Secrets;
-    use crate::session::open::{Open, Profile};
+    use crate::session::open::Open;
+    use crate::session::profile::Profile;
     use crate::session::ticket::TicketSeed;
     use crate::store::memory::MemoryStore;
     use crate::telemetry::Metrics;
@@ -75,6 +76,7 @@ mod tests {
             offline: false,
             id_token: None,
             claims: serde_json::Map::new(),
+            context: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
             tickets: TicketSeed::generate().unwrap(),
         };
@@ -93,8 +95,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_memory_is_short_the_cache_is_empty_and_no_session_is_lost() {
         let (sessions, overload) = (Arc::new(sessions()), Overload::default());
-        let profile =
-            Profile { site: "app".into(), provider: Some("demo".into()), claims: Vec::new(), id_token: false };
+        let profile = Profile { site: "app".into(), providers: vec!["demo".into()], ..Profile::default() };
         let profile = Arc::new(profile);
         let (kept, watched) = (sessions.clone(), overload.clone());
         let work = tokio::spawn(async move { give_back(&kept, &watched).await });

@@ -9,18 +9,19 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
-use crate::config::settings::{self, ClientAuth, Settings};
-use crate::gate::{Gate, Hygiene};
+use crate::config::settings::{self, ClientAuth, ProviderKind, Settings};
+use crate::gate::{Bearers, Gate, Hygiene};
 use crate::listener::Trusted;
 use crate::login::{Logins, SiteAuth};
-use crate::oidc::Providers;
 use crate::primitives::clock::Clock;
+use crate::provider::Providers;
 use crate::refresh::Refresher;
 use crate::routing::discovery::Lookup;
 use crate::routing::table::{Site, Table, TableError};
 use crate::routing::upstream::Upstreams;
 use crate::session::manager::Sessions;
-use crate::session::open::Profile;
+use crate::session::profile::Profile;
+use crate::session::proxy_token::ProxyTokens;
 use crate::telemetry::Metrics;
 
 /// New settings cannot be applied while the process runs.
@@ -53,6 +54,7 @@ pub(super) struct Parts {
     pub(super) sessions: Arc<Sessions>,
     pub(super) providers: Providers,
     pub(super) logins: Arc<Logins>,
+    pub(super) proxy_tokens: Option<Arc<ProxyTokens>>,
     pub(super) refresher: Arc<Refresher>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lookup: Lookup,
@@ -68,17 +70,25 @@ impl Parts {
         before: Option<&Gate>,
     ) -> Result<Gate, TableError> {
         let table = Table::new(settings, upstreams, before.map(|gate| &gate.table), &self.metrics)?;
-        let auth = table.sites().iter().map(|site| Arc::new(self.site_auth(site, before))).collect();
+        let auth: Vec<Arc<SiteAuth>> =
+            table.sites().iter().map(|site| Arc::new(self.site_auth(site, before))).collect();
+        let bearers = settings.sites.iter().zip(&auth).map(|(site, auth)| {
+            let providers = auth.oidc().map(|(_, oidc)| oidc.clone()).collect();
+            Some(Arc::new(Bearers::new(providers, site.bearer.clone()?, auth.profile.clone())))
+        });
+        let bearers = bearers.collect();
         let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
         Ok(Gate {
             table,
             auth,
+            bearers,
             hygiene: Hygiene::new(&reserved),
             trusted_proxies: settings.trusted_proxies.clone(),
             csrf_mode: settings.session.csrf.mode,
             same_site: settings.session.cookie.same_site,
             sessions: self.sessions.clone(),
             logins: self.logins.clone(),
+            proxy_tokens: self.proxy_tokens.clone(),
             refresher: self.refresher.clone(),
             unknown: Arc::new(self.metrics.route("none", "none")),
             metrics: self.metrics.clone(),
@@ -89,15 +99,18 @@ impl Parts {
     fn site_auth(&self, site: &Site, before: Option<&Gate>) -> SiteAuth {
         let profile = Profile {
             site: site.name.clone(),
-            provider: site.provider.clone(),
+            providers: site.providers.clone(),
             claims: site.claim_paths.clone(),
+            conditions: site.conditions.clone(),
+            context: site.context_claims.clone(),
+            proxy_token: site.routes().any(|route| route.token == settings::Token::Proxy),
             id_token: site.routes().any(|route| route.token == settings::Token::Id),
         };
         // Sessions in the local cache are prepared for the very profile that they hold.
         let same = before.and_then(|gate| gate.auth.iter().find(|auth| *auth.profile == profile));
         SiteAuth {
             profile: same.map_or_else(|| Arc::new(profile), |auth| auth.profile.clone()),
-            provider: site.provider.as_ref().and_then(|name| self.providers.get(name)).cloned(),
+            providers: site.providers.iter().filter_map(|name| self.providers.get(name)).cloned().collect(),
             auth_path: site.auth_path.clone(),
             aliases: site.aliases.clone(),
             origins: site.origins.iter().map(|origin| origin.0.origin().ascii_serialization()).collect(),
@@ -125,7 +138,7 @@ impl Reloader {
         let mut running = self.running.lock().await;
         let (next, outcome) = merged(&running, new);
         for site in &next.sites {
-            if let Some(provider) = site.provider.as_ref().filter(|name| !self.parts.providers.contains_key(*name)) {
+            if let Some(provider) = site.providers.iter().find(|name| !self.parts.providers.contains_key(*name)) {
                 return Err(ReloadError::NewProvider { site: site.name.clone(), provider: provider.clone() });
             }
         }
@@ -142,10 +155,9 @@ impl Reloader {
             self.parts.metrics.forget_upstream(gone.name());
         }
         upstreams.set_retries(&next.upstreams);
-        for provider in &next.providers {
-            if let (ClientAuth::PrivateKeyJwt(keys), Some(known)) =
-                (&provider.client_auth, self.parts.providers.get(&provider.name))
-            {
+        for provider in next.providers.iter().filter_map(ProviderKind::oidc) {
+            let known = self.parts.providers.get(&provider.name).and_then(|known| known.oidc());
+            if let (ClientAuth::PrivateKeyJwt(keys), Some(known)) = (&provider.client_auth, known) {
                 known.replace_client_keys(keys);
             }
         }
@@ -166,6 +178,7 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
         limits,
         admin,
         keys,
+        proxy_token,
         store,
         session,
         refresh,
@@ -194,6 +207,7 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
         ("limits", next.limits != limits),
         ("admin", next.admin != admin),
         ("keys", next.keys != keys),
+        ("proxy_token", next.proxy_token != proxy_token),
         ("store", next.store != store),
         ("session", next.session != session),
         ("refresh", next.refresh != refresh),
@@ -206,12 +220,13 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
 }
 
 /// Takes the new keys of `private_key_jwt` where a provider has had some; nothing else of a provider changes.
-fn renew_client_keys(running: &mut [settings::Provider], new: &[settings::Provider]) -> bool {
+fn renew_client_keys(running: &mut [ProviderKind], new: &[ProviderKind]) -> bool {
     let mut renewed = false;
     for provider in running {
-        let other = new.iter().find(|other| other.name == provider.name).map(|other| &other.client_auth);
+        let ProviderKind::Oidc(provider) = provider else { continue };
+        let other = new.iter().filter_map(ProviderKind::oidc).find(|other| other.name == provider.name);
         if let (ClientAuth::PrivateKeyJwt(keys), Some(ClientAuth::PrivateKeyJwt(fresh))) =
-            (&mut provider.client_auth, other)
+            (&mut provider.client_auth, other.map(|other| &other.client_auth))
             && keys != fresh
         {
             *keys = fresh.clone();

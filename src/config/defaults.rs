@@ -6,8 +6,9 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use super::settings::{
-    Access, Action, Cache, Conditions, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2, Limits, Most, OnMissing,
-    Refresh, Route, SameSite, SecurityHeaders, Session, SessionCookie, Shutdown, Token,
+    Accept, Access, Action, Cache, Conditions, ContextAccess, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2,
+    Level, Limits, Most, OnMissing, Refresh, ReturningTokens, Route, SameSite, SecurityHeaders, Session, SessionCookie,
+    Shutdown, Token,
 };
 use super::values::{DAY, HOUR, SECOND};
 use crate::primitives::path::PathPrefix;
@@ -21,6 +22,7 @@ impl Default for Session {
             idle_timeout: HOUR / 2,
             absolute_timeout: DAY / 2,
             returning_timeout: Duration::ZERO,
+            returning_tokens: ReturningTokens::Drop,
             rotate_every: HOUR / 4,
             rotation_grace: 60 * SECOND,
             cookie: SessionCookie { name: "__Host-session".to_owned(), same_site: SameSite::Strict, secure: true },
@@ -107,12 +109,20 @@ impl Route {
                 compress: Vec::new(),
             }),
             access: Access::Required,
+            accept: Accept::default(),
+            scopes: Vec::new(),
+            level: Level::LoggedOn,
+            level_header: None,
+            allow: Vec::new(),
+            provider: None,
             on_missing: OnMissing::Auto,
             token: Token::Access,
             identity_headers: Vec::new(),
+            context: ContextAccess::None,
             max_body: MAX_BODY,
             csrf: true,
             retry_unauthorized: true,
+            step_up: true,
             response_headers: HeaderChanges::default(),
             cors: None,
             timeouts: None,

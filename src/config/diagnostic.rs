@@ -151,6 +151,7 @@ codes! {
     PlainOrigin = "W0012", "an origin over plain HTTP";
     HostWithoutOrigin = "W0013", "a host that no origin of its site names";
     HeaderDecides = "W0014", "a header that anybody may send decides who may pass";
+    PlainBackend = "W0015", "passwords go to the login backend over plain HTTP";
 }
 
 impl Code {

@@ -20,7 +20,7 @@ macro_rules! sections {
 }
 
 sections! {
-    ROOT "": "listeners" "threads" "trusted_proxies" "limits" "admin" "keys" "store" "session" "refresh" "providers" "upstreams" "idle_connections" "sites" "shutdown";
+    ROOT "": "listeners" "threads" "trusted_proxies" "limits" "admin" "keys" "proxy_token" "store" "session" "refresh" "providers" "upstreams" "idle_connections" "sites" "shutdown";
     LISTENER "listeners[]": "address" "tls" "redirect_to_https" "proxy_protocol";
     TLS "listeners[].tls": "certificates" "min_version" "client_ca" "client_certificate";
     CERTIFICATE "listeners[].tls.certificates[]": "certificate" "key";
@@ -28,16 +28,22 @@ sections! {
     HTTP2 "limits.http2": "streams" "header_list" "window" "idle";
     ADMIN "admin": "address" "token";
     KEY "keys[]": "id" "secret";
+    PROXY_TOKEN "proxy_token": "issuer" "audience" "lifetime" "keys";
+    PROXY_KEY "proxy_token.keys[]": "id" "secret";
     STORE "store": "kind" "url" "prefix" "schema" "command_timeout" "ca" "connections" "path";
-    SESSION "session": "idle_timeout" "absolute_timeout" "returning_timeout" "rotate_every" "rotation_grace" "cookie" "csrf" "cache";
+    SESSION "session": "idle_timeout" "absolute_timeout" "returning_timeout" "returning_tokens" "rotate_every" "rotation_grace" "cookie" "csrf" "cache";
     COOKIE "session.cookie": "name" "same_site" "secure";
     CSRF "session.csrf": "cookie" "header" "mode";
     CACHE "session.cache": "ttl" "capacity" "memory";
     REFRESH "refresh": "ahead" "minimum_lifetime" "active_within" "concurrency" "per_second";
-    PROVIDER "providers[]": "name" "kind" "issuer" "client_id" "client_auth" "ca" "pushed_authorization" "response_mode" "login_parameters" "userinfo" "scopes" "refresh_token_grace" "revoke_access_tokens" "backchannel_logout" "frontchannel_logout" "authorization_params";
+    PROVIDER "providers[]": "name" "title" "kind" "issuer" "client_id" "client_auth" "ca" "pushed_authorization" "response_mode" "login_parameters" "userinfo" "scopes" "refresh_token_grace" "revoke_access_tokens" "backchannel_logout" "frontchannel_logout" "authorization_params";
     BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
     CLIENT_AUTH "providers[].client_auth": "method" "secret" "keys" "certificate" "key";
     CLIENT_KEY "providers[].client_auth.keys[]": "key" "id" "algorithm";
+    CREDENTIALS "providers[] (credentials)": "name" "title" "kind" "login_url" "login_page" "account" "fields" "default_lifetime" "refresh" "refresh_token_grace" "logout_url" "limits";
+    ANSWER_FIELDS "providers[].fields": "access_token" "refresh_token" "expires_in" "refresh_expires_in" "user" "subject";
+    CREDENTIALS_REFRESH "providers[].refresh": "url" "send" "field" "refused";
+    LOGIN_LIMITS "providers[].limits": "account" "address" "per";
     UPSTREAM "upstreams[]": "name" "endpoints" "balance" "hash_on" "hash_header" "protocol" "tls" "health_check" "ejection" "max_requests" "timeouts" "retries";
     ENDPOINT "upstreams[].endpoints[]": "address" "weight";
     UPSTREAM_TLS "upstreams[].tls": "ca" "server_name" "client_certificate";
@@ -46,10 +52,13 @@ sections! {
     EJECTION "upstreams[].ejection": "after" "on_5xx" "pause" "longest_pause";
     TIMEOUTS "upstreams[].timeouts": "connect" "read" "write" "idle";
     RETRIES "upstreams[].retries": "attempts" "budget";
-    SITE "sites[]": "hosts" "provider" "auth_path" "aliases" "origins" "security_headers" "routes";
+    SITE "sites[]": "hosts" "provider" "providers" "auth_path" "aliases" "user_context" "origins" "bearer" "security_headers" "routes";
+    BEARER "sites[].bearer": "audiences" "types";
     SECURITY_HEADERS "sites[].security_headers": "hsts" "hsts_subdomains" "nosniff" "referrer_policy" "frame_ancestors";
     ALIASES "sites[].aliases": "login" "logout" "userinfo";
-    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "on_missing" "token" "identity_headers" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "timeouts" "rate_limits";
+    USER_CONTEXT "sites[].user_context": "claims";
+    ROUTE "sites[].routes[]": "path" "when" "upstream" "redirect" "respond" "files" "strip_prefix" "replace_prefix" "host" "access" "accept" "scopes" "level" "level_header" "allow" "provider" "on_missing" "token" "identity_headers" "context" "request_headers" "response_headers" "cors" "compress" "max_body" "csrf" "retry_unauthorized" "step_up" "timeouts" "rate_limits";
+    ALLOW "sites[].routes[].allow[]": "name" "claim" "any_of" "all_of" "equals" "matches";
     ROUTE_TIMEOUTS "sites[].routes[].timeouts": "connect" "read" "write" "request";
     RATE_LIMIT "sites[].routes[].rate_limits[]": "by" "requests" "per";
     WHEN "sites[].routes[].when": "hosts" "methods" "headers";

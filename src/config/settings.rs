@@ -1,11 +1,14 @@
 //! The settings as the rest of the program sees them: every value parsed, checked and in range.
 //!
-//! Only [`load`](super::load) makes these (and tests). References between sections (`site.provider`, `route.upstream`) are
+//! Only [`load`](super::load) makes these (and tests). References between sections (`site.providers`, `route.upstream`) are
 //! names that are known to exist.
 
+mod credentials;
 mod edge;
 mod provider;
 mod route;
+mod rule;
+mod session;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -18,16 +21,19 @@ use http::header::HeaderName;
 use ipnet::IpNet;
 use url::Url;
 
+pub use credentials::{AnswerFields, Credentials, CredentialsRefresh, LoginLimits, SendToken};
 pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::provider::{
-    BackchannelLogout, ClientAuth, FrontchannelLogout, LoginParameter, LogoutScope, Provider, PushedAuthorization,
-    ResponseMode,
+    BackchannelLogout, ClientAuth, FrontchannelLogout, LoginParameter, LogoutScope, Provider, ProviderKind,
+    PushedAuthorization, ResponseMode,
 };
 pub use self::route::{
-    Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy, RateLimit,
-    Redirect, Respond, Rewrite, SecurityHeaders,
+    Accept, Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy,
+    RateLimit, Redirect, Respond, Rewrite, SecurityHeaders,
 };
+pub use self::rule::{ClaimCondition, ClaimTest, ClaimValue, Pattern, Rule};
+pub use self::session::{Cache, Csrf, CsrfMode, ReturningTokens, SameSite, Session, SessionCookie};
 use crate::primitives::path::PathPrefix;
 use crate::primitives::secret::{Key256, SecretText};
 
@@ -51,14 +57,16 @@ pub struct Settings {
     pub admin: Option<Admin>,
     /// The key ring: the first key seals, all open. At least one, ids unique.
     pub keys: Vec<SealingKey>,
+    /// Tokens that name sessions to applications; `None` = there are none.
+    pub proxy_token: Option<ProxyToken>,
     /// Where sessions live.
     pub store: Store,
     /// Session life, cookies, CSRF, local cache.
     pub session: Session,
     /// When tokens are refreshed.
     pub refresh: Refresh,
-    /// OpenID providers; names unique.
-    pub providers: Vec<Provider>,
+    /// Who logs users in; names unique.
+    pub providers: Vec<ProviderKind>,
     /// Groups of endpoints; names unique.
     pub upstreams: Vec<Upstream>,
     /// Most idle connections to upstreams, all together; `None` = 1,024 a thread.
@@ -145,89 +153,6 @@ pub struct FileStore {
     pub path: PathBuf,
 }
 
-/// Session life and its cookies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
-    /// A session unused for this long is over; default 30 min.
-    pub idle_timeout: Duration,
-    /// A session this old is over; default 12 h; at least `idle_timeout`.
-    pub absolute_timeout: Duration,
-    /// How long after its last use a session that is over still tells who its user is; default 0 = not at all.
-    pub returning_timeout: Duration,
-    /// A ticket this old is exchanged for a new one; default 15 min, zero = never.
-    pub rotate_every: Duration,
-    /// How long the ticket before the present one still counts; default 60 s.
-    pub rotation_grace: Duration,
-    /// The session cookie.
-    pub cookie: SessionCookie,
-    /// The CSRF token.
-    pub csrf: Csrf,
-    /// The local cache of sessions.
-    pub cache: Cache,
-}
-
-/// The session cookie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionCookie {
-    /// Name; default `__Host-session`.
-    pub name: String,
-    /// `SameSite` attribute; default strict.
-    pub same_site: SameSite,
-    /// `Secure` attribute; default true. A `__Host-` name demands it.
-    pub secure: bool,
-}
-
-impl SessionCookie {
-    /// Name of the cookie that binds a login to its browser. Without `Secure` (development on plain HTTP) it cannot
-    /// have the `__Host-` prefix.
-    #[must_use]
-    pub fn login_cookie(secure: bool) -> &'static str {
-        if secure { "__Host-login" } else { "cloakroom-login" }
-    }
-}
-
-/// `SameSite` of the session cookie; `None` is not offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SameSite {
-    /// Never sent on a request that another site began.
-    Strict,
-    /// Sent on top-level navigations from other sites too.
-    Lax,
-}
-
-/// The double-submit CSRF token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Csrf {
-    /// Script-readable cookie; default `XSRF-TOKEN`.
-    pub cookie: String,
-    /// Header that echoes it; default `X-XSRF-TOKEN`.
-    pub header: HeaderName,
-    /// What a failed check does; default enforce.
-    pub mode: CsrfMode,
-}
-
-/// What a failed CSRF check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CsrfMode {
-    /// 403.
-    Enforce,
-    /// Counted and logged, the request goes on.
-    Report,
-    /// No check.
-    Off,
-}
-
-/// The local cache of opened sessions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cache {
-    /// How long an entry is used without asking the store; default 5 s.
-    pub ttl: Duration,
-    /// Most entries; default 100,000.
-    pub capacity: usize,
-    /// Most memory for them, in bytes; default 256 MiB.
-    pub memory: u64,
-}
-
 /// When tokens are refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refresh {
@@ -251,15 +176,19 @@ pub struct Site {
     pub name: Arc<str>,
     /// Hosts served.
     pub hosts: Vec<HostPattern>,
-    /// Provider of its logins; `None` only if every route is public.
-    pub provider: Option<Arc<str>>,
+    /// Providers of its logins, the default first; none only if every route is public.
+    pub providers: Vec<Arc<str>>,
     /// The auth endpoints live below it; default `/auth`.
     pub auth_path: PathPrefix,
     /// Extra paths of single endpoints.
     pub aliases: Aliases,
+    /// Claims that the user context tells applications.
+    pub context_claims: Vec<ClaimPath>,
     /// Public origins beside the one the request itself shows (`https://app.example.com`). Redirect URIs use the one
     /// that fits the request best, else the first; the request's own if there is none.
     pub origins: Vec<Origin>,
+    /// Which access tokens its routes take from clients; there if a route takes any.
+    pub bearer: Option<Bearer>,
     /// What protects its answers in the browser, where the answer does not say so itself.
     pub security_headers: SecurityHeaders,
     /// Routes; at least one; no two that the same request would find equally fitting.
@@ -303,18 +232,34 @@ pub struct Route {
     pub action: Action,
     /// Who may pass; default required.
     pub access: Access,
+    /// By what it knows its user; default by a session.
+    pub accept: Accept,
+    /// What the scope of an access token must name for a client that brings one itself; empty = nothing.
+    pub scopes: Vec<String>,
+    /// How well its users must be known; default logged on.
+    pub level: Level,
+    /// The header that tells the upstream how well the user is known; `None` = it is not told.
+    pub level_header: Option<HeaderName>,
+    /// What the user's claims must be, all of it; empty = anything. Only where a session is required.
+    pub allow: Vec<Rule>,
+    /// Only sessions of this provider, one of the site's, count; `None` = those of any.
+    pub provider: Option<Arc<str>>,
     /// What a request without a session gets; default auto.
     pub on_missing: OnMissing,
     /// Which token goes upstream; default access, and none on a public route or one without an upstream.
     pub token: Token,
     /// Header name -> dotted claim path.
     pub identity_headers: Vec<(HeaderName, ClaimPath)>,
+    /// Whether its upstream is told the user context, and may change it; default neither.
+    pub context: ContextAccess,
     /// Largest request body in bytes; default 10 MiB.
     pub max_body: u64,
     /// Whether unsafe methods need the CSRF token; default true.
     pub csrf: bool,
     /// Whether a request whose token the upstream refuses is sent again with a newer one; default true.
     pub retry_unauthorized: bool,
+    /// Whether an upstream may ask for a stronger or more recent login (RFC 9470); default true.
+    pub step_up: bool,
     /// Changes of the answer's header.
     pub response_headers: HeaderChanges,
     /// What pages of other origins may do; `None` = nothing is said about it here.
@@ -349,6 +294,59 @@ pub enum Access {
     Required,
 }
 
+/// Which access tokens clients may bring to a site (RFC 9068).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bearer {
+    /// `aud` names one of these at least; not empty.
+    pub audiences: Vec<String>,
+    /// Whether a token may say `JWT` for its type, or nothing, in place of `at+jwt`; default false.
+    pub untyped: bool,
+}
+
+/// How well a user is known; who is not known at all has no level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// By a session that is over, for [`Session::returning_timeout`].
+    Returning,
+    /// By a session that lives.
+    LoggedOn,
+}
+
+impl Level {
+    /// The word in settings, headers and answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Returning => "returning",
+            Self::LoggedOn => "logged_on",
+        }
+    }
+}
+
+/// Tokens that name sessions to applications.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyToken {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`: who takes them, which is Cloakroom itself where applications call each other.
+    pub audience: String,
+    /// How long they live, 30 s to 1 h; default 5 min.
+    pub lifetime: Duration,
+    /// Seeds of Ed25519 key pairs (RFC 8032): the first signs, all verify.
+    pub keys: Vec<SealingKey>,
+}
+
+/// What an upstream may do with the user context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ContextAccess {
+    /// Nothing.
+    None,
+    /// It is told.
+    Read,
+    /// It is told, and may change it.
+    ReadWrite,
+}
+
 /// What a request without a session gets on a route that requires one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnMissing {
@@ -369,6 +367,8 @@ pub enum Token {
     Access,
     /// The ID token.
     Id,
+    /// A proxy token, see [`ProxyToken`].
+    Proxy,
 }
 
 /// A dotted path into the claims, for example `realm_access.roles`; `\.` is a dot within a name.

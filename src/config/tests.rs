@@ -1,7 +1,9 @@
 //! Whole files in, settings or diagnostics out. One file a risk.
 
+mod access;
 mod examples;
 mod limits;
+mod providers;
 mod rates;
 mod relations;
 mod report;
@@ -16,6 +18,7 @@ const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 fn env() -> Env {
     Env::fixed([
         ("CLOAKROOM_KEY", KEY),
+        ("CLOAKROOM_PROXY_KEY", "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
         ("CLOAKROOM_ADMIN_TOKEN", "admin-token-from-outside"),
         ("CLIENT_SECRET", "client-secret-from-outside"),
         ("REDIS_URL", "redis://:password@redis:6379/1"),
@@ -126,23 +129,23 @@ sites:
         &settings,
         r#"Settings { listeners: [Listener { address: [::1]:8080, tls: None, redirect_to_https: None, proxy_protocol: false }], threads: N, trusted_proxies: [],
 limits: Limits { header_timeout: 10s, handshake_timeout: 10s, keepalive_timeout: 60s, body_timeout: 30s, body_rate: 240, write_timeout: 30s, header_size: 32768, header_fields: 100, uri_length: 8192, requests_per_connection: Some(10000), connections: Fitting, connections_per_address: Fitting, memory: Fitting, http2: Http2 { streams: 100, header_list: 16384, window: 1048576, idle: 300s } }, admin: None,
-keys: [SealingKey { id: "one", secret: Key256(…) }], store: Memory,
-session: Session { idle_timeout: 1800s, absolute_timeout: 43200s, returning_timeout: 0ns, rotate_every: 900s, rotation_grace: 60s, cookie: SessionCookie { name: "__Host-session", same_site: Strict, secure: true },
+keys: [SealingKey { id: "one", secret: Key256(…) }], proxy_token: None, store: Memory,
+session: Session { idle_timeout: 1800s, absolute_timeout: 43200s, returning_timeout: 0ns, returning_tokens: Drop, rotate_every: 900s, rotation_grace: 60s, cookie: SessionCookie { name: "__Host-session", same_site: Strict, secure: true },
 csrf: Csrf { cookie: "XSRF-TOKEN", header: "x-xsrf-token", mode: Enforce }, cache: Cache { ttl: 5s, capacity: 100000, memory: 268435456 } },
 refresh: Refresh { ahead: 60s, minimum_lifetime: 10s, active_within: 900s, concurrency: 32, per_second: 100 },
-providers: [Provider { name: "p", issuer: "http://localhost:9/", client_id: "c", client_auth: Post(SecretText(…)), ca: None, pushed_authorization: Auto, response_mode: Query, login_parameters: [Prompt, LoginHint, AcrValues], merge_userinfo: false, revoke_access_tokens: false, scopes: ["openid", "email"], refresh_token_grace: 0ns, backchannel_logout: BackchannelLogout { scope: Session, require_exp: true }, frontchannel_logout: Off, authorization_params: {} }],
+providers: [Oidc(Provider { name: "p", title: "p", issuer: "http://localhost:9/", client_id: "c", client_auth: Post(SecretText(…)), ca: None, pushed_authorization: Auto, response_mode: Query, login_parameters: [Prompt, LoginHint, AcrValues, MaxAge], merge_userinfo: false, revoke_access_tokens: false, scopes: ["openid", "email"], refresh_token_grace: 0ns, backchannel_logout: BackchannelLogout { scope: Session, require_exp: true }, frontchannel_logout: Off, authorization_params: {} })],
 upstreams: [Upstream { name: "a", endpoints: [Endpoint { host: "::1", port: 80, weight: 1 }, Endpoint { host: "10.0.0.1", port: 81, weight: 1 }, Endpoint { host: "host.example", port: 82, weight: 1 }],
 balance: RoundRobin, protocol: Http1, tls: None, health_check: None, ejection: Some(Ejection { after: 5, on_5xx: false, pause: 10s, longest_pause: 300s }), max_requests: None,
 timeouts: UpstreamTimeouts { connect: 2s, read: 60s, write: 60s, idle: 60s }, retries: Retries { attempts: 3, budget: 20 } }], idle_connections: None,
-sites: [Site { name: "app.example.com", hosts: [Exact("app.example.com"), Wildcard("example.org"), Exact("[::1]"), Exact("xn--bcher-kva.example")], provider: Some("p"), auth_path: /auth,
-aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [Origin(https://app.example.com/)], security_headers: SecurityHeaders { hsts: 31536000s, hsts_subdomains: false, nosniff: true, referrer_policy: Some("strict-origin-when-cross-origin"), frames: SameOrigin },
-routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Required, on_missing: Auto, token: Access, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] },
-Route { path: /p, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: Some(Rewrite { from: /p, to: / }), host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] }] },
-Site { name: "*", hosts: [Any], provider: None, auth_path: /auth, aliases: Aliases { login: None, logout: None, userinfo: None }, origins: [], security_headers: SecurityHeaders { hsts: 31536000s, hsts_subdomains: false, nosniff: true, referrer_policy: Some("strict-origin-when-cross-origin"), frames: SameOrigin },
-routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, on_missing: Auto, token: None, identity_headers: [], max_body: 10485760, csrf: true, retry_unauthorized: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] }] }],
+sites: [Site { name: "app.example.com", hosts: [Exact("app.example.com"), Wildcard("example.org"), Exact("[::1]"), Exact("xn--bcher-kva.example")], providers: ["p"], auth_path: /auth,
+aliases: Aliases { login: None, logout: None, userinfo: None }, context_claims: [], origins: [Origin(https://app.example.com/)], bearer: None, security_headers: SecurityHeaders { hsts: 31536000s, hsts_subdomains: false, nosniff: true, referrer_policy: Some("strict-origin-when-cross-origin"), frames: SameOrigin },
+routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Required, accept: Accept { session: true, bearer: false, proxy_token: false }, scopes: [], level: LoggedOn, level_header: None, allow: [], provider: None, on_missing: Auto, token: Access, identity_headers: [], context: None, max_body: 10485760, csrf: true, retry_unauthorized: true, step_up: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] },
+Route { path: /p, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: Some(Rewrite { from: /p, to: / }), host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, accept: Accept { session: true, bearer: false, proxy_token: false }, scopes: [], level: LoggedOn, level_header: None, allow: [], provider: None, on_missing: Auto, token: None, identity_headers: [], context: None, max_body: 10485760, csrf: true, retry_unauthorized: true, step_up: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] }] },
+Site { name: "*", hosts: [Any], providers: [], auth_path: /auth, aliases: Aliases { login: None, logout: None, userinfo: None }, context_claims: [], origins: [], bearer: None, security_headers: SecurityHeaders { hsts: 31536000s, hsts_subdomains: false, nosniff: true, referrer_policy: Some("strict-origin-when-cross-origin"), frames: SameOrigin },
+routes: [Route { path: /, when: Conditions { hosts: [], methods: [], headers: [] }, action: Upstream(Forward { upstream: "a", rewrite: None, host: None, request_headers: HeaderChanges { set: [], add: [], remove: [] }, compress: [] }), access: Public, accept: Accept { session: true, bearer: false, proxy_token: false }, scopes: [], level: LoggedOn, level_header: None, allow: [], provider: None, on_missing: Auto, token: None, identity_headers: [], context: None, max_body: 10485760, csrf: true, retry_unauthorized: true, step_up: true, response_headers: HeaderChanges { set: [], add: [], remove: [] }, cors: None, timeouts: None, rate_limits: [] }] }],
 shutdown: Shutdown { lame_duck: 5s, grace: 35s, upgrade_socket: "/run/cloakroom/upgrade.sock" } }"#,
     );
-    let settings::ClientAuth::Post(secret) = &settings.providers[0].client_auth else { panic!() };
+    let settings::ClientAuth::Post(secret) = &settings.providers[0].oidc().unwrap().client_auth else { panic!() };
     assert_eq!(secret.expose(), "secret", "the line break is taken off");
 }
 

@@ -4,6 +4,7 @@
 //! tests start it because every part of it records what reached it and can be told to misbehave.
 
 pub mod api;
+pub mod backend;
 pub mod faults;
 mod page;
 pub mod provider;
@@ -15,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 
 pub use api::Upstream;
+pub use backend::Backend;
 pub use faults::{Fault, Faults, Gate};
 pub use provider::{Provider, ProviderConfig};
 pub use recorder::{Received, Recorder};

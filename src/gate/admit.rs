@@ -8,9 +8,9 @@ use ipnet::IpNet;
 
 use super::answers::{answered, refusal};
 use super::session::{Case, Origin};
-use super::{Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
+use super::{Bearers, Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::Code;
-use crate::config::settings::{CsrfMode, SameSite};
+use crate::config::settings::{CsrfMode, Level, SameSite};
 use crate::login::{Endpoint, Logins, Reply, SiteAuth, Visit};
 use crate::primitives::clock::Clock;
 use crate::primitives::path;
@@ -21,7 +21,8 @@ use crate::routing::table::{Action, Asked, Choice, Site, Table};
 use crate::session::cookie::{Foreign, Ticket};
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
-use crate::session::vigil::{Reason, Vigil};
+use crate::session::proxy_token::ProxyTokens;
+use crate::session::vigil::{Vigil, forgotten};
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::{Metrics, Throttle};
 
@@ -30,6 +31,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PAT
 
 /// Most bytes of the form that confirms a logout.
 const LOGOUT_BODY: usize = 8 * 1024;
+/// Most bytes of a form with credentials.
+const LOGIN_BODY: usize = 64 * 1024;
 /// Most bytes of a form with a logout token.
 const LOGOUT_TOKEN_BODY: usize = 16 * 1024;
 /// Largest body of a posted answer to a login.
@@ -41,6 +44,8 @@ pub struct Gate {
     pub table: Table,
     /// What the login room knows of each site, by [`Site::index`].
     pub auth: Vec<Arc<SiteAuth>>,
+    /// The access tokens of each site that takes any, by [`Site::index`].
+    pub bearers: Vec<Option<Arc<Bearers>>>,
     /// Header fields that are ours alone.
     pub hygiene: Hygiene,
     /// Peers whose forwarding headers are believed.
@@ -53,6 +58,8 @@ pub struct Gate {
     pub sessions: Arc<Sessions>,
     /// Logins.
     pub logins: Arc<Logins>,
+    /// Tokens that name sessions to applications.
+    pub proxy_tokens: Option<Arc<ProxyTokens>>,
     /// Fresh tokens.
     pub refresher: Arc<Refresher>,
     /// Counts requests of no site.
@@ -160,20 +167,31 @@ impl Gate {
         }
         let case =
             Case { request, upgrade, path: &path, origin, site, auth, route, grant: grant.as_ref(), sorted: &sorted };
-        let session = match self.session(&case).await {
+        let bearer = match route.accept.bearer {
+            true => match Box::pin(self.bearer(&case)).await {
+                Ok(bearer) => bearer,
+                Err(answer) => return answered(*answer, site, route, grant, &client),
+            },
+            false => None,
+        };
+        let held = match self.session(&case, bearer.as_deref()).await {
             Ok(None) => None,
-            Ok(Some(open)) if Arc::ptr_eq(open.profile(), &auth.profile) => Some(open),
-            Ok(Some(open)) => match self.prepared(&case, &open).await {
-                Ok(session) => session,
+            Ok(Some(held)) if Arc::ptr_eq(held.open.profile(), &auth.profile) => Some(held),
+            Ok(Some(held)) => match self.prepared(&case, &held).await {
+                Ok(held) => held,
                 Err(answer) => return answered(*answer, site, route, grant, &client),
             },
             Err(answer) => return answered(*answer, site, route, grant, &client),
         };
+        // What a token names is none of the browser's business, should one have sent it.
+        let by_cookie = held.as_ref().is_some_and(|held| held.by_cookie);
+        let (session, level) = held.map_or((None, Level::LoggedOn), |held| (Some(held.open), held.level));
+        let minted = session.as_ref().and_then(|open| self.minted(route, open, level));
         let needs_ticket = match (&session, sorted.ticket) {
-            (Some(open), Ticket::One(shown)) => !open.id().is(&shown),
+            (Some(open), Ticket::One(shown)) if by_cookie => !open.id().is(&shown),
             _ => false,
         };
-        let needs_csrf_cookie = session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
+        let needs_csrf_cookie = by_cookie && session.as_ref().is_some_and(|open| self.needs_csrf_cookie(&case, open));
         let path = match &route.action {
             Action::Upstream(forward) => {
                 let path = rewritten(forward.rewrite.as_ref(), &path);
@@ -185,6 +203,9 @@ impl Gate {
             site: site.clone(),
             route: route.clone(),
             session,
+            bearer,
+            level,
+            minted,
             grant,
             cookies: if preflight { Foreign::Nothing } else { sorted.foreign },
             path,
@@ -192,6 +213,16 @@ impl Gate {
             needs_csrf_cookie,
             client,
         });
+        if let Some(open) = &pass.session
+            && let Some(answer) = self.kept_out(&request, &pass, open)
+        {
+            return answered(answer, site, route, pass.grant, &pass.client);
+        }
+        if let Some(bearer) = &pass.bearer
+            && let Some(answer) = self.kept_out_bearer(&request, &pass, bearer)
+        {
+            return answered(answer, site, route, pass.grant, &pass.client);
+        }
         match &route.action {
             Action::Upstream(_) => Verdict::Forward(pass),
             Action::Files(_) => Verdict::Files(pass),
@@ -211,7 +242,7 @@ impl Gate {
     #[must_use]
     pub fn unwanted(&self, headers: &HeaderMap, pass: &Pass) -> Vec<HeaderName> {
         // The CSRF header echoes a secret of the session.
-        let echo = pass.site.provider.is_some().then(|| self.sessions.csrf_header());
+        let echo = (!pass.site.providers.is_empty()).then(|| self.sessions.csrf_header());
         headers.keys().filter(|name| self.hygiene.is_reserved(name) || Some(*name) == echo).cloned().collect()
     }
 
@@ -230,11 +261,16 @@ impl Gate {
         self.logins.answer(call.endpoint, visit, body).await
     }
 
-    /// Waits until a session is over.
-    pub fn end_of(&self, open: &Arc<Open>) -> impl Future<Output = Reason> + Send + 'static {
+    /// Waits until a session does not serve a user of this level any more.
+    pub fn end_of(&self, open: &Arc<Open>, level: Level) -> impl Future<Output = ()> + Send + 'static {
         let (sessions, open) = (self.sessions.clone(), open.clone());
         // Begun when it is first waited for, and not before: until then it costs nothing.
-        async move { Vigil::new(sessions, open).over().await }
+        async move {
+            match level {
+                Level::LoggedOn => drop(Vigil::new(sessions, open).over().await),
+                Level::Returning => forgotten(sessions, open).await,
+            }
+        }
     }
 
     /// The host that counts. A trusted peer may say that the client asked for another one than it does.
@@ -266,12 +302,13 @@ fn is_ambiguous(site: &Site, auth: &SiteAuth, path: &str, asked: &Asked<'_>) -> 
 /// Endpoints that read a body.
 impl Call {
     /// How much of the request's body the answer depends on: a logout may bring its CSRF token there, a provider's
-    /// logout is all in there. 0 = not at all.
+    /// logout and a user's credentials are all in there. 0 = not at all.
     #[must_use]
     pub fn body_limit(&self, method: &Method, headers: &HeaderMap, csrf_header: &HeaderName) -> usize {
         match self.endpoint {
             Endpoint::Callback if *method == Method::POST => CALLBACK_BODY,
             Endpoint::BackchannelLogout if *method == Method::POST => LOGOUT_TOKEN_BODY,
+            Endpoint::Login if *method == Method::POST && self.site.backends().next().is_some() => LOGIN_BODY,
             Endpoint::Logout
                 if *method == Method::POST
                     && matches!(self.ticket, Ticket::One(_))

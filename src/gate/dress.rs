@@ -5,52 +5,22 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::{CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, ORIGIN, VARY, X_FRAME_OPTIONS};
+use http::header::{CONTENT_SECURITY_POLICY, HeaderValue, ORIGIN, VARY, X_FRAME_OPTIONS};
 
 use crate::config::settings::HeaderChanges;
 use crate::routing::cors::{Grant, is_answer_field};
 use crate::routing::table::{Route, Site};
 
-/// The fields of a header, in whatever they are kept.
-pub trait Fields {
-    /// All of them.
-    fn map(&self) -> &HeaderMap;
-    /// Puts one in the place of those of its name.
-    fn set(&mut self, name: HeaderName, value: HeaderValue);
-    /// Puts one beside those of its name.
-    fn add(&mut self, name: HeaderName, value: HeaderValue);
-    /// Takes those of a name away.
-    fn take(&mut self, name: &HeaderName);
-}
-
-impl Fields for HeaderMap {
-    fn map(&self) -> &HeaderMap {
-        self
-    }
-
-    fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        self.insert(name, value);
-    }
-
-    fn add(&mut self, name: HeaderName, value: HeaderValue) {
-        self.append(name, value);
-    }
-
-    fn take(&mut self, name: &HeaderName) {
-        self.remove(name);
-    }
-}
-
 /// Changes a header as a route says.
-pub fn change(fields: &mut impl Fields, changes: &HeaderChanges) {
+pub fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
     for name in &changes.remove {
-        fields.take(name);
+        headers.remove(name);
     }
     for (name, value) in &changes.set {
-        fields.set(name.clone(), value.clone());
+        headers.insert(name.clone(), value.clone());
     }
     for (name, value) in &changes.add {
-        fields.add(name.clone(), value.clone());
+        headers.append(name.clone(), value.clone());
     }
 }
 
@@ -69,47 +39,45 @@ pub struct Dress {
 
 impl Dress {
     /// Puts it on.
-    pub fn put_on(&self, fields: &mut impl Fields) {
-        put_on(fields, &self.site, self.route.as_deref(), self.grant.as_ref(), self.tls);
+    pub fn put_on(&self, headers: &mut HeaderMap) {
+        put_on(headers, &self.site, self.route.as_deref(), self.grant.as_ref(), self.tls);
     }
 }
 
 /// Takes away what an upstream says about other origins where that is not its business.
-pub fn silence(fields: &mut impl Fields, route: &Route) {
+pub fn silence(headers: &mut HeaderMap, route: &Route) {
     if route.cors.is_none() {
         return;
     }
-    let theirs: Vec<_> = fields.map().keys().filter(|name| is_answer_field(name)).cloned().collect();
+    let theirs: Vec<_> = headers.keys().filter(|name| is_answer_field(name)).cloned().collect();
     for name in &theirs {
-        fields.take(name);
+        headers.remove(name);
     }
 }
 
 /// As [`Dress::put_on`], from its parts.
-pub fn put_on(fields: &mut impl Fields, site: &Site, route: Option<&Route>, grant: Option<&Grant>, tls: bool) {
+pub fn put_on(headers: &mut HeaderMap, site: &Site, route: Option<&Route>, grant: Option<&Grant>, tls: bool) {
     if let Some(route) = route {
         if let Some(changes) = &route.response_headers {
-            change(fields, changes);
+            change(headers, changes);
         }
         if let Some(cors) = &route.cors {
             for (name, value) in cors.of_answer(grant) {
-                fields.set(name, value);
+                headers.insert(name, value);
             }
-            if cors.varies() && !varies_by_origin(fields.map()) {
-                fields.add(VARY, HeaderValue::from_static("Origin"));
+            if cors.varies() && !varies_by_origin(headers) {
+                headers.append(VARY, HeaderValue::from_static("Origin"));
             }
         }
     }
     for (name, value) in site.security_headers.plain(tls) {
-        if !fields.map().contains_key(&name) {
-            fields.set(name, value.clone());
-        }
+        headers.entry(name).or_insert_with(|| value.clone());
     }
     if let Some((name, value)) = &site.security_headers.frames
-        && !speaks_of_frames(fields.map())
+        && !speaks_of_frames(headers)
     {
         // A second policy narrows the first and takes nothing from it (CSP §4.2).
-        fields.add(name.clone(), value.clone());
+        headers.append(name.clone(), value.clone());
     }
 }
 
@@ -136,6 +104,8 @@ fn speaks_of_frames(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderName;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -3,13 +3,18 @@
 
 mod admit;
 mod answers;
+mod bearer;
 mod client;
+mod context;
 mod dress;
 mod https;
 mod hygiene;
+mod proxy_token;
 mod rate;
 mod refused;
+mod rules;
 mod session;
+mod step_up;
 mod upgrade;
 
 use std::net::IpAddr;
@@ -19,14 +24,16 @@ use http::{HeaderMap, HeaderValue, Method, Uri};
 
 pub use admit::Gate;
 pub use answers::refusal;
+pub use bearer::{Bearer, Bearers};
 pub use client::{Client, Connection, Scheme};
-pub use dress::{Dress, Fields, change, put_on, silence};
+pub use dress::{Dress, change, put_on, silence};
 pub use hygiene::Hygiene;
 pub use refused::{Refusal, asks_for_token};
+pub use step_up::asks_to_step_up;
 pub use upgrade::Upgrade;
 
 use crate::answer::Answer;
-use crate::config::settings::Token;
+use crate::config::settings::{ContextAccess, Level, Token};
 use crate::login::{Endpoint, SiteAuth};
 use crate::routing::cors::Grant;
 use crate::routing::table::{Route, Site};
@@ -80,6 +87,12 @@ pub struct Pass {
     pub route: Arc<Route>,
     /// Its session, if it has one here.
     pub session: Option<Arc<Open>>,
+    /// Who calls with a token of their own; then there is no session.
+    pub bearer: Option<Arc<Bearer>>,
+    /// How well its user is known by it.
+    pub level: Level,
+    /// The proxy token for the upstream, where the route sends one.
+    pub minted: Option<HeaderValue>,
     /// What `cors` grants to the page that asks.
     pub grant: Option<Grant>,
     /// Cookies for the upstream.
@@ -101,13 +114,49 @@ impl Pass {
         self.route.forward().map(|forward| &forward.upstream)
     }
 
-    /// What the route sends of a session in `Authorization`.
+    /// What the route tells its upstream of the user.
     #[must_use]
-    pub fn token_of<'o>(&self, open: &'o Open) -> Option<&'o HeaderValue> {
+    pub fn context(&self) -> Option<&HeaderValue> {
+        let open = self.session.as_ref().filter(|_| self.route.context != ContextAccess::None)?;
+        open.context(self.level)
+    }
+
+    /// What the route sends in `Authorization`: of the session, or of a client with a token of its own.
+    #[must_use]
+    pub fn authorization(&self) -> Option<&HeaderValue> {
+        match (&self.session, &self.bearer) {
+            (Some(open), _) => self.token_of(open),
+            (None, Some(bearer)) if self.route.token == Token::Access => Some(bearer.authorization()),
+            (None, _) => None,
+        }
+    }
+
+    /// The header value of a claim of the site's [`Profile`](crate::session::profile::Profile).
+    #[must_use]
+    pub fn identity(&self, claim: usize) -> Option<&HeaderValue> {
+        match (&self.session, &self.bearer) {
+            (Some(open), _) => open.identity(claim),
+            (None, Some(bearer)) => bearer.identity(claim),
+            (None, None) => None,
+        }
+    }
+
+    /// How well the user is known, in a header value; `None` = there is no user.
+    #[must_use]
+    pub fn level_value(&self) -> Option<HeaderValue> {
+        let known = self.session.is_some() || self.bearer.is_some();
+        known.then(|| HeaderValue::from_static(self.level.as_str()))
+    }
+
+    /// What the route sends of a session in `Authorization`: nothing of a user who is no longer logged on.
+    #[must_use]
+    pub fn token_of<'o>(&'o self, open: &'o Open) -> Option<&'o HeaderValue> {
         match self.route.token {
+            _ if self.level == Level::Returning => None,
             Token::None => None,
             Token::Access => open.authorization(),
             Token::Id => open.id_authorization(),
+            Token::Proxy => self.minted.as_ref(),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::hash::Hash;
 
 use super::admit::Gate;
 use super::answers::refusal;
-use super::{Client, Request};
+use super::bearer::counted;
+use super::{Bearer, Client, Request};
 use crate::answer::{Answer, Code};
 use crate::config::settings::RateBy;
 use crate::primitives::neighbour::Neighbour;
@@ -22,6 +23,11 @@ impl Gate {
     /// The same of a session. Its handle stays when its ticket is exchanged.
     pub(super) fn too_many_of_session(&self, request: &Request<'_>, route: &Route, open: &Open) -> Option<Answer> {
         self.too_many(request, route, RateBy::Session, || open.id().handle())
+    }
+
+    /// The same of a client with a token of its own, by its user: whoever fetches a new token is not counted anew.
+    pub(super) fn too_many_of_bearer(&self, request: &Request<'_>, route: &Route, bearer: &Bearer) -> Option<Answer> {
+        self.too_many(request, route, RateBy::Session, || counted(bearer))
     }
 
     fn too_many<K: Hash>(

@@ -20,7 +20,7 @@ pub enum Refusal {
     PassOn,
     /// It goes upstream once more, as a request of this session.
     Again(Arc<Open>),
-    /// The session is over. Here is the answer.
+    /// The session is over, or its user may no longer pass. Here is the answer.
     Over(Box<Answer>),
 }
 
@@ -35,7 +35,7 @@ impl Gate {
         let result = match self.refresher.replace(open).await {
             // The settings have changed meanwhile: what is prepared for others has its claims in other places.
             Refreshed::Renewed(newer) if !Arc::ptr_eq(newer.profile(), open.profile()) => {
-                match self.sessions.prepare(&newer, open.profile()).await {
+                match self.sessions.prepare(&newer, open.profile(), pass.level).await {
                     Ok(Some(same)) => Refreshed::Renewed(same),
                     Ok(None) | Err(_) => return Refusal::PassOn,
                 }
@@ -43,7 +43,13 @@ impl Gate {
             result => result,
         };
         match result {
-            Refreshed::Renewed(newer) if pass.token_of(&newer) != pass.token_of(open) => Refusal::Again(newer),
+            Refreshed::Renewed(newer) if pass.token_of(&newer) != pass.token_of(open) => {
+                // With the new token the user may have other claims.
+                match self.kept_out(&request, pass, &newer) {
+                    Some(answer) => Refusal::Over(Box::new(answer)),
+                    None => Refusal::Again(newer),
+                }
+            }
             Refreshed::Ended if pass.route.access == Access::Required => {
                 self.ended(request, pass).map_or(Refusal::PassOn, |answer| Refusal::Over(Box::new(answer)))
             }
@@ -64,8 +70,12 @@ impl Gate {
             return Some(Answer::problem(Code::RefreshRejected, None, Some(&login)));
         }
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("return_to", target).finish();
-        Answer::redirect(&format!("{login}?{query}"))
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("return_to", target);
+        if let Some(provider) = &pass.route.provider {
+            query.append_pair("provider", provider);
+        }
+        Answer::redirect(&format!("{login}?{}", query.finish()))
     }
 }
 

@@ -6,9 +6,10 @@ use http::HeaderValue;
 
 use super::admit::Gate;
 use super::answers::refusal;
-use super::{Client, Request, Scheme, Upgrade};
+use super::proxy_token::is_by_token;
+use super::{Bearer, Client, Request, Scheme, Upgrade};
 use crate::answer::{Answer, Code, continue_to};
-use crate::config::settings::{Access, CsrfMode, OnMissing, SameSite, Token};
+use crate::config::settings::{Access, CsrfMode, Level, OnMissing, SameSite, Token};
 use crate::login::navigation::{is_cross_site, is_navigation, may_navigate};
 use crate::login::{ReturnTo, SiteAuth, Visit, Wishes};
 use crate::refresh::{Failure, Refreshed};
@@ -35,6 +36,27 @@ pub(super) struct Case<'r> {
     pub(super) sorted: &'r Sorted<'r>,
 }
 
+/// The session of a request, and how well its user is known by it.
+pub(super) struct Held {
+    pub(super) open: Arc<Open>,
+    pub(super) level: Level,
+    /// Whether it was its cookie that named it.
+    pub(super) by_cookie: bool,
+}
+
+impl Held {
+    fn logged_on(open: Arc<Open>, by_cookie: bool) -> Self {
+        Self { open, level: Level::LoggedOn, by_cookie }
+    }
+}
+
+impl Case<'_> {
+    /// Whether the route takes sessions of this one's provider.
+    pub(super) fn takes(&self, open: &Open) -> bool {
+        self.route.provider.as_ref().is_none_or(|name| **name == *open.provider())
+    }
+}
+
 /// Our origin as the browser sees it; written out only where somebody asks.
 pub(super) struct Origin<'r> {
     pub(super) client: &'r Client,
@@ -55,14 +77,19 @@ impl Origin<'_> {
 
 impl Gate {
     /// The session that the route asks for, with a token fit to be sent; or the answer to give instead.
-    pub(super) async fn session(&self, case: &Case<'_>) -> Result<Option<Arc<Open>>, Box<Answer>> {
+    /// A client with a token of its own has none, whatever cookies it sends (behaviour A1).
+    pub(super) async fn session(&self, case: &Case<'_>, bearer: Option<&Bearer>) -> Result<Option<Held>, Box<Answer>> {
         // A preflight brings no cookies, so it is for the upstream to answer; what we answer ourselves is not given for it.
         let preflight = is_preflight(case.request.method, case.request.headers) && case.route.forward().is_some();
-        if case.route.access == Access::Public || preflight {
+        if case.route.access == Access::Public || preflight || bearer.is_some() || case.route.accept.is_bearer_only() {
             return Ok(None);
         }
+        if is_by_token(case) {
+            // On the heap: it would make this future large for all others.
+            return Box::pin(self.by_proxy_token(case)).await;
+        }
         let found = match case.sorted.ticket {
-            Ticket::One(id) => match self.sessions.lookup(&id, &case.auth.profile).await {
+            Ticket::One(id) => match self.sessions.at_level(&id, &case.auth.profile, case.route.level).await {
                 Ok(found) => found,
                 Err(error) => {
                     static FAILURES: Throttle = Throttle::new();
@@ -81,21 +108,39 @@ impl Gate {
             };
             return self.without_session(case, code).await;
         };
+        if !case.takes(&open) {
+            return self.without_session(case, Code::SessionMissing).await;
+        }
         if let Some(answer) = self.too_many_of_session(&case.request, case.route, &open) {
             return Err(Box::new(answer));
         }
         self.check_csrf(case, &open)?;
+        if case.route.level == Level::Returning && open.is_over(self.sessions.clock().now()) {
+            // No use of it puts its end off, and no token of it is sent.
+            self.logins.part_with_tokens(case.auth, &open);
+            return Ok(Some(Held { open, level: Level::Returning, by_cookie: true }));
+        }
         let time = self.sessions.note_use(&open);
         let open = if time.rotate { self.sessions.rotate(open).await } else { Some(open) };
         let Some(open) = open else { return self.without_session(case, Code::SessionExpired).await };
         if time.refresh {
             self.refresher.hurry(&open);
         }
-        if case.route.token == Token::None || self.refresher.is_fresh(&open) {
-            return Ok(Some(open));
+        self.with_token(case, open, true).await
+    }
+
+    /// The session with a token fit to be sent.
+    pub(super) async fn with_token(
+        &self,
+        case: &Case<'_>,
+        open: Arc<Open>,
+        by_cookie: bool,
+    ) -> Result<Option<Held>, Box<Answer>> {
+        if matches!(case.route.token, Token::None | Token::Proxy) || self.refresher.is_fresh(&open) {
+            return Ok(Some(Held::logged_on(open, by_cookie)));
         }
         match self.refresher.freshen(open).await {
-            Refreshed::Renewed(open) => Ok(Some(open)),
+            Refreshed::Renewed(open) => Ok(Some(Held::logged_on(open, by_cookie))),
             Refreshed::Ended => self.without_session(case, Code::RefreshRejected).await,
             Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {
                 self.without_session(case, Code::SessionExpired).await
@@ -109,15 +154,18 @@ impl Gate {
 
     /// A session that was prepared for other settings of the site. Its identity headers must not be taken for those of
     /// this request's route.
-    pub(super) async fn prepared(&self, case: &Case<'_>, open: &Arc<Open>) -> Result<Option<Arc<Open>>, Box<Answer>> {
-        match self.sessions.prepare(open, &case.auth.profile).await {
-            Ok(Some(open)) => Ok(Some(open)),
+    pub(super) async fn prepared(&self, case: &Case<'_>, held: &Held) -> Result<Option<Held>, Box<Answer>> {
+        match self.sessions.prepare(&held.open, &case.auth.profile, held.level).await {
+            Ok(Some(open)) => Ok(Some(Held { open, level: held.level, by_cookie: held.by_cookie })),
             Ok(None) => self.without_session(case, Code::SessionExpired).await,
             Err(_) => Err(self.unavailable(case, Code::StoreUnavailable, None)),
         }
     }
 
-    async fn without_session(&self, case: &Case<'_>, code: Code) -> Result<Option<Arc<Open>>, Box<Answer>> {
+    async fn without_session(&self, case: &Case<'_>, code: Code) -> Result<Option<Held>, Box<Answer>> {
+        if is_by_token(case) {
+            return Err(self.token_invalid());
+        }
         if case.route.access == Access::Optional {
             return Ok(None);
         }
@@ -130,7 +178,8 @@ impl Gate {
         };
         if !to_login {
             self.count_unauthenticated("401");
-            return Err(Box::new(Answer::problem(code, None, Some(&case.auth.login_url()))));
+            let answer = Answer::problem(code, None, Some(&case.auth.login_url()));
+            return Err(Box::new(if case.route.accept.bearer { answer.or_bearer() } else { answer }));
         }
         self.count_unauthenticated("redirect");
         let origin = case.origin.write();
@@ -151,7 +200,8 @@ impl Gate {
             return Err(Box::new(continue_to(&asked)));
         }
         let return_to = ReturnTo::parse(&asked, case.auth);
-        Err(Box::new(self.logins.start(&visit, return_to, Wishes::default()).await))
+        let provider = case.route.provider.as_deref();
+        Err(Box::new(self.logins.start(&visit, provider, return_to, Wishes::default()).await))
     }
 
     /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice. A
@@ -221,7 +271,7 @@ impl Gate {
         case.sorted.csrf == Some(token) || self.sessions.cookies().csrf_matches(case.request.headers, token)
     }
 
-    fn unavailable(&self, case: &Case<'_>, code: Code, seconds: Option<u64>) -> Box<Answer> {
+    pub(super) fn unavailable(&self, case: &Case<'_>, code: Code, seconds: Option<u64>) -> Box<Answer> {
         self.count_unauthenticated("503");
         let answer = refusal(&case.request, code, "Your session is safe. Please try again in a moment.");
         Box::new(match seconds {

@@ -10,6 +10,7 @@ mod crowd;
 mod cut;
 mod descriptors;
 pub mod edge;
+mod give_back;
 pub mod overload;
 mod proxy_protocol;
 pub mod sockets;

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::time::Instant;
 
+use super::give_back;
 use crate::config::settings::Most;
 use crate::telemetry::metrics::Metrics;
 
@@ -134,7 +136,12 @@ impl Watch {
     }
 
     pub(super) async fn run(mut self, metrics: &Metrics) {
+        let mut nudged = Instant::now();
         loop {
+            if nudged.elapsed() >= give_back::EVERY {
+                give_back::nudge();
+                nudged = Instant::now();
+            }
             if let Some(used) = resident() {
                 metrics.memory_bytes.set(signed(used));
                 self.note(used);

@@ -4,14 +4,17 @@
 //! proof there is. 200 means that the sessions are gone, on all replicas; 400 that the token is not good; 503 that it
 //! may be sent again.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
 use super::query::{is_form, single};
-use super::{Logins, Visit};
+use super::{Logins, SiteAuth, Visit};
 use crate::answer::{Answer, Code};
-use crate::oidc::{JwtError, LogoutTokenError};
+use crate::oidc::{self, LogoutTokenError};
+use crate::provider::Provider;
 use crate::revocation::LogoutFailure;
 use crate::telemetry::audit::{Actor, Entry, Event};
 
@@ -31,13 +34,14 @@ enum Refused {
 impl Logins {
     /// `POST /auth/backchannel-logout`.
     pub(super) async fn backchannel_logout(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
-        let Some(provider) = &visit.site.provider else {
+        let text = logout_token(visit.headers, body);
+        let Some((provider, oidc)) = sender(visit.site, text.as_deref().ok()) else {
             return Answer::problem(Code::NotFound, None, None);
         };
-        let mut entry = Entry { actor: Actor::Idp, ..self.entry(&visit) };
+        let mut entry = Entry { actor: Actor::Idp, ..self.entry_at(&visit, Some(provider)) };
         let audit = self.sessions.audit();
-        let token = match logout_token(visit.headers, body) {
-            Ok(text) => provider.logout_token(&text).await.map_err(Refused::Token),
+        let token = match text {
+            Ok(text) => oidc.logout_token(&text).await.map_err(Refused::Token),
             Err(what) => Err(Refused::Request(what)),
         };
         let token = match token {
@@ -48,7 +52,7 @@ impl Logins {
             }
         };
         entry.subject = token.whose.subject();
-        match self.revoker.log_out(provider, &token, visit.client_ip).await {
+        match self.revoker.log_out(oidc, &token, visit.client_ip).await {
             Ok(sessions) => {
                 let reason = if sessions == 0 { "no_session" } else { "ended" };
                 audit
@@ -65,6 +69,13 @@ impl Logins {
             }
         }
     }
+}
+
+/// Whose token it claims to be; the first provider judges what claims to be of none. Two providers of a site have
+/// different issuers.
+fn sender<'s>(site: &'s SiteAuth, token: Option<&str>) -> Option<(&'s Arc<Provider>, &'s Arc<oidc::Provider>)> {
+    let claimed = token.and_then(|token| site.oidc().find(|(_, oidc)| oidc.is_said_to_issue(token)));
+    claimed.or_else(|| site.oidc().next())
 }
 
 /// The one `logout_token` of a form.
@@ -84,15 +95,7 @@ impl Refused {
     fn reason(&self) -> &'static str {
         match self {
             Self::Request(_) => "request",
-            Self::Token(LogoutTokenError::Jwt(error)) => match error {
-                JwtError::Malformed => "malformed",
-                JwtError::Algorithm => "algorithm",
-                JwtError::Header => "header",
-                JwtError::Signature => "signature",
-                JwtError::UnknownKey => "unknown_key",
-                JwtError::AmbiguousKey => "ambiguous_key",
-                JwtError::Time => "time",
-            },
+            Self::Token(LogoutTokenError::Jwt(error)) => error.word(),
             Self::Token(LogoutTokenError::KeysUnavailable) => "keys_unavailable",
             Self::Token(LogoutTokenError::Kind) => "token_kind",
             Self::Token(LogoutTokenError::Issuer) => "issuer",

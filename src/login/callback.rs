@@ -5,29 +5,24 @@
 //! (behaviour L3–L6, S7).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::ALLOW;
 use http::{HeaderValue, Method};
 
+use super::begin::Arrival;
 use super::query::{Doubled, is_form, single};
-use super::record::{self, LoginRecord};
+use super::record::LoginRecord;
 use super::return_to::ReturnTo;
-use super::{Logins, Visit};
+use super::{Logins, Visit, Wishes};
 use crate::answer::{Answer, Code, Page, continue_to};
-use crate::oidc::{self, OidcError, Provider};
+use crate::oidc::step_up::Lacking;
+use crate::oidc::{self, IdTokenError, OidcError};
 use crate::primitives::tally::Key;
+use crate::provider::Provider;
 use crate::revocation;
-use crate::session::cookie::Ticket;
-use crate::session::manager::{NewSession, SessionError, entry_of, new_csrf_token};
-use crate::session::model::Secrets;
+use crate::session::manager::SessionError;
 use crate::session::open::Open;
-use crate::session::ticket::TicketSeed;
 use crate::telemetry::audit::{Entry, Event};
-
-/// Pauses between attempts to store a new session.
-const BEGIN_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// Why a login was not finished.
 enum Failed {
@@ -43,6 +38,8 @@ enum Failed {
     Unreachable(OidcError),
     /// It was to be done without asking the user, and could not.
     NotSilently,
+    /// The user has not authenticated as it was asked for.
+    TooWeak(Lacking),
     /// The user has logged out at the provider meanwhile.
     LoggedOut,
     /// The session store failed.
@@ -51,7 +48,12 @@ enum Failed {
 
 impl Failed {
     fn of(error: OidcError) -> Self {
-        if error.is_transient() { Self::Unreachable(error) } else { Self::Untrusted(error) }
+        match error {
+            OidcError::IdToken(IdTokenError::AuthClass) => Self::TooWeak(Lacking::Context),
+            OidcError::IdToken(IdTokenError::AuthTime) => Self::TooWeak(Lacking::Age),
+            error if error.is_transient() => Self::Unreachable(error),
+            error => Self::Untrusted(error),
+        }
     }
 }
 
@@ -68,22 +70,17 @@ impl From<SessionError> for Failed {
 }
 
 impl Logins {
-    /// `GET /auth/callback`; `POST` where the provider's answer is posted.
+    /// `GET /auth/callback`; `POST` where the provider's answer is posted. The method has been looked at.
     pub(super) async fn callback(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
-        let Some(provider) = &visit.site.provider else {
+        let Some((provider, oidc)) = visit.site.called_back(visit.path) else {
             return failure_page(Code::NotFound, "This site has no logins.", "/", "");
         };
-        // One way only: else whoever can make the browser do the other has a choice that was not meant to be.
         let posted = *visit.method == Method::POST;
-        if posted != provider.posts_response() {
-            let allow = HeaderValue::from_static(method(provider.posts_response()));
-            return Answer::problem(Code::MethodNotAllowed, None, None).header(ALLOW, allow);
-        }
         let response = if posted { Some(&body[..]) } else { visit.query.map(str::as_bytes) };
         let mut return_to = ReturnTo::root();
-        match self.finish(&visit, response, provider, &mut return_to).await {
+        match self.finish(&visit, response, provider, oidc, &mut return_to).await {
             Ok(open) => {
-                self.count_login(provider, "success", "ok");
+                self.count_login(provider.name(), "success", "ok");
                 let cookies = self.sessions.cookies();
                 continue_to(return_to.as_str())
                     .cookie(cookies.set_session(open.id()))
@@ -98,6 +95,7 @@ impl Logins {
         visit: &Visit<'_>,
         response: Option<&[u8]>,
         provider: &Arc<Provider>,
+        oidc: &Arc<oidc::Provider>,
         return_to: &mut ReturnTo,
     ) -> Result<Arc<Open>, Failed> {
         if *visit.method == Method::POST && !is_form(visit.headers) {
@@ -112,7 +110,8 @@ impl Logins {
         let state = state.filter(|s| (1..=128).contains(&s.len())).ok_or(Failed::Request("state_missing"))?;
         let binding = self.sessions.cookies().login_binding(visit.headers).ok_or(Failed::Unknown)?;
         let record = LoginRecord::take(&self.sessions, provider.name(), &binding, &state).await?;
-        let record = record.filter(|r| *r.site == *visit.site.profile.site).ok_or(Failed::Unknown)?;
+        let record = record.filter(|r| *r.site == *visit.site.profile.site && r.issuer == oidc.issuer());
+        let record = record.ok_or(Failed::Unknown)?;
         let age = self.sessions.clock().now().since(record.started);
         if age > super::LOGIN_LIFE {
             return Err(Failed::Unknown);
@@ -120,7 +119,7 @@ impl Logins {
         // Checked when it was stored; checked again where it is used.
         *return_to = ReturnTo::parse(&record.return_to, visit.site);
 
-        provider.check_response_issuer(issuer.as_deref()).map_err(Failed::of)?;
+        oidc.check_response_issuer(issuer.as_deref()).map_err(Failed::of)?;
         if let Some(error) = error {
             if record.silent && needs_user(&error) {
                 // Counted as finished ones are: a page that tries again and again is stopped as they are.
@@ -131,12 +130,19 @@ impl Logins {
         }
         let code = code.filter(|code| !code.is_empty()).ok_or(Failed::Request("code_missing"))?;
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
-        let redeemed =
-            provider.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce, &record.demands).await;
-        let login = redeemed.map_err(Failed::of)?;
+        let redeemed = oidc.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce, &record.demands).await;
+        let oidc::Login { tokens, id_token } = redeemed.map_err(Failed::of)?;
 
-        let oidc::IdToken { issued, subject, provider_session, .. } = login.id_token.clone();
-        let open = self.begin(visit, provider, login).await?;
+        let oidc::IdToken { issued, subject, provider_session, text, claims, .. } = id_token;
+        let arrival = Arrival {
+            offline: tokens.offline.unwrap_or_else(|| oidc.asks_offline()),
+            tokens,
+            subject: subject.clone(),
+            provider_session: provider_session.clone(),
+            id_token: Some(text),
+            claims,
+        };
+        let open = self.begin(visit, provider, arrival, record.former()).await?;
         // After the session is there, or a logout could come in between and be seen by neither (behaviour O7).
         let finished = revocation::Login {
             provider: provider.name(),
@@ -150,100 +156,27 @@ impl Logins {
             self.take_back(provider, &open).await;
             return Err(overtaken.map_or_else(Failed::Session, |_| Failed::LoggedOut));
         }
-        let entry = Entry { subject: Some(&subject), session: Some(open.key().as_bytes()), ..self.entry(visit) };
+        let entry = Entry {
+            subject: Some(&subject),
+            session: Some(open.key().as_bytes()),
+            ..self.entry_at(visit, Some(provider))
+        };
         self.sessions.audit().tell(Event::LoginSuccess, &entry);
         self.sessions.audit().tell(Event::SessionCreated, &entry);
-        self.end_former(visit, provider, &binding, &record, &open).await;
+        self.end_former(visit, Some(&binding), record.former(), &open).await;
         self.finished.add(Key::of(&binding), self.sessions.clock().now());
         self.metrics.login_duration_seconds.with_label_values(&[provider.name()]).observe(age.as_secs_f64());
         Ok(open)
     }
 
-    async fn begin(
+    async fn failed(
         &self,
         visit: &Visit<'_>,
         provider: &Arc<Provider>,
-        login: oidc::Login,
-    ) -> Result<Arc<Open>, SessionError> {
-        let oidc::Login { tokens, id_token } = login;
-        let new = NewSession {
-            provider: provider.name().to_string(),
-            subject: id_token.subject,
-            provider_session: id_token.provider_session,
-            secrets: Secrets {
-                access_token: tokens.access_token,
-                access_issued: self.sessions.clock().now(),
-                access_expires: tokens.access_expires,
-                forced: None,
-                refresh_token: tokens.refresh_token,
-                refresh_expires: tokens.refresh_expires,
-                offline: tokens.offline.unwrap_or_else(|| provider.asks_offline()),
-                id_token: Some(id_token.text),
-                claims: id_token.claims,
-                csrf_token: new_csrf_token()?,
-                tickets: TicketSeed::generate()?,
-            },
-        };
-        // The code is spent: a store that fails for a moment must not cost the login.
-        for pause in BEGIN_PAUSES {
-            match self.sessions.begin(&new, &visit.site.profile).await {
-                Ok(open) => return Ok(open),
-                Err(error) => tracing::warn!(%error, "a new session could not be stored yet"),
-            }
-            tokio::time::sleep(pause).await;
-        }
-        let last = self.sessions.begin(&new, &visit.site.profile).await;
-        if last.is_err()
-            && let Some(token) = new.secrets.refresh_token
-        {
-            tokio::spawn(provider.clone().revoke_patiently(token));
-        }
-        last
-    }
-
-    /// Ends a session that nobody was given the ticket of. If the store fails here it ends by its own time.
-    async fn take_back(&self, provider: &Arc<Provider>, open: &Open) {
-        match self.sessions.end(open.key()).await {
-            Ok(Some(Secrets { refresh_token: Some(token), offline: false, .. })) => {
-                tokio::spawn(provider.clone().revoke_patiently(token));
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the session of a login that was taken back could not be ended"),
-        }
-    }
-
-    /// The browser's former session ends with the new login, whether the browser showed it now or when the login began,
-    /// or got it from another tab meanwhile. Its refresh token is left alone: providers tie it to the user's login with
-    /// them, which goes on. A store that fails here leaves the former session to end by its own time.
-    async fn end_former(
-        &self,
-        visit: &Visit<'_>,
-        provider: &Provider,
-        binding: &str,
-        record: &LoginRecord,
-        open: &Open,
-    ) {
-        let shown = match visit.ticket {
-            Ticket::One(id) => Some(id),
-            _ => None,
-        };
-        let result = async {
-            let latest = record::succeed(&self.sessions, provider.name(), binding, open).await?;
-            for id in [shown, record.former(), latest].into_iter().flatten() {
-                if let Some((key, record, _)) = self.sessions.end_one(&id.key()).await? {
-                    self.sessions.audit().tell(Event::SessionEnded, &entry_of(&key, &record, "new_login"));
-                }
-            }
-            Ok::<(), SessionError>(())
-        };
-        if let Err(error) = result.await {
-            tracing::warn!(%error, "a browser's former session could not be ended");
-        }
-    }
-
-    async fn failed(&self, visit: &Visit<'_>, provider: &Provider, return_to: &ReturnTo, failed: Failed) -> Answer {
-        let again = format!("{}?return_to={}", visit.site.login_url(), encode(return_to.as_str()));
-        let target = visit.target();
+        return_to: &ReturnTo,
+        failed: Failed,
+    ) -> Answer {
+        let again = visit.site.login_with(Some(provider.name()), return_to, &Wishes::default());
         let (reason, answer) = match failed {
             Failed::Request(reason) => {
                 let text = "The address that the login service sent you to is incomplete or was changed on the way.";
@@ -253,6 +186,7 @@ impl Logins {
                 // A stale tab: whoever is logged in by now simply goes on (behaviour L13). The provider's redirect came
                 // without Strict cookies, so the browser is asked to come once more from our own page.
                 if self.is_held_back(visit) {
+                    let target = visit.target();
                     return continue_to(if *visit.method == Method::POST { "/" } else { &target });
                 }
                 if let Ok(Some(_)) = self.session_of(visit).await {
@@ -274,7 +208,7 @@ impl Logins {
             }
             // No other login: whoever asked silently knows what to do, and a page that needs a session asks for one itself.
             Failed::NotSilently => {
-                self.count_login(provider, "failure", "not_silent");
+                self.count_login(provider.name(), "failure", "not_silent");
                 return if super::navigation::wants_page(visit.headers) {
                     continue_to(return_to.as_str())
                 } else {
@@ -291,6 +225,14 @@ impl Logins {
                 let text = "The login service did not answer. Please try again in a moment.";
                 (error.reason(), failure_page(Code::ProviderUnavailable, text, &again, ""))
             }
+            Failed::TooWeak(lacking) => {
+                let (reason, text) = match lacking {
+                    Lacking::Context => ("acr", "The login service did not authenticate you as strongly as is needed."),
+                    Lacking::Age => ("auth_time", "The login service did not ask you to log in anew, which is needed."),
+                };
+                // Not the same login again: it would end here once more.
+                (reason, failure_page(Code::LoginFailed, text, &again, ""))
+            }
             Failed::LoggedOut => {
                 let text =
                     "You were logged out at the login service before the login was finished. Please start again.";
@@ -302,16 +244,11 @@ impl Logins {
                 ("store", failure_page(Code::StoreUnavailable, text, &again, ""))
             }
         };
-        self.count_login(provider, "failure", reason);
-        let entry = Entry { reason: Some(reason), ..self.entry(visit) };
+        self.count_login(provider.name(), "failure", reason);
+        let entry = Entry { reason: Some(reason), ..self.entry_at(visit, Some(provider)) };
         self.sessions.audit().tell(Event::LoginFailure, &entry);
         answer
     }
-}
-
-/// The one method of the callback.
-pub(super) fn method(posted: bool) -> &'static str {
-    if posted { "POST" } else { "GET" }
 }
 
 /// Errors that say: the user would have to be asked something (Core §3.1.2.6).
@@ -330,8 +267,4 @@ fn failure_page(code: Code, text: &str, again: &str, provider_error: &str) -> An
 fn error_word(error: &str) -> &str {
     let plain = error.len() <= 48 && error.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     if plain { error } else { "error" }
-}
-
-fn encode(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use http::Method;
-
+use super::return_to::ReturnTo;
+use super::start::Wishes;
 use crate::config::settings::Aliases;
-use crate::oidc::Provider;
+use crate::credentials::Backend;
+use crate::oidc;
 use crate::primitives::path::PathPrefix;
-use crate::session::open::Profile;
+use crate::provider::Provider;
+use crate::session::profile::Profile;
 
 /// The endpoints below `auth_path`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Starts a login.
+    /// Starts a login, or takes what a user has typed for one.
     Login,
     /// Ends it; the redirect URI.
     Callback,
@@ -32,31 +34,22 @@ pub enum Endpoint {
     Events,
     /// Public keys that our assertions to the provider are verified with.
     ClientKeys,
+    /// Public keys of proxy tokens.
+    KeySet,
 }
 
 impl Endpoint {
-    /// Whether the endpoint knows the method.
+    /// The methods it knows at a path of a site, as in `Allow`.
     #[must_use]
-    pub fn takes(self, method: &Method) -> bool {
+    pub fn methods(self, site: &SiteAuth, path: &str) -> &'static str {
         match self {
-            // Which of the two the callback takes is up to the provider's `response_mode`.
-            Self::Logout | Self::Callback => matches!(*method, Method::GET | Method::POST),
-            Self::BackchannelLogout => *method == Method::POST,
-            Self::Login | Self::Events | Self::FrontchannelLogout => *method == Method::GET,
-            Self::LoggedOut | Self::UserInfo | Self::Session | Self::ClientKeys => {
-                matches!(*method, Method::GET | Method::HEAD)
-            }
-        }
-    }
-
-    /// The methods it knows, for `Allow`.
-    #[must_use]
-    pub fn methods(self) -> &'static str {
-        match self {
-            Self::Logout | Self::Callback => "GET, POST",
+            Self::Logout => "GET, POST",
+            Self::Login if site.backends().next().is_some() => "GET, POST",
+            // One way only: else whoever can make the browser do the other has a choice that was not meant to be.
+            Self::Callback if site.called_back(path).is_some_and(|(_, oidc)| oidc.posts_response()) => "POST",
             Self::BackchannelLogout => "POST",
-            Self::Login | Self::Events | Self::FrontchannelLogout => "GET",
-            Self::LoggedOut | Self::UserInfo | Self::Session | Self::ClientKeys => "GET, HEAD",
+            Self::Login | Self::Callback | Self::Events | Self::FrontchannelLogout => "GET",
+            Self::LoggedOut | Self::UserInfo | Self::Session | Self::KeySet | Self::ClientKeys => "GET, HEAD",
         }
     }
 }
@@ -65,8 +58,8 @@ impl Endpoint {
 pub struct SiteAuth {
     /// What its sessions have prepared.
     pub profile: Arc<Profile>,
-    /// Its provider; `None` on a site without logins.
-    pub provider: Option<Arc<Provider>>,
+    /// Its providers; none on a site without logins.
+    pub providers: Vec<Arc<Provider>>,
     /// Prefix of the endpoints.
     pub auth_path: PathPrefix,
     /// Extra paths.
@@ -76,6 +69,47 @@ pub struct SiteAuth {
 }
 
 impl SiteAuth {
+    /// The provider of that name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.iter().find(|provider| **provider.name() == *name)
+    }
+
+    /// Its OpenID providers.
+    pub fn oidc(&self) -> impl Iterator<Item = (&Arc<Provider>, &Arc<oidc::Provider>)> {
+        self.providers.iter().filter_map(|provider| Some((provider, provider.oidc()?)))
+    }
+
+    /// Where an OpenID provider sends the browser back to. Each has an address of its own, so that no provider can pass its
+    /// answer off as another's, whether it names itself in it or not (behaviour L5; RFC 9700 §4.4.2.2). The first one's
+    /// stays what it is on a site with one.
+    #[must_use]
+    pub fn callback_path(&self, provider: &str) -> String {
+        match self.oidc().next() {
+            Some((first, _)) if **first.name() != *provider => self.path_of(&format!("callback/{provider}")),
+            _ => self.path_of("callback"),
+        }
+    }
+
+    /// Which OpenID provider a callback's address is for.
+    #[must_use]
+    pub fn called_back(&self, path: &str) -> Option<(&Arc<Provider>, &Arc<oidc::Provider>)> {
+        self.oidc().find(|(provider, _)| self.callback_path(provider.name()) == path)
+    }
+
+    /// Its backends with a login of their own.
+    pub fn backends(&self) -> impl Iterator<Item = (&Arc<Provider>, &Arc<Backend>)> {
+        self.providers.iter().filter_map(|provider| Some((provider, provider.credentials()?)))
+    }
+
+    /// The one of them that is named, or that need not be.
+    #[must_use]
+    pub fn backend(&self, name: Option<&str>) -> Option<(&Arc<Provider>, &Arc<Backend>)> {
+        let mut fitting = self.backends().filter(|(_, backend)| name.is_none_or(|name| **backend.name() == *name));
+        let first = fitting.next()?;
+        fitting.next().is_none().then_some(first)
+    }
+
     /// The endpoint at a canonical path. `Some(None)` for a path below `auth_path` that is none.
     #[must_use]
     pub fn endpoint(&self, path: &str) -> Option<Option<Endpoint>> {
@@ -91,6 +125,8 @@ impl SiteAuth {
                 "/frontchannel-logout" => Some(Endpoint::FrontchannelLogout),
                 "/events" => Some(Endpoint::Events),
                 "/client-jwks.json" => Some(Endpoint::ClientKeys),
+                "/jwks.json" => Some(Endpoint::KeySet),
+                rest if rest.starts_with("/callback/") && self.called_back(path).is_some() => Some(Endpoint::Callback),
                 _ => None,
             });
         }
@@ -116,6 +152,27 @@ impl SiteAuth {
     #[must_use]
     pub fn login_url(&self) -> String {
         self.path_of("login")
+    }
+
+    /// Where a login starts at a provider, or at the choice of one, with all that it is to know.
+    #[must_use]
+    pub fn login_with(&self, provider: Option<&str>, return_to: &ReturnTo, wishes: &Wishes) -> String {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        if let Some(provider) = provider.filter(|_| self.providers.len() > 1) {
+            query.append_pair("provider", provider);
+        }
+        query.append_pair("return_to", return_to.as_str());
+        query.extend_pairs(wishes.asked.iter().map(|(name, value)| (name.as_str(), value)));
+        if wishes.step_up {
+            query.append_pair("step_up", "1");
+        }
+        format!("{}?{}", self.login_url(), query.finish())
+    }
+
+    /// Whether a provider of the site has browsers post its answers.
+    #[must_use]
+    pub fn takes_posted_answers(&self) -> bool {
+        self.oidc().any(|(_, oidc)| oidc.posts_response())
     }
 
     /// The origin for absolute addresses. Of those in the settings the one that the request shows, else one of the

@@ -72,6 +72,7 @@ impl Logins {
     async fn returning(&self, visit: &Visit<'_>) -> Result<Option<Secrets>, SessionError> {
         let Ticket::One(id) = visit.ticket else { return Ok(None) };
         let Some(open) = self.sessions.recognise(&id, &visit.site.profile).await? else { return Ok(None) };
+        self.part_with_tokens(visit.site, &open);
         Ok(self.sessions.read(open.key()).await?.map(|(_, secrets)| secrets))
     }
 

@@ -10,7 +10,6 @@ use url::Url;
 use super::query::single;
 use super::{Logins, Visit, error_answer, navigation, record, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
-use crate::oidc::Provider;
 use crate::primitives::random;
 use crate::session::csrf::{self, Refusal};
 use crate::session::manager::{SessionError, entry_of};
@@ -88,7 +87,7 @@ impl Logins {
         let secrets = ended.and_then(|(_, _, secrets)| secrets);
         let tokens = secrets.map(|secrets| (secrets.refresh_token, secrets.id_token, Some(secrets.access_token)));
         let (refresh_token, id_token, access_token) = tokens.unwrap_or_default();
-        let provider = visit.site.provider.as_ref().filter(|provider| **provider.name() == *open.provider());
+        let provider = visit.site.named(open.provider());
         if let (Some(provider), Some(token)) = (provider, refresh_token) {
             tokio::spawn(provider.clone().revoke_patiently(token));
         }
@@ -96,7 +95,7 @@ impl Logins {
             tokio::spawn(provider.clone().revoke_access_token(token));
         }
         let Some(provider) = provider else { return self.left(visit, None, None) };
-        let departure = self.depart(visit, provider).await;
+        let departure = self.depart(visit).await;
         let state = departure.as_ref().map(|departure| departure.state.as_str());
         let page = visit.site.path_of("logged-out");
         let back = Url::parse(&format!("{}{page}", visit.site.public_origin(visit.origin))).ok();
@@ -115,11 +114,11 @@ impl Logins {
 
     /// Remembers that this browser logs out, on its way to the page that says so (behaviour O2). A store that fails, or
     /// no randomness, must not keep the user here: the page then merely says less.
-    async fn depart(&self, visit: &Visit<'_>, provider: &Provider) -> Option<Departure> {
+    async fn depart(&self, visit: &Visit<'_>) -> Option<Departure> {
         let state = random::token().ok()?;
         let shown = self.sessions.cookies().login_binding(visit.headers);
         let binding = shown.clone().map_or_else(random::token, Ok).ok()?;
-        match record::log_out(&self.sessions, provider.name(), &binding, &state).await {
+        match record::log_out(&self.sessions, &binding, &state).await {
             Ok(()) => Some(Departure { state, new_binding: shown.is_none().then_some(binding) }),
             Err(error) => {
                 tracing::debug!(%error, "a logout goes on without a state");
@@ -149,10 +148,8 @@ impl Logins {
         let state = state.filter(|state| random::from_base64url::<32>(state.as_bytes()).is_some());
         let state = state.filter(|_| *visit.method == Method::GET);
         let binding = self.sessions.cookies().login_binding(visit.headers);
-        let (Some(state), Some(binding), Some(provider)) = (state, binding, &visit.site.provider) else {
-            return Ok(false);
-        };
-        record::has_logged_out(&self.sessions, provider.name(), &binding, &state).await
+        let (Some(state), Some(binding)) = (state, binding) else { return Ok(false) };
+        record::has_logged_out(&self.sessions, &binding, &state).await
     }
 
     /// No session here any more: cookies go, the browser goes on.
@@ -166,7 +163,9 @@ impl Logins {
             Answer::redirect(&onward).unwrap_or_else(|| arrived(visit))
         };
         let cookies = self.sessions.cookies();
-        answer.cookies(cookies.clear()).cookie(binding.and_then(|binding| cookies.set_login(&binding, false)))
+        answer
+            .cookies(cookies.clear())
+            .cookie(binding.and_then(|binding| cookies.set_login(&binding, visit.site.takes_posted_answers())))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The endpoints below `auth_path`: login, callback, logout from here and from elsewhere, who am I. Speaks HTTP's vocabulary, knows no proxy.
 
 mod backchannel;
+mod begin;
 mod callback;
+mod credentials;
 mod endpoint;
 mod events;
 mod frontchannel;
@@ -11,6 +13,7 @@ pub mod navigation;
 mod query;
 mod record;
 mod return_to;
+mod returning;
 mod start;
 mod streams;
 
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use serde_json::json;
 
 pub use endpoint::{Endpoint, SiteAuth};
 pub use events::Events;
@@ -28,13 +32,14 @@ pub use start::Wishes;
 
 use self::streams::Streams;
 use crate::answer::{Answer, Code, Page};
-use crate::oidc::Provider;
 use crate::primitives::path::escape_query;
 use crate::primitives::tally::Tally;
+use crate::provider::Provider;
 use crate::revocation::{Revoker, TOMBSTONE_LIFE};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::open::Open;
+use crate::session::proxy_token::ProxyTokens;
 use crate::telemetry::audit::{Actor, Entry};
 use crate::telemetry::{Metrics, Throttle};
 
@@ -47,6 +52,9 @@ const LOOP_LOGINS: u32 = 5;
 const LOOP_WINDOW: Duration = Duration::from_secs(5);
 /// Browsers are spread over so many counters: 1.1 MiB.
 const BROWSERS: usize = 8 * 1024;
+
+/// How long the public keys may be kept.
+const KEYS_LAST: http::HeaderValue = http::HeaderValue::from_static("public, max-age=300");
 
 /// What the login room sees of a request.
 #[derive(Clone, Copy)]
@@ -89,6 +97,7 @@ pub struct Logins {
     /// Finished logins by browser, to notice a loop. Approximate and of this process alone, which is enough for that.
     finished: Tally,
     streams: Streams,
+    proxy_tokens: Option<Arc<ProxyTokens>>,
 }
 
 /// What an endpoint answers.
@@ -108,23 +117,25 @@ impl From<Answer> for Reply {
 impl Logins {
     /// Ties the parts together. No I/O.
     #[must_use]
-    pub fn new(sessions: Arc<Sessions>, revoker: Arc<Revoker>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        sessions: Arc<Sessions>,
+        revoker: Arc<Revoker>,
+        proxy_tokens: Option<Arc<ProxyTokens>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let streams = Streams::new(metrics.event_streams_open.clone());
-        Self { sessions, revoker, metrics, finished: Tally::new(LOOP_WINDOW, BROWSERS), streams }
+        Self { sessions, revoker, metrics, finished: Tally::new(LOOP_WINDOW, BROWSERS), streams, proxy_tokens }
     }
 
     /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.
     pub async fn answer(&self, endpoint: Endpoint, visit: Visit<'_>, body: &Bytes) -> Reply {
-        if !endpoint.takes(visit.method) {
-            let posted = visit.site.provider.as_ref().is_some_and(|provider| provider.posts_response());
-            let methods = match endpoint {
-                Endpoint::Callback => callback::method(posted),
-                other => other.methods(),
-            };
+        let methods = endpoint.methods(visit.site, visit.path);
+        if !methods.split(", ").any(|method| method == visit.method.as_str()) {
             let allow = http::HeaderValue::from_static(methods);
             return Answer::problem(Code::MethodNotAllowed, None, None).header(http::header::ALLOW, allow).into();
         }
         let answer = match endpoint {
+            Endpoint::Login if *visit.method == Method::POST => self.post_login(visit, body).await,
             Endpoint::Login => self.login(visit).await,
             Endpoint::Callback => self.callback(visit, body).await,
             Endpoint::Logout => self.logout(visit, body).await,
@@ -135,6 +146,11 @@ impl Logins {
             Endpoint::FrontchannelLogout => self.frontchannel_logout(visit).await,
             Endpoint::ClientKeys => client_keys(&visit),
             Endpoint::Events => return self.events(visit).await,
+            // Nobody's own, and anybody may keep it for a while.
+            Endpoint::KeySet => match &self.proxy_tokens {
+                Some(tokens) => Answer::json(&tokens.key_set()).header(http::header::CACHE_CONTROL, KEYS_LAST),
+                None => error_answer(&visit, Code::NotFound, "There are no proxy tokens."),
+            },
         };
         answer.into()
     }
@@ -162,28 +178,37 @@ impl Logins {
             && navigation::is_cross_site(visit.headers)
     }
 
-    /// What the audit log says of any visit.
+    /// What the audit log says of any visit. Whom it is about is only clear on a site with one provider.
     fn entry<'v>(&self, visit: &Visit<'v>) -> Entry<'v> {
+        self.entry_at(visit, visit.site.providers.first().filter(|_| visit.site.providers.len() == 1))
+    }
+
+    /// The same of a visit that is about a provider.
+    fn entry_at<'v>(&self, visit: &Visit<'v>, provider: Option<&'v Arc<Provider>>) -> Entry<'v> {
         Entry {
             actor: Actor::User,
             site: Some(&visit.site.profile.site),
-            provider: visit.site.provider.as_deref().map(|provider| &**provider.name()),
+            provider: provider.map(|provider| &**provider.name()),
             client_ip: Some(visit.client_ip),
             ..Entry::default()
         }
     }
 
-    fn count_login(&self, provider: &Provider, result: &str, reason: &str) {
-        self.metrics.logins_total.with_label_values(&[provider.name(), result, reason]).inc();
+    fn count_login(&self, provider: &str, result: &str, reason: &str) {
+        self.metrics.logins_total.with_label_values(&[provider, result, reason]).inc();
     }
 }
 
-/// `GET /auth/client-jwks.json`: where the provider finds the keys of `private_key_jwt`. They are public.
+/// `GET /auth/client-jwks.json`: where the site's providers find the keys of `private_key_jwt`. They are public. One
+/// address for all of them: a provider takes the key that our assertion names.
 fn client_keys(visit: &Visit<'_>) -> Answer {
-    match visit.site.provider.as_ref().and_then(|provider| provider.client_keys()) {
-        Some(keys) => Answer::json(&keys),
-        None => Answer::problem(Code::NotFound, None, None),
+    let mut keys = Vec::new();
+    for key in visit.site.oidc().flat_map(|(_, oidc)| oidc.client_keys()) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
     }
+    if keys.is_empty() { Answer::problem(Code::NotFound, None, None) } else { Answer::json(&json!({ "keys": keys })) }
 }
 
 /// An error in the form that the client reads: a page for a navigation, problem+json for a script.

@@ -18,6 +18,9 @@ use crate::store::LoginKey;
 #[derive(Serialize, Deserialize)]
 pub(super) struct LoginRecord {
     pub(super) site: String,
+    /// Issuer of the provider it began at. The provider's name is part of what the record is sealed for (behaviour L5).
+    #[serde(default)]
+    pub(super) issuer: String,
     pub(super) nonce: String,
     pub(super) pkce_verifier: String,
     pub(super) redirect_uri: String,
@@ -69,6 +72,9 @@ impl LoginRecord {
     }
 }
 
+/// The provider of a record that is of none in particular. No provider has an empty name.
+const ANY: &str = "";
+
 /// What a record is of. Each kind has names of its own, or a callback could take away by its `state` what is not a login
 /// (behaviour K3).
 #[derive(Clone, Copy)]
@@ -93,43 +99,32 @@ impl Kind {
 /// in the same moment.
 pub(super) async fn succeed(
     sessions: &Sessions,
-    provider: &str,
     binding: &str,
     open: &Open,
 ) -> Result<Option<SessionId>, SessionError> {
     let key = key(binding, Kind::Latest, "");
-    let sealed = sessions.ring().seal(&context(provider, &key), open.id().expose().as_bytes())?;
+    let sealed = sessions.ring().seal(&context(ANY, &key), open.id().expose().as_bytes())?;
     // Only logins that began before this session cannot name it themselves; and a note that outlived them would take the
     // room of logins under way (behaviour L13).
     let until = sessions.clock().now().plus(LOGIN_LIFE).min(open.absolute_end());
     let before = sessions.store().put_login(&key, &sealed, until).await?;
-    let opened = before.and_then(|before| sessions.ring().open(&context(provider, &key), &before).ok());
+    let opened = before.and_then(|before| sessions.ring().open(&context(ANY, &key), &before).ok());
     Ok(opened.and_then(|id| SessionId::parse(&id)))
 }
 
 /// Notes that a browser logs out, until it has come to the page that says so or a login's life has passed.
-pub(super) async fn log_out(
-    sessions: &Sessions,
-    provider: &str,
-    binding: &str,
-    state: &str,
-) -> Result<(), SessionError> {
+pub(super) async fn log_out(sessions: &Sessions, binding: &str, state: &str) -> Result<(), SessionError> {
     let key = key(binding, Kind::Logout, state);
-    let sealed = sessions.ring().seal(&context(provider, &key), b"")?;
+    let sealed = sessions.ring().seal(&context(ANY, &key), b"")?;
     sessions.store().put_login(&key, &sealed, sessions.clock().now().plus(LOGIN_LIFE)).await?;
     Ok(())
 }
 
 /// Whether this browser comes back from such a logout; once.
-pub(super) async fn has_logged_out(
-    sessions: &Sessions,
-    provider: &str,
-    binding: &str,
-    state: &str,
-) -> Result<bool, SessionError> {
+pub(super) async fn has_logged_out(sessions: &Sessions, binding: &str, state: &str) -> Result<bool, SessionError> {
     let key = key(binding, Kind::Logout, state);
     let sealed = sessions.store().take_login(&key).await?;
-    Ok(sealed.is_some_and(|sealed| sessions.ring().open(&context(provider, &key), &sealed).is_ok()))
+    Ok(sealed.is_some_and(|sealed| sessions.ring().open(&context(ANY, &key), &sealed).is_ok()))
 }
 
 fn key(binding: &str, kind: Kind, state: &str) -> LoginKey {

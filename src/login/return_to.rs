@@ -78,12 +78,12 @@ mod tests {
     use super::*;
     use crate::config::settings::Aliases;
     use crate::primitives::path::PathPrefix;
-    use crate::session::open::Profile;
+    use crate::session::profile::Profile;
 
     fn site() -> SiteAuth {
         SiteAuth {
-            profile: Arc::new(Profile { site: "app".into(), provider: None, claims: vec![], id_token: false }),
-            provider: None,
+            profile: Arc::new(Profile { site: "app".into(), ..Profile::default() }),
+            providers: Vec::new(),
             auth_path: PathPrefix::parse("/auth").unwrap(),
             aliases: Aliases { login: PathPrefix::parse("/login").ok(), ..Aliases::default() },
             origins: vec![],

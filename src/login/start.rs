@@ -7,18 +7,24 @@ use super::query::single;
 use super::record::LoginRecord;
 use super::return_to::ReturnTo;
 use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, store_failed};
-use crate::answer::{Answer, Code, Page, continue_to};
+use crate::answer::{Answer, Choice, Code, Page, continue_to};
 use crate::config::rules;
 use crate::config::settings::LoginParameter;
-use crate::oidc::{AuthorizationRequest, OidcError, Provider};
+use crate::oidc::{self, AuthorizationRequest, OidcError};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::tally::Key;
+use crate::provider::Provider;
 use crate::session::cookie::Ticket;
 use crate::session::manager::SessionError;
 
-/// What a page asks of the provider for its login, as far as the settings let it; everything else is dropped.
+/// What a page asks of a provider for its login. Which one that is may still be open.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes(Vec<(LoginParameter, String)>);
+pub struct Wishes {
+    /// As the page asked, each fit for a request; no name twice. Which of them count is up to the provider.
+    pub(super) asked: Vec<(LoginParameter, String)>,
+    /// Whether `acr_values` and `max_age` are demands: a login that does not meet them is none (behaviour L16).
+    pub(super) step_up: bool,
+}
 
 /// Longest value of a parameter.
 const LONGEST_WISH: usize = 256;
@@ -26,18 +32,27 @@ const LONGEST_WISH: usize = 256;
 const LONGEST_CLAIMS: usize = 1024;
 
 impl Wishes {
-    fn parse(query: Option<&[u8]>, allowed: &[LoginParameter]) -> Self {
+    fn parse(query: Option<&[u8]>) -> Self {
         let wish = |name: &LoginParameter| {
             let value = single(query, name.as_str()).ok().flatten()?.into_owned();
             is_fit(*name, &value).then_some((*name, value))
         };
-        Self(allowed.iter().filter_map(wish).collect())
+        let asked = LoginParameter::ALL.iter().filter_map(wish).collect();
+        Self { asked, step_up: single(query, "step_up").ok().flatten().as_deref() == Some("1") }
     }
 
-    /// Whether the user is not to be asked anything.
-    fn are_silent(&self) -> bool {
-        self.0.iter().any(|(name, value)| *name == LoginParameter::Prompt && value == "none")
+    /// What of them a provider of this allow list is told; `None` if they are demands and not all of those are.
+    fn heeded(&self, allowed: &[LoginParameter]) -> Option<Vec<(LoginParameter, String)>> {
+        let heeds = |(name, _): &&(LoginParameter, String)| allowed.contains(name);
+        let demand = |name| matches!(name, LoginParameter::AcrValues | LoginParameter::MaxAge);
+        let unheeded = self.asked.iter().any(|one| demand(one.0) && !heeds(&one));
+        (!self.step_up || !unheeded).then(|| self.asked.iter().filter(heeds).cloned().collect())
     }
+}
+
+/// Whether the user is not to be asked anything.
+fn is_silent(asked: &[(LoginParameter, String)]) -> bool {
+    asked.iter().any(|(name, value)| *name == LoginParameter::Prompt && value == "none")
 }
 
 fn is_fit(name: LoginParameter, value: &str) -> bool {
@@ -74,41 +89,81 @@ impl Logins {
         }
         let wish = single(query, "return_to").ok().flatten();
         let return_to = wish.map_or_else(ReturnTo::root, |wish| ReturnTo::parse(&wish, visit.site));
-        let allowed = visit.site.provider.as_ref().map_or(&[][..], |provider| provider.login_parameters());
-        self.start(&visit, return_to, Wishes::parse(query, allowed)).await
+        let wishes = Wishes::parse(query);
+        match single(query, "provider") {
+            Ok(None) if visit.site.providers.len() > 1 => choice(&visit, &return_to, &wishes),
+            Ok(named) => self.start(&visit, named.as_deref(), return_to, wishes).await,
+            Err(_) => error_answer(&visit, Code::BadRequest, "More than one login service was named."),
+        }
     }
 
-    /// Sends the browser to the provider of the site, to come back to `return_to`.
-    pub async fn start(&self, visit: &Visit<'_>, return_to: ReturnTo, wishes: Wishes) -> Answer {
-        let Some(provider) = &visit.site.provider else {
-            return error_answer(visit, Code::NotFound, "This site has no logins.");
+    /// Sends the browser to a provider of the site, to come back to `return_to`. Where there are several, and none is
+    /// named, to the page with the choice.
+    pub async fn start(
+        &self,
+        visit: &Visit<'_>,
+        provider: Option<&str>,
+        return_to: ReturnTo,
+        wishes: Wishes,
+    ) -> Answer {
+        let provider = match (provider, visit.site.providers.as_slice()) {
+            (_, []) => return error_answer(visit, Code::NotFound, "This site has no logins."),
+            (None, [only]) => only,
+            (None, _) => {
+                let page = visit.site.login_with(None, &return_to, &wishes);
+                return Answer::redirect(&page).unwrap_or_else(|| internal(visit, "the address is no header value"));
+            }
+            (Some(name), _) => match visit.site.named(name) {
+                Some(provider) => provider,
+                None => return error_answer(visit, Code::BadRequest, "This site has no such login service."),
+            },
         };
+        let allowed = provider.oidc().map_or(&[][..], |oidc| oidc.login_parameters());
+        let Some(asked) = wishes.heeded(allowed) else {
+            let text = "This login service is not asked for a stronger or more recent login.";
+            return error_answer(visit, Code::BadRequest, text);
+        };
+        match &**provider {
+            Provider::Oidc(oidc) => self.to_provider(visit, oidc, return_to, &asked, wishes.step_up).await,
+            Provider::Credentials(backend) => self.to_login_page(visit, backend, &return_to),
+        }
+    }
+
+    async fn to_provider(
+        &self,
+        visit: &Visit<'_>,
+        provider: &oidc::Provider,
+        return_to: ReturnTo,
+        asked: &[(LoginParameter, String)],
+        step_up: bool,
+    ) -> Answer {
         let binding = visit_binding(self, visit);
         if let Some(binding) = &binding
             && self.finished.wait(Key::of(binding), LOOP_LOGINS, self.sessions.clock().now()).is_some()
         {
-            self.count_login(provider, "failure", "loop");
+            self.count_login(provider.name(), "failure", "loop");
             return looping(&return_to, visit);
         }
         let fresh = match Fresh::new(binding) {
             Ok(fresh) => fresh,
             Err(error) => return internal(visit, &error.to_string()),
         };
-        match self.redirect(visit, provider, &return_to, &wishes, &fresh).await {
+        match self.redirect(visit, provider, &return_to, (asked, step_up), &fresh).await {
             Ok(location) => {
-                let cookie = self.sessions.cookies().set_login(&fresh.binding, provider.posts_response());
+                // One cookie for logins at all providers of the site, under way at the same time.
+                let cookie = self.sessions.cookies().set_login(&fresh.binding, visit.site.takes_posted_answers());
                 Answer::redirect(location.as_str()).map_or_else(
                     || internal(visit, "the authorization address is no header value"),
                     |a| a.cookie(cookie),
                 )
             }
             Err(StartError::NotReady) => {
-                self.count_login(provider, "failure", "provider_unavailable");
+                self.count_login(provider.name(), "failure", "provider_unavailable");
                 error_answer(visit, Code::ProviderUnavailable, "Please try again in a moment.")
             }
             Err(StartError::Refused(error)) => {
                 tracing::warn!(provider = %provider.name(), %error, "a login cannot be started");
-                self.count_login(provider, "failure", error.reason());
+                self.count_login(provider.name(), "failure", error.reason());
                 error_answer(visit, Code::LoginFailed, "The login service does not take logins from here.")
             }
             Err(StartError::Session(error)) => store_failed(visit, &error),
@@ -119,13 +174,13 @@ impl Logins {
     async fn redirect(
         &self,
         visit: &Visit<'_>,
-        provider: &Provider,
+        provider: &oidc::Provider,
         return_to: &ReturnTo,
-        wishes: &Wishes,
+        (asked, step_up): (&[(LoginParameter, String)], bool),
         fresh: &Fresh,
     ) -> Result<Url, StartError> {
         let origin = visit.site.public_origin(visit.origin);
-        let redirect_uri = format!("{origin}{}", visit.site.path_of("callback"));
+        let redirect_uri = format!("{origin}{}", visit.site.callback_path(provider.name()));
         let redirect_uri = Url::parse(&redirect_uri).map_err(|_| StartError::Address)?;
         let location = provider
             .begin(&AuthorizationRequest {
@@ -133,7 +188,7 @@ impl Logins {
                 state: &fresh.state,
                 nonce: &fresh.nonce,
                 pkce_verifier: &fresh.pkce_verifier,
-                asked: &wishes.0,
+                asked,
             })
             .await
             .map_err(StartError::of)?;
@@ -144,14 +199,15 @@ impl Logins {
         };
         let record = LoginRecord {
             site: visit.site.profile.site.to_string(),
+            issuer: provider.issuer().to_owned(),
             nonce: fresh.nonce.clone(),
             pkce_verifier: fresh.pkce_verifier.clone(),
             redirect_uri: redirect_uri.to_string(),
             return_to: return_to.as_str().to_owned(),
             started: now,
             former,
-            demands: provider.demands(&wishes.0),
-            silent: wishes.are_silent(),
+            demands: provider.demands(asked, step_up),
+            silent: is_silent(asked),
         };
         let expires = now.plus(LOGIN_LIFE);
         record
@@ -194,6 +250,16 @@ fn visit_binding(logins: &Logins, visit: &Visit<'_>) -> Option<String> {
 fn internal(visit: &Visit<'_>, why: &str) -> Answer {
     tracing::error!(why, "a login could not be started");
     error_answer(visit, Code::Internal, "Please try again in a moment.")
+}
+
+/// The page on which a user chooses where to log in.
+fn choice(visit: &Visit<'_>, return_to: &ReturnTo, wishes: &Wishes) -> Answer {
+    let site = visit.site;
+    let links = site.providers.iter().map(|provider| {
+        let address = site.login_with(Some(provider.name()), return_to, wishes);
+        (address, provider.title().to_owned())
+    });
+    Choice { heading: "Log in", text: "Where do you want to log in?", links: links.collect() }.answer()
 }
 
 /// A browser that finishes logins and at once begins new ones would go on for ever (behaviour L14).

@@ -20,7 +20,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
 /// How a call went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Health {
+pub(crate) enum Health {
     /// It answered, whatever it said.
     Good,
     /// It did not answer, or said that it cannot.
@@ -40,7 +40,7 @@ impl Health {
     }
 
     /// What a refresh's answer tells.
-    pub(super) fn of_refresh<T>(answer: &Result<T, RefreshError>) -> Self {
+    pub(crate) fn of_refresh<T>(answer: &Result<T, RefreshError>) -> Self {
         match answer {
             Err(RefreshError::Unavailable { retry_after: Some(asked), .. }) => Self::Busy(*asked),
             Err(RefreshError::Unavailable { retry_after: None, .. } | RefreshError::InDoubt(_)) => Self::Bad,
@@ -66,7 +66,7 @@ struct State {
 }
 
 impl Breaker {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self { clock, state: Mutex::default() }
     }
 
@@ -102,7 +102,7 @@ impl Breaker {
         self.state().until.is_some()
     }
 
-    pub(super) fn note(&self, health: Health) {
+    pub(crate) fn note(&self, health: Health) {
         let now = self.clock.now();
         let mut state = self.state();
         state.probe = None;

@@ -108,11 +108,10 @@ impl Credentials {
         key.sign("JWT", &claims).ok()
     }
 
-    /// The keys that assertions are verified with, as a JWK Set (RFC 7517 §5); `None` if there are no assertions.
-    pub(super) fn public_keys(&self) -> Option<Value> {
-        let Method::Assertion(keys) = &self.method else { return None };
-        let keys: Vec<_> = keys.load().iter().map(|key| key.public_jwk().clone()).collect();
-        Some(json!({ "keys": keys }))
+    /// The keys that assertions are verified with, each as a JWK (RFC 7517 §4); none if there are no assertions.
+    pub(super) fn public_keys(&self) -> Vec<Value> {
+        let Method::Assertion(keys) = &self.method else { return Vec::new() };
+        keys.load().iter().map(|key| key.public_jwk().clone()).collect()
     }
 
     /// Takes other keys from now on. Whoever makes no assertions has none to change.

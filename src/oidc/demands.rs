@@ -14,6 +14,9 @@ pub struct Demands {
     max_age: Option<u32>,
     /// Classes of which the authentication must be one; an empty list: any, but told.
     acr: Option<Vec<String>>,
+    /// Classes that a step-up asks for, with blanks between, of which it must be one as well.
+    #[serde(default)]
+    contexts: Option<String>,
 }
 
 impl Demands {
@@ -30,16 +33,26 @@ impl Demands {
         demands
     }
 
+    /// The same, and one of these classes, as `acr_values` has them (RFC 9470 §4).
+    pub(super) fn with_contexts(self, contexts: &str) -> Self {
+        Self { contexts: Some(contexts.to_owned()), ..self }
+    }
+
     pub(crate) fn max_age(&self) -> Option<Duration> {
         self.max_age.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     /// Whether an `acr` will do.
     pub(crate) fn accept_class(&self, acr: Option<&str>) -> bool {
-        match &self.acr {
+        let essential = match &self.acr {
             None => true,
             Some(any) if any.is_empty() => acr.is_some(),
             Some(values) => acr.is_some_and(|acr| values.iter().any(|value| value == acr)),
-        }
+        };
+        let stepped_up = match &self.contexts {
+            None => true,
+            Some(contexts) => acr.is_some_and(|acr| contexts.split(' ').any(|one| one == acr)),
+        };
+        essential && stepped_up
     }
 }

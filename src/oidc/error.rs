@@ -70,6 +70,12 @@ impl OidcError {
 }
 
 impl OidcError {
+    /// Whether the user has authenticated, but not as it was asked for (behaviour T3, L16).
+    #[must_use]
+    pub fn is_about_strength(&self) -> bool {
+        matches!(self, Self::IdToken(IdTokenError::AuthTime | IdTokenError::AuthClass))
+    }
+
     /// A word for metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -134,6 +140,18 @@ impl RefreshError {
             Self::InDoubt(_) => "in_doubt",
             Self::IdentityChanged(_) => "identity_changed",
         }
+    }
+}
+
+impl From<http::Error> for OidcError {
+    fn from(error: http::Error) -> Self {
+        Failure::from(error).into()
+    }
+}
+
+impl From<http::Error> for RefreshError {
+    fn from(error: http::Error) -> Self {
+        Failure::from(error).into()
     }
 }
 

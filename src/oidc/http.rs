@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{DATE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use url::Url;
 
@@ -65,6 +65,12 @@ pub enum Endpoint {
     Pushed,
     /// The UserInfo endpoint.
     UserInfo,
+    /// Where a backend takes credentials.
+    Login,
+    /// Where a backend exchanges refresh tokens.
+    Refresh,
+    /// Where a backend is told of a logout.
+    Logout,
 }
 
 impl Endpoint {
@@ -78,6 +84,9 @@ impl Endpoint {
             Self::Revocation => "revocation",
             Self::Pushed => "pushed_authorization",
             Self::UserInfo => "userinfo",
+            Self::Login => "login",
+            Self::Refresh => "refresh",
+            Self::Logout => "logout",
         }
     }
 }
@@ -143,7 +152,7 @@ pub enum BuildError {
 
 /// Why there is no answer to parse. No text here comes from an answer's body or from a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// No connection: the provider has seen nothing.
     #[error("cannot connect: {0}")]
     NotSent(String),
@@ -180,6 +189,13 @@ impl Error {
             Self::Status { .. } => Outcome::Error,
         }
     }
+}
+
+/// The `Authorization` of a bearer (RFC 6750 §2.1).
+fn bearer(token: &SecretText) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| Error::Invalid)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// The HTTP client of one provider. Cheap to clone.
@@ -240,7 +256,7 @@ impl Client {
     /// The body of a JSON document.
     pub(super) async fn get(&self, endpoint: Endpoint, url: &Url) -> Result<Vec<u8>, Error> {
         let request = http::Request::get(url.as_str())
-            .header(http::header::ACCEPT, "application/json")
+            .header(ACCEPT, "application/json")
             .body(Vec::new())
             .map_err(|_| Error::Invalid)?;
         self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
@@ -248,18 +264,16 @@ impl Client {
 
     /// The same, for the bearer of an access token (RFC 6750 §2.1).
     pub(super) async fn get_as(&self, endpoint: Endpoint, url: &Url, token: &SecretText) -> Result<Vec<u8>, Error> {
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| Error::Invalid)?;
-        bearer.set_sensitive(true);
         let request = http::Request::get(url.as_str())
-            .header(http::header::ACCEPT, "application/json")
-            .header(http::header::AUTHORIZATION, bearer)
+            .header(ACCEPT, "application/json")
+            .header(AUTHORIZATION, bearer(token)?)
             .body(Vec::new())
             .map_err(|_| Error::Invalid)?;
         self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
     }
 
     /// Posts a form that is proved to be ours.
-    pub(super) async fn post(
+    pub(super) async fn post_form(
         &self,
         endpoint: Endpoint,
         url: &Url,
@@ -268,12 +282,32 @@ impl Client {
     ) -> Result<HttpResponse, Error> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let mut request = http::Request::post(url.as_str())
-            .header(http::header::ACCEPT, "application/json")
-            .header(http::header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(body.into_bytes())
             .map_err(|_| Error::Invalid)?;
         credentials.apply(&mut request)?;
         self.send(endpoint, request, self.limits.total).await
+    }
+
+    /// Posts JSON, or nothing, and returns the body of a good answer. `token` goes into `Authorization`.
+    pub(crate) async fn post(
+        &self,
+        endpoint: Endpoint,
+        url: &Url,
+        token: Option<&SecretText>,
+        json: Vec<u8>,
+    ) -> Result<Vec<u8>, Error> {
+        let mut request = http::Request::post(url.as_str()).header(ACCEPT, "application/json");
+        if !json.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, bearer(token)?);
+        }
+        let request = request.body(json).map_err(|_| Error::Invalid)?;
+        let total = if endpoint == Endpoint::Refresh { self.limits.refresh } else { self.limits.total };
+        self.send(endpoint, request, total).await.map(HttpResponse::into_body)
     }
 
     async fn send(&self, endpoint: Endpoint, request: HttpRequest, total: Duration) -> Result<HttpResponse, Error> {
@@ -300,10 +334,12 @@ impl Client {
             && !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY);
         let good = match endpoint {
             // RFC 7009 §2.2 says 200 and ignores the body; some say 204.
-            Endpoint::Revocation => status.is_success(),
-            // RFC 9126 §2.2 says 201; some say 200.
-            Endpoint::Pushed => matches!(status, StatusCode::CREATED | StatusCode::OK),
-            _ => status == StatusCode::OK,
+            Endpoint::Revocation | Endpoint::Logout => status.is_success(),
+            // RFC 9126 §2.2 says 201, some say 200; and to some backends a session is a thing that is made.
+            Endpoint::Pushed | Endpoint::Login | Endpoint::Refresh => {
+                matches!(status, StatusCode::OK | StatusCode::CREATED)
+            }
+            Endpoint::Discovery | Endpoint::Jwks | Endpoint::Token | Endpoint::UserInfo => status == StatusCode::OK,
         };
         if !good && !may_be_an_oauth_error {
             if answer.headers().contains_key(LOCATION) {

@@ -59,6 +59,22 @@ pub enum JwtError {
     Time,
 }
 
+impl JwtError {
+    /// A word for metrics and the audit log.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Algorithm => "algorithm",
+            Self::Header => "header",
+            Self::Signature => "signature",
+            Self::UnknownKey => "unknown_key",
+            Self::AmbiguousKey => "ambiguous_key",
+            Self::Time => "time",
+        }
+    }
+}
+
 /// A token taken apart, its signature not looked at yet.
 pub(super) struct Jwt<'t> {
     pub(super) header: Map<String, Value>,

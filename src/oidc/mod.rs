@@ -9,6 +9,7 @@
 //! - [`LogoutToken`]: what a provider sends when a user has logged out elsewhere;
 //! - [`OidcError`], [`RefreshError`]: why it does not.
 
+mod access_token;
 mod answer;
 mod breaker;
 mod client;
@@ -25,6 +26,7 @@ mod metadata;
 mod provider;
 mod pushed;
 mod revocation;
+pub mod step_up;
 mod text;
 mod tls;
 mod userinfo;
@@ -32,14 +34,17 @@ mod userinfo;
 #[cfg(test)]
 mod tests;
 
+pub use access_token::{AccessToken, AccessTokenError};
 pub use answer::Tokens;
 pub use breaker::Breaker;
+pub(crate) use breaker::Health;
 pub use demands::Demands;
 pub use error::{OidcError, RefreshError, SetupError};
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
 pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
+pub(crate) use revocation::patiently;
 #[cfg(test)]
 pub(crate) use tests::RSA_PKCS8;
 pub use text::ErrorCode;
@@ -49,9 +54,6 @@ pub(crate) use {
     id_token::{Expected as ExpectedIdToken, Origin, verify as verify_id_token},
     logout_token::{Expected as ExpectedLogoutToken, verify as verify_logout_token},
 };
-
-/// All providers of the settings, by name.
-pub type Providers = std::collections::HashMap<std::sync::Arc<str>, std::sync::Arc<Provider>>;
 
 /// A key set as it is published, for the fuzz targets.
 #[cfg(any(test, fuzzing))]

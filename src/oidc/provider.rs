@@ -13,6 +13,7 @@ use openidconnect::{
 };
 use url::Url;
 
+use super::access_token::{self, AccessToken, AccessTokenError};
 use super::answer::{Failure, OFFLINE_ACCESS, Tokens};
 use super::breaker::{Breaker, Health};
 use super::client::Discovered;
@@ -22,7 +23,7 @@ use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
 use super::jwks::{Jwks, KeySet};
-use super::jwt::JwtError;
+use super::jwt::{Jwt, JwtError};
 use super::logout_token::{self, LogoutToken, LogoutTokenError};
 use super::metadata::Metadata;
 use crate::config::rules;
@@ -124,6 +125,12 @@ impl Provider {
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// What users are told that it is.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.settings.title
     }
 
     /// How long it still answers to a refresh token that it has exchanged already; zero = it never does.
@@ -234,10 +241,13 @@ impl Provider {
         all
     }
 
-    /// What the ID token of such a login must hold.
+    /// What the ID token of such a login must hold; with `step_up` one of the `acr_values` that were asked for, too, which
+    /// are else as the provider likes.
     #[must_use]
-    pub fn demands(&self, asked: &[(LoginParameter, String)]) -> Demands {
-        Demands::of(self.parameters(asked).into_iter())
+    pub fn demands(&self, asked: &[(LoginParameter, String)], step_up: bool) -> Demands {
+        let demands = Demands::of(self.parameters(asked).into_iter());
+        let contexts = asked.iter().find(|(name, _)| step_up && *name == LoginParameter::AcrValues);
+        contexts.map_or(demands.clone(), |(_, contexts)| demands.with_contexts(contexts))
     }
 
     /// What pages may ask for.
@@ -302,7 +312,7 @@ impl Provider {
     }
 
     /// Exchanges a code for tokens (RFC 6749 §4.1.3) and verifies the ID token. If that is refused, the refresh token that
-    /// came with it is revoked, for nobody holds it.
+    /// came with it is revoked, for nobody holds it; unless the right user has merely not authenticated as was asked.
     ///
     /// # Errors
     /// [`OidcError`]
@@ -342,6 +352,9 @@ impl Provider {
         };
         match complete {
             Ok(id_token) => Ok(Login { tokens, id_token }),
+            // The provider's session is the one that the user had, and so may a former session's refresh token be: both go on
+            // (behaviour L16).
+            Err(error) if error.is_about_strength() => Err(error),
             Err(error) => {
                 self.disown(tokens);
                 Err(error)
@@ -440,6 +453,13 @@ impl Provider {
         }
     }
 
+    /// Whether a token says that this provider has issued it. Nothing is verified by that.
+    #[must_use]
+    pub fn is_said_to_issue(&self, token: &str) -> bool {
+        let claims = Jwt::read(token).ok().map(|jwt| jwt.claims);
+        claims.is_some_and(|claims| claims.get("iss").and_then(|iss| iss.as_str()) == Some(self.issuer()))
+    }
+
     /// Verifies a logout token (Back-Channel Logout §2.6). Whether its `jti` is new is for the caller to find out.
     ///
     /// # Errors
@@ -459,6 +479,32 @@ impl Provider {
                     tracing::warn!(provider = %self.name, %error, "a logout token names an unknown key");
                     Err(LogoutTokenError::KeysUnavailable)
                 }
+            },
+            verdict => verdict,
+        }
+    }
+
+    /// Verifies an access token that a client brings (RFC 9068 §4). `untyped`: it may say `JWT` for its type, or nothing.
+    ///
+    /// # Errors
+    /// [`AccessTokenError`]; worth another try if it is [`AccessTokenError::KeysUnavailable`].
+    pub async fn access_token(
+        &self,
+        text: &str,
+        audiences: &[String],
+        untyped: bool,
+    ) -> Result<AccessToken, AccessTokenError> {
+        let judge = |keys: &KeySet| {
+            let expected =
+                access_token::Expected { issuer: self.issuer.as_str(), audiences, untyped, now: self.clock.now() };
+            access_token::verify(text, &keys.keys, &expected)
+        };
+        let keys = self.jwks.current().ok_or(AccessTokenError::KeysUnavailable)?;
+        match judge(&keys) {
+            Err(AccessTokenError::Jwt(JwtError::UnknownKey)) => match self.jwks.newer_than(keys).await {
+                Ok(newer) => judge(&newer),
+                // Its caller tells, at its own pace: anybody may invent a key's name.
+                Err(_) => Err(AccessTokenError::KeysUnavailable),
             },
             verdict => verdict,
         }
@@ -499,9 +545,9 @@ impl Provider {
         self.settings.pushed_authorization
     }
 
-    /// Public keys of `private_key_jwt` as a JWK Set (RFC 7517 §5), for the provider to fetch; `None` without such keys.
+    /// Public keys of `private_key_jwt`, each as a JWK (RFC 7517 §4), for the provider to fetch; none without such keys.
     #[must_use]
-    pub fn client_keys(&self) -> Option<serde_json::Value> {
+    pub fn client_keys(&self) -> Vec<serde_json::Value> {
         self.credentials.public_keys()
     }
 

@@ -44,7 +44,7 @@ impl Provider {
         let own = onward.query_pairs().count();
         let form: Vec<_> = url.query_pairs().skip(own).map(|(name, value)| (name.into(), value.into())).collect();
         let answer =
-            self.http.post(Endpoint::Pushed, endpoint, &form, self.credentials()).await.map_err(Failure::from)?;
+            self.http.post_form(Endpoint::Pushed, endpoint, &form, self.credentials()).await.map_err(Failure::from)?;
         if !answer.status().is_success() {
             return Err(Failure::refusal(answer.body(), &[self.client_secret()]).into());
         }

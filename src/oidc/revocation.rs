@@ -60,22 +60,30 @@ impl Provider {
     /// [`Provider::revoke`] with a few attempts over half a minute, for a task of its own: nobody need wait for it. What
     /// fails in the end is in the log.
     pub async fn revoke_patiently(self: Arc<Self>, token: SecretText) {
-        let mut last = None;
-        for pause in REVOCATION_PAUSES {
-            tokio::time::sleep(pause).await;
-            match self.revoke(&token).await {
-                Ok(()) => return,
-                Err(error) => {
-                    let again = error.is_transient();
-                    last = Some(error);
-                    if !again {
-                        break;
-                    }
+        patiently(self.name(), || self.revoke(&token)).await;
+    }
+}
+
+/// A few attempts at a revocation, over half a minute.
+pub(crate) async fn patiently<F>(provider: &str, mut revoke: impl FnMut() -> F)
+where
+    F: Future<Output = Result<(), OidcError>>,
+{
+    let mut last = None;
+    for pause in REVOCATION_PAUSES {
+        tokio::time::sleep(pause).await;
+        match revoke().await {
+            Ok(()) => return,
+            Err(error) => {
+                let again = error.is_transient();
+                last = Some(error);
+                if !again {
+                    break;
                 }
             }
         }
-        if let Some(error) = last {
-            tracing::warn!(provider = %self.name(), %error, "a refresh token could not be revoked");
-        }
+    }
+    if let Some(error) = last {
+        tracing::warn!(provider, %error, "a refresh token could not be revoked");
     }
 }

@@ -1,15 +1,13 @@
-//! The fields of a request header as a plain map.
+//! The fields of a header as a plain map.
 //!
 //! Beside the map Pingora keeps how each name was spelt, and every change pays for both. Names count in any case (RFC 9110
 //! §5.1), so what goes upstream is written in lower case, as HTTP/2 does it, but for some common names.
 
 use std::mem;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderMap;
 use http::request::Parts;
 use pingora::http::{RequestHeader, ResponseHeader};
-
-use crate::gate::Fields;
 
 /// Changes the fields of `header` and forgets how their names were spelt. The request target stays as it was, byte for
 /// byte.
@@ -30,28 +28,26 @@ pub(super) fn edit<T>(header: &mut RequestHeader, change: impl FnOnce(&mut Heade
     Ok(done)
 }
 
-impl Fields for ResponseHeader {
-    fn map(&self) -> &HeaderMap {
-        &self.headers
-    }
-
-    fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        // Fails for what is no name or no value, and these are.
-        let _ = self.insert_header(name, value);
-    }
-
-    fn add(&mut self, name: HeaderName, value: HeaderValue) {
-        let _ = self.append_header(name, value);
-    }
-
-    fn take(&mut self, name: &HeaderName) {
-        self.remove_header(name);
+/// As [`edit`], for the header of an answer. Its reason phrase stays.
+///
+/// # Errors
+/// If the reason phrase that Pingora has read before is refused now.
+pub(super) fn edit_answer(header: &mut ResponseHeader, change: impl FnOnce(&mut HeaderMap)) -> pingora::Result<()> {
+    let reason = header.get_reason_phrase().filter(|reason| Some(*reason) != header.status.canonical_reason());
+    let reason = reason.map(str::to_owned);
+    let nothing = ResponseHeader::from(http::Response::new(()).into_parts().0);
+    let mut parts: http::response::Parts = mem::replace(header, nothing).into();
+    change(&mut parts.headers);
+    *header = ResponseHeader::from(parts);
+    match reason {
+        Some(reason) => header.set_reason_phrase(Some(&reason)),
+        None => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::header::{ACCEPT, COOKIE};
+    use http::header::{ACCEPT, COOKIE, HeaderValue};
 
     use super::*;
 
@@ -75,6 +71,30 @@ mod tests {
             let mut wire = Vec::new();
             header.header_to_h1_wire(&mut wire);
             assert_eq!(String::from_utf8(wire).unwrap(), "x-mine: b\r\nx-mine: c\r\ncookie: d\r\n");
+        }
+    }
+
+    #[test]
+    fn fields_of_an_answer_change_and_its_first_line_stays() {
+        for (status, reason) in
+            [(200, None), (200, Some("Fine")), (404, Some("Not Found")), (299, Some("")), (299, None)]
+        {
+            let mut header = ResponseHeader::build(status, None).unwrap();
+            header.set_reason_phrase(reason).unwrap();
+            header.insert_header("X-Mine", "a").unwrap();
+            header.append_header("X-MINE", "b").unwrap();
+            header.insert_header("Age", "1").unwrap();
+            let before = header.clone();
+            edit_answer(&mut header, |headers| {
+                headers.remove("age");
+                headers.insert("x-other", HeaderValue::from_static("c"));
+            })
+            .unwrap();
+            assert_eq!((header.status, header.version), (before.status, before.version));
+            assert_eq!(header.get_reason_phrase(), before.get_reason_phrase());
+            let mut wire = Vec::new();
+            header.header_to_h1_wire(&mut wire);
+            assert_eq!(String::from_utf8(wire).unwrap(), "x-mine: a\r\nx-mine: b\r\nx-other: c\r\n");
         }
     }
 }

@@ -1,5 +1,7 @@
-//! What lasts ends with its session: tunnels, and answers that go on (behaviour O8).
+//! What lasts ends with its session, or with the token that its client brought: tunnels, and answers that go on (behaviour
+//! O8).
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use pingora::prelude::Session;
 
 use super::{Context, deadline};
 use crate::config::settings::{Access, Token};
-use crate::gate::{Gate, Pass};
+use crate::gate::{Bearer, Gate, Pass};
 use crate::listener;
 use crate::routing::tunnel::CloseCode;
 use crate::session::open::Open;
@@ -22,19 +24,37 @@ const MUCH: u64 = 1024 * 1024;
 /// What a tunnel may still do after it was told to end; for a client that reads nothing more.
 const LAST_WORDS: Duration = Duration::from_millis(800);
 
-/// The session that a request depends on; a page that anybody may have belongs to none.
-fn session_of(pass: &Pass) -> Option<&Arc<Open>> {
+/// What a request depends on.
+enum Tie<'p> {
+    Session(&'p Arc<Open>),
+    Token(&'p Arc<Bearer>),
+}
+
+/// A page that anybody may have depends on nothing.
+fn tie_of(pass: &Pass) -> Option<Tie<'_>> {
     let route = &pass.route;
     let open_to_all =
         route.access == Access::Optional && route.token == Token::None && route.identity_headers.is_empty();
-    pass.session.as_ref().filter(|_| !open_to_all)
+    let tie = pass.session.as_ref().map(Tie::Session).or_else(|| pass.bearer.as_ref().map(Tie::Token));
+    tie.filter(|_| !open_to_all)
 }
 
-/// The protocol was switched. The tunnel is told to end when its session does or the process stops; if it does not, it is
-/// cut.
+/// Waits until that is over.
+fn end_of(gate: &Gate, pass: &Pass, tie: &Tie<'_>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    match tie {
+        Tie::Session(open) => Box::pin(gate.end_of(open, pass.level)),
+        Tie::Token(bearer) => {
+            let (clock, expires) = (gate.clock.clone(), bearer.expires());
+            Box::pin(async move { tokio::time::sleep(expires.since(clock.now())).await })
+        }
+    }
+}
+
+/// The protocol was switched. The tunnel is told to end when its session or token does or the process stops; if it does
+/// not, it is cut.
 pub(super) fn tunnel(gate: &Gate, ctx: &mut Context) {
     let (Some(close), Some(pass), Some(connection)) = (ctx.close.take(), &ctx.pass, &ctx.connection) else { return };
-    let over = session_of(pass).map(|open| gate.end_of(open));
+    let over = tie_of(pass).map(|tie| end_of(gate, pass, &tie));
     let over = async {
         match over {
             Some(over) => over.await,
@@ -58,15 +78,15 @@ pub(super) fn tunnel(gate: &Gate, ctx: &mut Context) {
     }));
 }
 
-/// An upstream has answered. If the answer goes on for long, it is cut off at the end of the session, or when the request
-/// must be over.
+/// An upstream has answered. If the answer goes on for long, it is cut off at the end of the session or token, or when the
+/// request must be over.
 pub(super) fn answer(gate: &Gate, session: &Session, response: &ResponseHeader, ctx: &Context) {
     let Some(pass) = &ctx.pass else { return };
-    let open = session_of(pass).filter(|_| may_last(&session.req_header().method, response));
-    if open.is_none() && ctx.deadline.is_none() {
+    let tie = tie_of(pass).filter(|_| may_last(&session.req_header().method, response));
+    if tie.is_none() && ctx.deadline.is_none() {
         return;
     }
-    let over = open.map(|open| gate.end_of(open));
+    let over = tie.map(|tie| end_of(gate, pass, &tie));
     let over = async {
         match over {
             Some(over) => {

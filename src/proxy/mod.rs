@@ -32,10 +32,11 @@ use tokio::sync::oneshot;
 
 use crate::answer::Answer;
 use crate::config::settings::Limits;
-use crate::gate::{self, Dress, Fields, Gate, Pass, Scheme};
+use crate::gate::{self, Dress, Gate, Pass, Scheme};
 use crate::listener::{self, Connection, Overload};
 use crate::routing::tunnel::CloseCode;
 use crate::routing::upstream::{Target, UnderWay};
+use crate::session::context::UPDATE as USER_CONTEXT_UPDATE;
 use crate::telemetry::handles::InFlight;
 #[cfg(any(test, fuzzing))]
 pub(crate) use upstream::set_path;
@@ -91,13 +92,13 @@ pub struct Context {
 
 impl Context {
     /// Puts on what the site and the route want every answer to wear.
-    fn dress(&self, fields: &mut impl Fields) {
+    fn dress(&self, headers: &mut HeaderMap) {
         match (&self.pass, &self.dress) {
             (Some(pass), _) => {
                 let tls = pass.client.scheme == Scheme::Https;
-                gate::put_on(fields, &pass.site, Some(&pass.route), pass.grant.as_ref(), tls);
+                gate::put_on(headers, &pass.site, Some(&pass.route), pass.grant.as_ref(), tls);
             }
-            (None, Some(dress)) => dress.put_on(fields),
+            (None, Some(dress)) => dress.put_on(headers),
             (None, None) => {}
         }
     }
@@ -215,6 +216,13 @@ impl ProxyHttp for Proxy {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Passage,
     ) -> pingora::Result<()> {
+        if upstream_response.headers.contains_key(&USER_CONTEXT_UPDATE) {
+            if let Some(pass) = &ctx.context.pass {
+                // On the heap: it is rare, and would make this future large for all others.
+                Box::pin(ctx.gate.take_context(pass, &upstream_response.headers)).await;
+            }
+            upstream_response.remove_header(&USER_CONTEXT_UPDATE);
+        }
         response::filter(&ctx.gate, session, upstream_response, &mut ctx.context)
     }
 

@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
 use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, Session};
 
-use super::{Context, compress, failure, leash, respond};
+use super::{Context, compress, failure, fields, leash, respond};
 use crate::answer::ERROR_HEADER;
 use crate::gate::{self, Gate, Pass};
 use crate::listener;
@@ -39,16 +39,20 @@ pub(super) fn filter(
     if last && !ctx.tunnel {
         leash::answer(gate, session, response, ctx);
     }
-    if let Some(kept) = drop_ours(gate.sessions.cookies(), &response.headers) {
-        response.remove_header(&SET_COOKIE);
-        for value in kept {
-            response.append_header(SET_COOKIE, value)?;
+    fields::edit_answer(response, |headers| {
+        if let Some(kept) = drop_ours(gate.sessions.cookies(), headers) {
+            headers.remove(SET_COOKIE);
+            for value in kept {
+                headers.append(SET_COOKIE, value);
+            }
         }
-    }
-    response.remove_header(&ERROR_HEADER);
+        headers.remove(&ERROR_HEADER);
+        if last && !ctx.tunnel {
+            gate::silence(headers, &pass.route);
+            ctx.dress(headers);
+        }
+    })?;
     if last && !ctx.tunnel {
-        gate::silence(response, &pass.route);
-        ctx.dress(response);
         ctx.encoder = compress::begin(&forward.compress, session, response)?;
     }
     if last { bring_cookies(gate, response, pass) } else { Ok(()) }

@@ -6,7 +6,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
 use super::{Context, request};
-use crate::gate::{Gate, Refusal, asks_for_token};
+use crate::gate::{Gate, Refusal, asks_for_token, asks_to_step_up};
 
 /// Says that the request is to be sent again.
 pub(super) const REFUSED: ErrorType = ErrorType::Custom("the upstream refuses the token");
@@ -33,6 +33,12 @@ pub(super) async fn filter(
 ) -> pingora::Result<()> {
     let Some(pass) = &mut ctx.pass else { return Ok(()) };
     let sent = pass.session.as_ref().and_then(|open| pass.token_of(open));
+    if let (Some(open), Some(asked)) = (&pass.session, asks_to_step_up(&response.headers, pass)) {
+        let view = request::view(session.req_header(), session, &ctx.connection);
+        let Some(answer) = Box::pin(gate.step_up(view, pass, open, &asked)).await else { return Ok(()) };
+        ctx.instead = Some(Box::new(answer));
+        return leave(response, ctx, "step_up", ANSWERED);
+    }
     if sent.is_none() || !pass.route.retry_unauthorized || !asks_for_token(&response.headers) {
         return Ok(());
     }
@@ -62,8 +68,14 @@ pub(super) async fn filter(
             ("session_over", ANSWERED)
         }
     };
+    leave(response, ctx, result, error)
+}
+
+/// The upstream's answer goes no further, so it is counted here.
+fn leave(response: &ResponseHeader, ctx: &mut Context, result: &'static str, error: ErrorType) -> pingora::Result<()> {
+    let Some(upstream) = ctx.pass.as_ref().and_then(|pass| pass.upstream()).cloned() else { return Ok(()) };
+    let metrics = upstream.metrics();
     metrics.refused_token(result);
-    // This answer goes no further, so it is counted here.
     if let Some(started) = ctx.upstream_started.take() {
         metrics.answered(response.status, started.elapsed());
         if let Some(target) = &ctx.target {

@@ -15,8 +15,8 @@ use super::{Context, deadline, fields};
 use crate::config::settings::{HashOn, Limits};
 use crate::gate::{self, Pass};
 use crate::routing::upstream::{Full, Target, Upstream};
+use crate::session::context::HEADER as USER_CONTEXT;
 use crate::session::cookie::Foreign;
-use crate::session::open::Open;
 
 /// The client's certificate (RFC 9440).
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
@@ -130,20 +130,26 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
                 headers.insert(COOKIE, value.clone());
             }
         }
-        if let Some(open) = &pass.session {
-            identify(headers, pass, open);
-        }
+        identify(headers, pass);
         forwarded(session, headers, pass, ctx)
     })?
 }
 
-/// Token and claims of the user.
-fn identify(headers: &mut HeaderMap, pass: &Pass, open: &Open) {
-    if let Some(value) = pass.token_of(open) {
+/// Token and claims of the user, if there is one.
+fn identify(headers: &mut HeaderMap, pass: &Pass) {
+    if let Some(value) = pass.authorization() {
         headers.insert(AUTHORIZATION, value.clone());
     }
+    if let Some(name) = &pass.route.level_header
+        && let Some(value) = pass.level_value()
+    {
+        headers.insert(name.clone(), value);
+    }
+    if let Some(value) = pass.context() {
+        headers.insert(USER_CONTEXT, value.clone());
+    }
     for (name, claim) in &pass.route.identity_headers {
-        if let Some(value) = open.identity(*claim) {
+        if let Some(value) = pass.identity(*claim) {
             headers.insert(name.clone(), value.clone());
         }
     }

@@ -16,13 +16,15 @@ use super::keep::{Fresh, merge};
 use super::lease::{self, LEASE, Lease, MARGIN, MayShow, SIGN_OF_LIFE, Taken};
 use super::need::{Need, OTHERS_PATIENCE};
 use super::pace::{Entry, Leave};
-use crate::oidc::{self, Previous, Provider, RefreshError};
+use crate::oidc::{Previous, RefreshError};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
 use crate::primitives::random;
+use crate::provider::{Provider, Refreshed};
 use crate::session::manager::entry_of;
 use crate::session::model::Secrets;
-use crate::session::open::{Open, Profile};
+use crate::session::open::Open;
+use crate::session::profile::Profile;
 use crate::store::record::{Intent, Record, SessionKey};
 use crate::store::{Announce, Swap};
 use crate::telemetry::audit::Event;
@@ -240,7 +242,7 @@ impl Attempt {
             return Step::Done(Outcome::Failed(Failure::NoRefreshToken));
         };
         let grace = provider.refresh_token_grace();
-        let subject = lease.record.subject.clone();
+        let (subject, sealed) = (lease.record.subject.clone(), lease.record.sealed.clone());
         loop {
             let shown_before = lease.was_shown();
             match lease.show(grace) {
@@ -284,7 +286,8 @@ impl Attempt {
                         secrets.forced = Some(now);
                     }
                     let (engine, profile) = (self.engine.clone(), self.profile.clone());
-                    let fresh = Fresh { engine, key: self.key, profile, provider: provider.clone(), lease, secrets };
+                    let fresh =
+                        Fresh { engine, key: self.key, profile, provider: provider.clone(), lease, secrets, sealed };
                     return Step::Done(fresh.keep().await);
                 }
                 Err(error) => error,
@@ -311,7 +314,7 @@ impl Attempt {
                 return self.rejected(&lease.record, provider, &error).await;
             }
             RefreshError::Misconfigured(ref code) => {
-                tracing::error!(provider = %name, code, "the provider refuses us as a client; check client_id and client_auth");
+                tracing::error!(provider = %name, code, "the provider refuses us as a client; check its settings");
                 (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
             }
             RefreshError::Unavailable { ref reason, retry_after } => {
@@ -375,7 +378,7 @@ impl Attempt {
         }
     }
 
-    fn count(&self, provider: &Provider, answer: &Result<oidc::Refreshed, RefreshError>) {
+    fn count(&self, provider: &Provider, answer: &Result<Refreshed, RefreshError>) {
         let result = match answer {
             Ok(_) => "ok",
             Err(RefreshError::Rejected(_) | RefreshError::IdentityChanged(_)) => "invalid_grant",

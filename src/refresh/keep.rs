@@ -10,13 +10,13 @@ use super::attempt::Outcome;
 use super::engine::{Failure, Refresher};
 use super::lease::{LONGEST_PAUSE, Lease};
 use super::unsettled::Unreadable;
-use crate::oidc::{self, Provider};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
 use crate::primitives::secret::SecretText;
+use crate::provider::{Provider, Refreshed};
 use crate::session::manager::SessionError;
 use crate::session::model::Secrets;
-use crate::session::open::Profile;
+use crate::session::profile::Profile;
 use crate::store::Swap;
 use crate::store::record::{Record, SessionKey};
 
@@ -35,6 +35,8 @@ pub(super) struct Fresh {
     pub(super) provider: Arc<Provider>,
     pub(super) lease: Lease,
     pub(super) secrets: Secrets,
+    /// The sealed part that the old tokens were read from.
+    pub(super) sealed: Vec<u8>,
 }
 
 impl Fresh {
@@ -86,6 +88,13 @@ impl Fresh {
         let mut record = self.lease.record.clone();
         let generation = record.generation;
         loop {
+            if record.sealed != self.sealed
+                && record.generation == generation
+                && let Some(context) = sessions.context_of(&self.key, &record)
+            {
+                // What applications have changed meanwhile stays.
+                self.secrets.context = context;
+            }
             match sessions.write(&self.key, &record, &self.secrets).await? {
                 (Swap::Stored, stored) => {
                     fail_point!("refresh::after_store");
@@ -146,15 +155,11 @@ impl Refresher {
 }
 
 /// The newest of each kind of token; what the provider did not send anew is kept (behaviour R5, R12).
-pub(super) fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secrets {
-    let oidc::Refreshed { tokens, id_token } = new;
+pub(super) fn merge(old: &Secrets, new: Refreshed, now: Timestamp) -> Secrets {
+    let Refreshed { tokens, id_token, claims } = new;
     let (refresh_token, refresh_expires) = match tokens.refresh_token {
         Some(token) => (Some(token), tokens.refresh_expires),
         None => (old.refresh_token.clone(), old.refresh_expires),
-    };
-    let (id_token, claims) = match id_token {
-        Some(fresh) => (Some(fresh.text), fresh.claims),
-        None => (old.id_token.clone(), old.claims.clone()),
     };
     Secrets {
         access_token: tokens.access_token,
@@ -164,8 +169,9 @@ pub(super) fn merge(old: &Secrets, new: oidc::Refreshed, now: Timestamp) -> Secr
         refresh_token,
         refresh_expires,
         offline: tokens.offline.unwrap_or(old.offline),
-        id_token,
-        claims,
+        id_token: id_token.or_else(|| old.id_token.clone()),
+        claims: claims.unwrap_or_else(|| old.claims.clone()),
+        context: old.context.clone(),
         csrf_token: old.csrf_token.clone(),
         tickets: old.tickets.clone(),
     }

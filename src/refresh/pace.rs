@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::need::Need;
 use crate::config::settings;
-use crate::oidc::{Provider, Providers};
+use crate::provider::{Provider, Providers};
 
 /// How often, and how many times, one looks whether the probe before it has come back: a second and a half in all.
 const PROBE_LOOK_EVERY: Duration = Duration::from_millis(25);

@@ -13,8 +13,9 @@ pub use tombstone::{LIFE as TOMBSTONE_LIFE, Login};
 
 use self::tombstone::Grave;
 use crate::config::settings::LogoutScope;
-use crate::oidc::{LogoutToken, Provider, Providers, Whose};
+use crate::oidc::{self, LogoutToken, Whose};
 use crate::primitives::clock::Timestamp;
+use crate::provider::Providers;
 use crate::session::manager::{EndedSession, SessionError, Sessions, entry_of};
 use crate::store::record::{Owner, Record, SessionKey};
 use crate::store::{MarkKey, StoreError};
@@ -133,7 +134,7 @@ impl Revoker {
     /// [`LogoutFailure`]
     pub async fn log_out(
         &self,
-        provider: &Arc<Provider>,
+        provider: &oidc::Provider,
         token: &LogoutToken,
         client_ip: IpAddr,
     ) -> Result<usize, LogoutFailure> {
@@ -177,7 +178,7 @@ impl Revoker {
     /// [`SessionError`] if the store fails; a second call ends the rest.
     pub async fn log_out_in_front(
         &self,
-        provider: &Provider,
+        provider: &oidc::Provider,
         sid: &str,
         client_ip: IpAddr,
     ) -> Result<usize, SessionError> {

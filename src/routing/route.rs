@@ -11,8 +11,8 @@ use super::cors::Cors;
 use super::rates::Rates;
 use super::upstream::Upstream;
 use crate::config::settings::{
-    self, Access, Conditions, HeaderChanges, HeaderMatch, HostPattern, OnMissing, Redirect, Respond, Rewrite,
-    RouteTimeouts, Token,
+    self, Accept, Access, Conditions, ContextAccess, HeaderChanges, HeaderMatch, HostPattern, Level, OnMissing,
+    Redirect, Respond, Rewrite, RouteTimeouts, Token,
 };
 use crate::files::Files;
 use crate::primitives::path::PathPrefix;
@@ -31,18 +31,34 @@ pub struct Route {
     pub action: Action,
     /// Who may pass.
     pub access: Access,
+    /// By what it knows its user.
+    pub accept: Accept,
+    /// What the scope of a client's own access token must name.
+    pub scopes: Vec<String>,
+    /// How well its users must be known.
+    pub level: Level,
+    /// The header that tells the upstream how well the user is known.
+    pub level_header: Option<HeaderName>,
+    /// What the claims of its user must be, all of it; empty = anything.
+    pub rules: Box<[Rule]>,
+    /// Only sessions of this provider count; `None` = those of any of the site's.
+    pub provider: Option<Arc<str>>,
     /// What a request without a session gets.
     pub on_missing: OnMissing,
     /// Which token goes upstream.
     pub token: Token,
     /// Name of a header and the index of its claim in [`super::table::Site::claim_paths`].
     pub identity_headers: Vec<(HeaderName, usize)>,
+    /// Whether its upstream is told the user context, and may change it.
+    pub context: ContextAccess,
     /// Largest request body in bytes.
     pub max_body: u64,
     /// Whether unsafe methods need the CSRF token.
     pub csrf: bool,
     /// Whether a request whose token the upstream refuses is sent again with a newer one.
     pub retry_unauthorized: bool,
+    /// Whether its upstream may ask for a stronger or more recent login.
+    pub step_up: bool,
     /// Changes of the answer's header; `None` = none.
     pub response_headers: Option<Box<HeaderChanges>>,
     /// What pages of other origins may do; `None` = nothing is said about it here.
@@ -53,6 +69,15 @@ pub struct Route {
     pub rates: Option<Box<Rates>>,
     /// Counts its requests.
     pub metrics: Arc<RouteMetrics>,
+}
+
+/// A rule on the claims of a user.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its name in answers and in the audit log.
+    pub name: Arc<str>,
+    /// The index of what must hold in [`super::table::Site::conditions`].
+    pub condition: usize,
 }
 
 /// What is done with a request that may pass.

@@ -13,11 +13,11 @@ use http::header::HeaderName;
 
 use super::cors::Cors;
 use super::rates::Rates;
-pub use super::route::{Action, Asked, Choice, Forward, Route};
+pub use super::route::{Action, Asked, Choice, Forward, Route, Rule};
 use super::route::{Slot, changes};
 use super::security::SecurityHeaders;
 use super::upstream::Upstreams;
-use crate::config::settings::{self, Aliases, ClaimPath, HostPattern, Origin, Settings};
+use crate::config::settings::{self, Aliases, ClaimCondition, ClaimPath, ContextAccess, HostPattern, Origin, Settings};
 use crate::files::Files;
 use crate::primitives::path::PathPrefix;
 use crate::telemetry::handles::RouteMetrics;
@@ -58,8 +58,8 @@ pub struct Site {
     pub index: usize,
     /// Its name in logs and metrics.
     pub name: Arc<str>,
-    /// Provider of its logins.
-    pub provider: Option<Arc<str>>,
+    /// Providers of its logins, the default first.
+    pub providers: Vec<Arc<str>>,
     /// The auth endpoints live below it.
     pub auth_path: PathPrefix,
     /// Extra paths of single endpoints.
@@ -68,6 +68,10 @@ pub struct Site {
     pub origins: Vec<Origin>,
     /// Every claim that a route of this site sends upstream, once; [`Route::identity_headers`] points into it.
     pub claim_paths: Vec<ClaimPath>,
+    /// Every condition that a rule of its routes asks for, once; [`Rule::condition`] points into it.
+    pub conditions: Vec<ClaimCondition>,
+    /// Claims in the user context; `None` = no route tells it.
+    pub context_claims: Option<Vec<ClaimPath>>,
     /// Every identity header of *any* site: no client may send one of them to any upstream, for two sites may share
     /// an upstream that trusts it.
     pub reserved_headers: Arc<[HeaderName]>,
@@ -147,7 +151,7 @@ impl Site {
         before: Option<&Self>,
         metrics: &Metrics,
     ) -> Result<Self, TableError> {
-        let mut claim_paths = Vec::new();
+        let (mut claim_paths, mut conditions) = (Vec::new(), Vec::new());
         let mut routes: HashMap<Box<str>, Slot, _> =
             HashMap::with_capacity_and_hasher(settings.routes.len(), RandomState::default());
         for route in &settings.routes {
@@ -159,16 +163,29 @@ impl Site {
                 when: (!route.when.is_empty()).then(|| Box::new(route.when.clone())),
                 action: action(&settings.name, route, upstreams)?,
                 access: route.access,
+                accept: route.accept,
+                scopes: route.scopes.clone(),
+                level: route.level,
+                level_header: route.level_header.clone(),
+                rules: route
+                    .allow
+                    .iter()
+                    .map(|rule| Rule { name: rule.name.clone(), condition: index_of(&mut conditions, &rule.condition) })
+                    .collect(),
+                provider: route.provider.clone(),
                 on_missing: route.on_missing,
                 token: route.token,
                 identity_headers: route
                     .identity_headers
                     .iter()
-                    .map(|(header, claim)| (header.clone(), claim_index(&mut claim_paths, claim)))
+                    .map(|(header, claim)| (header.clone(), index_of(&mut claim_paths, claim)))
                     .collect(),
+                context: route.context,
                 max_body: route.max_body,
                 csrf: route.csrf,
-                retry_unauthorized: route.retry_unauthorized,
+                // An upstream that refuses a proxy token has nothing to gain from a new access token.
+                retry_unauthorized: route.retry_unauthorized && route.token != settings::Token::Proxy,
+                step_up: route.step_up,
                 response_headers: changes(&route.response_headers),
                 cors: route.cors.as_ref().map(|cors| Box::new(Cors::new(cors))),
                 timeouts: route.timeouts,
@@ -184,11 +201,17 @@ impl Site {
         Ok(Self {
             index,
             name: Arc::clone(&settings.name),
-            provider: settings.provider.clone(),
+            providers: settings.providers.clone(),
             auth_path: settings.auth_path.clone(),
             aliases: settings.aliases.clone(),
             origins: settings.origins.clone(),
             claim_paths,
+            conditions,
+            context_claims: settings
+                .routes
+                .iter()
+                .any(|route| route.context != ContextAccess::None)
+                .then(|| settings.context_claims.clone()),
             reserved_headers,
             security_headers: SecurityHeaders::new(&settings.security_headers),
             own: Arc::new(metrics.route(&settings.name, OWN)),
@@ -261,9 +284,9 @@ fn first_segments(path: &str, count: usize) -> &str {
     end.and_then(|(end, _)| path.get(..end)).unwrap_or(path)
 }
 
-fn claim_index(known: &mut Vec<ClaimPath>, claim: &ClaimPath) -> usize {
-    known.iter().position(|one| one == claim).unwrap_or_else(|| {
-        known.push(claim.clone());
+fn index_of<T: Clone + PartialEq>(known: &mut Vec<T>, item: &T) -> usize {
+    known.iter().position(|one| one == item).unwrap_or_else(|| {
+        known.push(item.clone());
         known.len() - 1
     })
 }
@@ -272,8 +295,8 @@ fn reserved_headers(sites: &[settings::Site]) -> Arc<[HeaderName]> {
     let mut names: Vec<HeaderName> = sites
         .iter()
         .flat_map(|site| &site.routes)
-        .flat_map(|route| &route.identity_headers)
-        .map(|(name, _)| name.clone())
+        .flat_map(|route| route.identity_headers.iter().map(|(name, _)| name).chain(&route.level_header))
+        .cloned()
         .collect();
     names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     names.dedup();

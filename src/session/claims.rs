@@ -6,15 +6,22 @@ use serde_json::Value;
 
 use crate::config::settings::ClaimPath;
 
-/// A claim as a header value: text as it is, lists joined with commas, non-ASCII percent-encoded as UTF-8. Inside a
-/// list's elements commas are encoded as well, or the group `user,admin` would be two. A value with a line break or NUL
-/// gives no header at all (behaviour H8).
-pub(super) fn claim_header(claims: &serde_json::Map<String, Value>, path: &ClaimPath) -> Option<HeaderValue> {
+/// The claim at a path.
+pub(super) fn find<'c>(claims: &'c serde_json::Map<String, Value>, path: &ClaimPath) -> Option<&'c Value> {
     let mut names = path.0.iter();
     let mut value = claims.get(names.next()?)?;
     for name in names {
         value = value.as_object()?.get(name)?;
     }
+    Some(value)
+}
+
+/// A claim as a header value: text as it is, lists joined with commas, non-ASCII percent-encoded as UTF-8. Inside a
+/// list's elements commas are encoded as well, or the group `user,admin` would be two. A value with a line break or NUL
+/// gives no header at all (behaviour H8).
+#[must_use]
+pub fn claim_header(claims: &serde_json::Map<String, Value>, path: &ClaimPath) -> Option<HeaderValue> {
+    let value = find(claims, path)?;
     let text = match value {
         Value::Null => return None,
         Value::Array(items) => {

@@ -1,6 +1,8 @@
 //! The manager: the one way to a session. It ties store, sealing and local cache together.
 
+mod context;
 mod endings;
+mod levels;
 mod lookup;
 mod records;
 mod rotation;
@@ -26,6 +28,8 @@ use crate::store::record::{Record, SessionKey};
 use crate::store::{SessionStore, StoreError};
 use crate::telemetry::Metrics;
 use crate::telemetry::audit::{Audit, Entry};
+
+pub use self::context::Change as ContextChange;
 
 /// A session could not be had, begun or changed.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +77,7 @@ pub struct Sessions {
     clock: Clock,
     lasting: Lasting,
     absolute_timeout: Duration,
+    returning_tokens: settings::ReturningTokens,
     rotation: Rotation,
     plan: Plan,
     touch_step: Duration,
@@ -118,6 +123,7 @@ impl Sessions {
             clock,
             lasting: Lasting { idle: settings.idle_timeout, returning: settings.returning_timeout },
             absolute_timeout: settings.absolute_timeout,
+            returning_tokens: settings.returning_tokens,
             rotation: Rotation { every: settings.rotate_every, grace: settings.rotation_grace },
             plan: Plan::new(refresh.ahead),
             touch_step: (settings.idle_timeout / 60).min(Duration::from_secs(30)),

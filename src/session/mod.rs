@@ -1,7 +1,8 @@
 //! Sessions: what they are, how they are named, sealed, cached and looked up.
 
 mod cache;
-mod claims;
+pub mod claims;
+pub mod context;
 pub mod cookie;
 pub mod csrf;
 pub mod key_ring;
@@ -9,6 +10,9 @@ pub mod manager;
 pub mod model;
 pub mod open;
 pub mod plan;
+pub mod profile;
+pub mod proxy_token;
+pub mod rules;
 pub mod seal;
 pub mod ticket;
 pub mod touches;

@@ -28,6 +28,8 @@ pub struct Secrets {
     pub id_token: Option<SecretText>,
     /// Claims of the user, from the verified ID token.
     pub claims: serde_json::Map<String, serde_json::Value>,
+    /// What applications keep of the user, see [`super::context`].
+    pub context: serde_json::Map<String, serde_json::Value>,
     /// The session's CSRF token: 256 random bits of its own, steady over id rotation.
     pub csrf_token: SecretText,
     /// What the session's tickets follow from.
@@ -52,6 +54,8 @@ struct Plain {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     idt: Option<String>,
     claims: serde_json::Map<String, serde_json::Value>,
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    ctx: serde_json::Map<String, serde_json::Value>,
     csrf: String,
     tickets: String,
 }
@@ -83,10 +87,29 @@ impl Secrets {
             off: self.offline,
             idt: self.id_token.as_ref().map(text),
             claims: self.claims.clone(),
+            ctx: self.context.clone(),
             csrf: text(&self.csrf_token),
             tickets: self.tickets.expose(),
         };
         serde_json::to_vec(&plain).map(zeroize::Zeroizing::new)
+    }
+
+    /// Whether there is an access or a refresh token.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        !self.access_token.expose().is_empty() || self.refresh_token.is_some()
+    }
+
+    /// The same without access and refresh token. The ID token stays: it is the hint at logout.
+    #[must_use]
+    pub fn without_tokens(&self) -> Self {
+        Self {
+            access_token: SecretText::new(String::new()),
+            access_expires: None,
+            refresh_token: None,
+            refresh_expires: None,
+            ..self.clone()
+        }
     }
 
     /// The inverse of [`Secrets::to_plaintext`].
@@ -108,6 +131,7 @@ impl Secrets {
             offline: plain.off,
             id_token: plain.idt.as_mut().map(take),
             claims: std::mem::take(&mut plain.claims),
+            context: std::mem::take(&mut plain.ctx),
             csrf_token: take(&mut plain.csrf),
             tickets,
         })
@@ -130,6 +154,7 @@ mod tests {
             offline: true,
             id_token: Some(SecretText::new("idt".into())),
             claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
+            context: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
             tickets: TicketSeed::generate().unwrap(),
         };

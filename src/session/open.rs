@@ -8,14 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::header::HeaderValue;
 
 use super::claims::claim_header;
+use super::context;
 use super::cookie::Cookies;
 use super::model::Secrets;
 use super::plan::is_fresh;
+use super::profile::Profile;
+use super::proxy_token::{Minted, ProxyTokens};
+use super::rules::judge;
 use super::ticket::SessionId;
-use crate::config::settings::ClaimPath;
+use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
 use crate::store::Touch;
@@ -26,19 +31,6 @@ const OVERDUE: Duration = Duration::from_secs(3);
 
 /// What an entry costs beside its own bytes: its places in the cache and in the index, and the allocator's share.
 const OVERHEAD: usize = 256;
-
-/// What a site wants prepared in each of its sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// Name of the site.
-    pub site: Arc<str>,
-    /// Name of its provider; sessions of another one are none here (behaviour S11).
-    pub provider: Option<Arc<str>>,
-    /// Claims that go into identity headers; [`Open::identity`] takes an index into this list.
-    pub claims: Vec<ClaimPath>,
-    /// Whether a route sends the ID token.
-    pub id_token: bool,
-}
 
 /// An opened session.
 pub struct Open {
@@ -51,6 +43,10 @@ pub struct Open {
     /// When its tokens are due for a refresh, if ever.
     due: Option<Timestamp>,
     hurried: AtomicBool,
+    subject: Box<str>,
+    minted: ArcSwapOption<Minted>,
+    holds_tokens: bool,
+    parting: AtomicBool,
     key: SessionKey,
     version: u64,
     generation: u64,
@@ -65,6 +61,9 @@ pub struct Open {
     authorization: Option<HeaderValue>,
     id_authorization: Option<HeaderValue>,
     identity: Box<[Option<HeaderValue>]>,
+    met: Box<[bool]>,
+    /// For a user who returns, and for one who is logged on.
+    context: Option<Box<[Option<HeaderValue>; 2]>>,
     csrf_token: SecretText,
     csrf_cookie: Option<HeaderValue>,
     last_seen: AtomicU64,
@@ -119,6 +118,10 @@ impl Open {
             rotating: AtomicBool::new(false),
             due: record.due,
             hurried: AtomicBool::new(false),
+            subject: if profile.proxy_token { record.subject.as_str().into() } else { Box::default() },
+            minted: ArcSwapOption::empty(),
+            holds_tokens: secrets.has_tokens(),
+            parting: AtomicBool::new(false),
             key: id.key(),
             version: record.version,
             generation: record.generation,
@@ -132,6 +135,11 @@ impl Open {
             authorization: bearer(&secrets.access_token),
             id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
+            context: profile.context.as_ref().map(|told| {
+                let header = |level| context::header(level, &record.subject, &secrets.claims, told, &secrets.context);
+                Box::new([header(Level::Returning), header(Level::LoggedOn)])
+            }),
+            met: judge(&profile.conditions, &secrets.claims),
             csrf_cookie: cookies.set_csrf(secrets.csrf_token.expose()),
             csrf_token: secrets.csrf_token.clone(),
             last_seen: AtomicU64::new(record.last_seen.as_millis()),
@@ -173,6 +181,23 @@ impl Open {
     #[must_use]
     pub fn claim_hurry(&self) -> bool {
         !self.hurried.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether there is an access or a refresh token in it.
+    #[must_use]
+    pub fn holds_tokens(&self) -> bool {
+        self.holds_tokens
+    }
+
+    /// `true` for the one caller that is to take its tokens out.
+    #[must_use]
+    pub fn claim_parting(&self) -> bool {
+        !self.parting.swap(true, Ordering::Relaxed)
+    }
+
+    /// Lets somebody else try.
+    pub fn release_parting(&self) {
+        self.parting.store(false, Ordering::Relaxed);
     }
 
     /// `true` for the one caller that is to rotate it.
@@ -245,10 +270,41 @@ impl Open {
         self.id_authorization.as_ref()
     }
 
+    /// `Bearer …` with a proxy token that has at least half of its life left. Made when it is first asked for, and once in
+    /// half a life; it is the same for all requests meanwhile.
+    #[must_use]
+    pub fn proxy_authorization(&self, tokens: &ProxyTokens, now: Timestamp) -> Option<HeaderValue> {
+        if let Some(minted) = &*self.minted.load()
+            && now < minted.renew_at
+        {
+            return Some(minted.authorization.clone());
+        }
+        let minted = tokens.mint(&self.key, &self.subject, now)?;
+        let authorization = minted.authorization.clone();
+        self.minted.store(Some(Arc::new(minted)));
+        Some(authorization)
+    }
+
     /// The header value of a claim of the site's [`Profile`].
     #[must_use]
     pub fn identity(&self, claim: usize) -> Option<&HeaderValue> {
         self.identity.get(claim)?.as_ref()
+    }
+
+    /// What applications are told of a user of this level, where the site's [`Profile`] asks for it.
+    #[must_use]
+    pub fn context(&self, level: Level) -> Option<&HeaderValue> {
+        let [returning, logged_on] = &**self.context.as_ref()?;
+        match level {
+            Level::Returning => returning.as_ref(),
+            Level::LoggedOn => logged_on.as_ref(),
+        }
+    }
+
+    /// Whether the user's claims meet a condition of the site's [`Profile`].
+    #[must_use]
+    pub fn meets(&self, condition: usize) -> bool {
+        self.met.get(condition).is_some_and(|met| *met)
     }
 
     /// The session's CSRF token.
@@ -310,7 +366,13 @@ impl Open {
         let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);
         let identity: usize = self.identity.iter().map(|value| size_of::<Option<HeaderValue>>() + header(value)).sum();
         let texts = header(&self.authorization) + header(&self.id_authorization) + header(&self.csrf_cookie);
-        let rest = identity + self.provider.len() + self.csrf_token.expose().len();
+        let context = |all: &[Option<HeaderValue>; 2]| {
+            all.iter().map(|value| header(value) + size_of::<Option<HeaderValue>>()).sum()
+        };
+        let context: usize = self.context.as_deref().map_or(0, context);
+        // As long as a proxy token is; made later.
+        let proxy = if self.profile.proxy_token { 512 + self.subject.len() * 3 } else { 0 };
+        let rest = proxy + identity + context + self.met.len() + self.provider.len() + self.csrf_token.expose().len();
         u64::try_from(size_of::<Self>() + texts + rest + OVERHEAD).unwrap_or(u64::MAX)
     }
 
@@ -378,6 +440,9 @@ impl Open {
 }
 
 fn bearer(token: &SecretText) -> Option<HeaderValue> {
+    if token.expose().is_empty() {
+        return None;
+    }
     let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
     value.set_sensitive(true);
     Some(value)

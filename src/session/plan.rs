@@ -72,6 +72,7 @@ mod tests {
             offline: false,
             id_token: None,
             claims: serde_json::Map::new(),
+            context: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
             tickets: TicketSeed::generate().unwrap(),
         }

@@ -198,5 +198,21 @@ impl Vigil {
     }
 }
 
+/// Waits until the user of a session that is over is not even recognised any more.
+pub async fn forgotten(sessions: Arc<Sessions>, open: Arc<Open>) {
+    let mut watch = sessions.watch(open.key());
+    loop {
+        let wake = match sessions.read(open.key()).await {
+            Ok(Some((record, _))) => record.end(),
+            Ok(None) => return,
+            Err(_) => sessions.clock().now().plus(ASK_AGAIN),
+        };
+        tokio::select! {
+            event = watch.next() => if event == Event::Ended { return },
+            () = sessions.clock().until(wake) => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

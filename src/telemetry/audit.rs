@@ -48,6 +48,10 @@ pub enum Event {
     RefreshInDoubt,
     /// A request did not prove that it comes from our own page.
     CsrfRejected,
+    /// An access token that a client brought does not count here.
+    TokenRejected,
+    /// A rule of a route kept a user out.
+    AccessDenied,
     /// A record of a session is there and cannot be read.
     SessionUnreadable,
     /// Another replica has another key under the same id.
@@ -71,6 +75,8 @@ impl Event {
             Self::RefreshRejected => "refresh_rejected",
             Self::RefreshInDoubt => "refresh_in_doubt",
             Self::CsrfRejected => "csrf_rejected",
+            Self::TokenRejected => "token_rejected",
+            Self::AccessDenied => "access_denied",
             Self::SessionUnreadable => "session_unreadable",
             Self::KeyChanged => "key_changed",
             Self::ConfigChanged => "config_changed",
@@ -85,6 +91,8 @@ impl Event {
                 | Self::RefreshRejected
                 | Self::RefreshInDoubt
                 | Self::CsrfRejected
+                | Self::TokenRejected
+                | Self::AccessDenied
                 | Self::SessionUnreadable
                 | Self::KeyChanged
         )

@@ -85,6 +85,8 @@ pub struct Metrics {
     pub event_streams_open: IntGauge,
     /// Streams, tunnels and long answers ended because their session was over. Label: kind.
     pub streams_ended_total: IntCounterVec,
+    /// Changes of the user context that upstreams asked for. Label: result.
+    pub user_context_updates_total: IntCounterVec,
     /// Token refreshes. Labels: provider, mode, result.
     pub token_refreshes_total: IntCounterVec,
     /// Time of one token refresh. Label: provider.
@@ -101,6 +103,8 @@ pub struct Metrics {
     pub token_refresh_in_doubt_total: IntCounterVec,
     /// Failed CSRF checks. Labels: reason, mode (`enforce`, `report`).
     pub csrf_rejections_total: IntCounterVec,
+    /// Access tokens of clients that were judged. Label: result.
+    pub bearer_tokens_total: IntCounterVec,
     /// Requests to OpenID providers. Labels: provider, endpoint, result.
     pub idp_requests_total: IntCounterVec,
     /// Time of one request to an OpenID provider. Labels: provider, endpoint.
@@ -229,6 +233,11 @@ impl Metrics {
                 "Event streams, tunnels and long answers ended because their session was over.",
                 &["kind"],
             )?,
+            user_context_updates_total: make.counter(
+                "user_context_updates_total",
+                "Changes of the user context that upstreams asked for.",
+                &["result"],
+            )?,
             token_refreshes_total: make.counter(
                 "token_refreshes_total",
                 "Token refreshes.",
@@ -264,6 +273,11 @@ impl Metrics {
                 &["provider"],
             )?,
             csrf_rejections_total: make.counter("csrf_rejections_total", "Failed CSRF checks.", &["reason", "mode"])?,
+            bearer_tokens_total: make.counter(
+                "bearer_tokens_total",
+                "Access tokens of clients that were judged.",
+                &["result"],
+            )?,
             idp_requests_total: make.counter(
                 "idp_requests_total",
                 "Requests to OpenID providers.",

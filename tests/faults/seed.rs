@@ -11,7 +11,7 @@ use cloakroom::primitives::secret::SecretText;
 use cloakroom::session::key_ring::KeyRing;
 use cloakroom::session::manager::{NewSession, Sessions, new_csrf_token};
 use cloakroom::session::model::Secrets;
-use cloakroom::session::open::Profile;
+use cloakroom::session::profile::Profile;
 use cloakroom::session::ticket::TicketSeed;
 use cloakroom::store::SessionStore;
 use cloakroom::store::record::SessionKey;
@@ -112,7 +112,7 @@ impl Seeder {
 }
 
 pub(crate) fn profile(site: &str) -> Profile {
-    Profile { site: site.into(), provider: Some(PROVIDER.into()), claims: Vec::new(), id_token: false }
+    Profile { site: site.into(), providers: vec![PROVIDER.into()], ..Profile::default() }
 }
 
 pub(crate) fn secrets(session: usize, token_length: usize, issued: Timestamp, expires: Timestamp) -> Secrets {
@@ -127,6 +127,7 @@ pub(crate) fn secrets(session: usize, token_length: usize, issued: Timestamp, ex
         offline: false,
         id_token: None,
         claims: serde_json::Map::from_iter([subject]),
+        context: serde_json::Map::new(),
         csrf_token: new_csrf_token().expect("randomness"),
         tickets: TicketSeed::generate().expect("randomness"),
     }

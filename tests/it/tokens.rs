@@ -10,7 +10,7 @@ use crate::harness::{Browser, SESSION, Wishes, World, XSRF};
 use crate::wire::h2c_client;
 
 /// The payload of a JWT, not verified.
-fn claims(token: &str) -> serde_json::Value {
+pub(crate) fn claims(token: &str) -> serde_json::Value {
     use base64::Engine as _;
     let payload = token.split('.').nth(1).expect("a JWT");
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).expect("base64");

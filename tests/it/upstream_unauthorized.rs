@@ -107,7 +107,7 @@ async fn b5_a_newer_token_that_is_there_already_is_used_and_no_provider_is_asked
 #[tokio::test(flavor = "multi_thread")]
 async fn b5_what_asks_for_more_than_a_better_token_passes_on() {
     for (challenge, asked) in [
-        ("WWW-Authenticate: Bearer error=\"insufficient_user_authentication\", acr_values=\"gold\"\r\n", 1),
+        ("WWW-Authenticate: Bearer error=\"insufficient_user_authentication\"\r\n", 1),
         ("WWW-Authenticate: Bearer error=\"insufficient_scope\"\r\n", 1),
         ("WWW-Authenticate: Basic realm=\"x\"\r\n", 1),
         ("WWW-Authenticate: Bearer realm=\"x\"\r\n", 2),

@@ -55,6 +55,10 @@ pub(crate) struct Wishes {
     pub(crate) provider: ProviderConfig,
     /// YAML lines of the provider `demo`, indented by four.
     pub(crate) provider_yaml: String,
+    /// YAML list items of `providers` beside `demo`, indented by two.
+    pub(crate) providers: String,
+    /// YAML of the site's providers.
+    pub(crate) site_providers: String,
     /// A store that all proxies share, in place of `store`.
     pub(crate) shared: Option<SharedStore>,
 }
@@ -75,6 +79,8 @@ impl Default for Wishes {
             clock: Clock::system(),
             provider: ProviderConfig::default(),
             provider_yaml: String::new(),
+            providers: String::new(),
+            site_providers: "provider: demo".into(),
             shared: None,
         }
     }
@@ -171,12 +177,13 @@ providers:
     client_auth: {{ method: client_secret_basic, secret: {{ env: TEST_SECRET }} }}
     scopes: [openid, profile, email]
 {provider_yaml}
+{providers}
 upstreams:
   - {{ name: demo, endpoints: ["{upstream}"] }}
 {upstreams}
 sites:
   - hosts: {hosts}
-    provider: demo
+    {site_providers}
     aliases: {{ login: /login, logout: /logout, userinfo: /userinfo }}
 {site}
     routes:
@@ -185,6 +192,8 @@ sites:
 "#,
             store = wishes.store,
             provider_yaml = wishes.provider_yaml,
+            providers = wishes.providers,
+            site_providers = wishes.site_providers,
             session = wishes.session,
             refresh = wishes.refresh,
             issuer = demo.provider.issuer(),

@@ -1,5 +1,7 @@
 //! The tree becomes [`Settings`]: one file a section, and here what concerns several of them.
 
+mod bearer;
+mod credentials;
 mod edge;
 mod limits;
 mod providers;
@@ -48,6 +50,8 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     let limits = fields.optional(reader, "limits", super::settings::Limits::default(), limits::limits);
     let admin = fields.maybe(reader, "admin", |reader, node| edge::admin(reader, node, &sockets));
     let keys = fields.required(reader, "keys", "[{ id: \"1\", secret: { env: CLOAKROOM_KEY } }]", session::keys);
+    let proxy_token = fields.maybe(reader, "proxy_token", session::proxy_token);
+    let proxy_tokens = fields.get("proxy_token").is_some();
     let store = fields.optional(reader, "store", super::settings::Store::Memory, store::store);
     let session = session::session(reader, fields.get("session"));
     let refresh = session::refresh(reader, fields.get("refresh"));
@@ -65,7 +69,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         .maybe(reader, "idle_connections", |reader, node| usize::try_from(reader.integer(node, 1, MOST_IDLE)?).ok());
     let example = "[{ hosts: [app.example.com], routes: [{ path: /, upstream: app, access: public }] }]";
     let sites = fields.required(reader, "sites", example, |reader, node| {
-        sites::sites(reader, node, &mut provider_names, &mut upstream_names)
+        sites::sites(reader, node, &mut provider_names, &mut upstream_names, proxy_tokens)
     });
     let shutdown = fields.optional(reader, "shutdown", Shutdown::default(), edge::shutdown);
     provider_names.note_unused(reader);
@@ -78,6 +82,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         limits: limits?,
         admin: admin?,
         keys: keys?,
+        proxy_token: proxy_token?,
         store: store?,
         session: session?,
         refresh: refresh?,
@@ -91,7 +96,11 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     note_form_post(reader, &fields, &settings);
     if let Some(node) = fields.get("sites") {
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
+        routes::note_nobody_returns(reader, node, &settings);
     }
+    providers::check_issuers(reader, &fields, &settings);
+    credentials::check_login_pages(reader, &fields, &settings);
+    bearer::check(reader, &fields, &settings);
     edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);
     Some(settings)
 }

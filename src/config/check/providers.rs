@@ -1,37 +1,72 @@
-//! OpenID providers.
+//! Providers; those of `kind: oidc` are read here.
 
 mod client_auth;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Names;
 use super::upstreams::authorities;
-use crate::config::decode::Reader;
+use super::{Names, child, credentials};
+use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::rules;
 use crate::config::schema::{BACKCHANNEL_LOGOUT, PROVIDER};
 use crate::config::settings::{
-    BackchannelLogout, FrontchannelLogout, LoginParameter, LogoutScope, Provider, PushedAuthorization, ResponseMode,
+    BackchannelLogout, FrontchannelLogout, LoginParameter, LogoutScope, Provider, ProviderKind, PushedAuthorization,
+    ResponseMode, Settings,
 };
 use crate::config::values;
-use crate::config::yaml::Node;
+use crate::config::yaml::{Kind, Node};
 
 /// For providers that never exchange a refresh token for another.
 const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Characters of a title.
+const LONGEST_TITLE: usize = 60;
 
 const PUSHED: [(&str, PushedAuthorization); 3] =
     [("auto", PushedAuthorization::Auto), ("require", PushedAuthorization::Require), ("off", PushedAuthorization::Off)];
 
-pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provider> {
+/// A provider of any kind. Each kind has keys of its own.
+pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<ProviderKind> {
+    let kind = child(node, "kind").filter(|node| !matches!(node.kind, Kind::Null));
+    let credentials = match kind {
+        None => Some(false),
+        Some(node) => reader.choice(node, &[("oidc", false), ("credentials", true)]),
+    };
+    match credentials {
+        Some(false) => oidc(reader, node, names).map(ProviderKind::Oidc),
+        Some(true) => credentials::provider(reader, node, names).map(Box::new).map(ProviderKind::Credentials),
+        // Nobody knows which keys were meant; its name may well be referred to.
+        None => {
+            names.incomplete = true;
+            None
+        }
+    }
+}
+
+/// What users are told that it is. No more than fits on a button.
+pub(super) fn title(reader: &mut Reader<'_>, fields: &Fields<'_>, name: Option<&Arc<str>>) -> Option<Arc<str>> {
+    let default = name.cloned().unwrap_or_default();
+    fields.optional(reader, "title", default, |reader, node| {
+        let title = reader.word(node)?;
+        if title.chars().count() > LONGEST_TITLE {
+            let help = format!("at most {LONGEST_TITLE} characters");
+            reader.note(Code::OutOfRange, node, "this title is too long for a button", help);
+            return None;
+        }
+        Some(title.into())
+    })
+}
+
+fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provider> {
     let Some(fields) = reader.fields(node, &PROVIDER) else {
         names.incomplete = true;
         return None;
     };
     names.incomplete |= fields.get("name").is_none();
     let name = fields.required(reader, "name", "keycloak", |reader, node| names.define(reader, node));
-    // One kind so far; the key is taken so that files say what they mean once there are more.
-    let kind = fields.optional(reader, "kind", (), |reader, node| reader.choice(node, &[("oidc", ())]));
+    let title = title(reader, &fields, name.as_ref());
     let issuer = fields.required(reader, "issuer", "https://id.example.com/realms/main", values::issuer);
     let client_id = fields.required(reader, "client_id", "cloakroom", |r, n| r.word(n));
     let example = "{ method: client_secret_basic, secret: { env: CLIENT_SECRET } }";
@@ -62,8 +97,8 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     let frontchannel_logout =
         fields.optional(reader, "frontchannel_logout", FrontchannelLogout::Off, |r, n| r.choice(n, &fronts));
     let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
-    kind?;
     Some(Provider {
+        title: title?,
         name: name?,
         issuer: issuer?,
         client_id: client_id?,
@@ -82,6 +117,22 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
     })
 }
 
+/// Who sends a logout token is found by its issuer.
+pub(super) fn check_issuers(reader: &mut Reader<'_>, fields: &Fields<'_>, settings: &Settings) {
+    let Some(Kind::List(nodes)) = fields.get("sites").map(|node| &node.kind) else { return };
+    for (node, site) in nodes.iter().zip(&settings.sites) {
+        let named = settings.providers.iter().filter(|provider| site.providers.contains(provider.name()));
+        let mut issuers: Vec<_> = named.filter_map(|provider| Some(&provider.oidc()?.issuer)).collect();
+        issuers.sort_unstable();
+        if let (Some(at), Some([one, _])) =
+            (child(node, "providers"), issuers.windows(2).find(|two| matches!(two, [one, other] if one == other)))
+        {
+            let help = "keep one of them: with one issuer and two clients nobody knows whose an answer is";
+            reader.note(Code::Contradiction, at, format!("two providers of this site have the issuer `{one}`"), help);
+        }
+    }
+}
+
 fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<BackchannelLogout> {
     let fields = reader.fields(node, &BACKCHANNEL_LOGOUT)?;
     let default = BackchannelLogout::default();
@@ -92,7 +143,7 @@ fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<Backchanne
 }
 
 fn default_login_parameters() -> Vec<LoginParameter> {
-    vec![LoginParameter::Prompt, LoginParameter::LoginHint, LoginParameter::AcrValues]
+    vec![LoginParameter::Prompt, LoginParameter::LoginHint, LoginParameter::AcrValues, LoginParameter::MaxAge]
 }
 
 fn default_scopes() -> Vec<String> {
@@ -110,7 +161,7 @@ fn scopes(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<String>> {
     Some(scopes)
 }
 
-fn scope(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
+pub(super) fn scope(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let scope = reader.word(node)?;
     if scope.bytes().all(|b| b.is_ascii_graphic() && b != b'"' && b != b'\\') {
         return Some(scope);

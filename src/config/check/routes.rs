@@ -1,26 +1,33 @@
 //! Routes: path, conditions, what is done, access, token, headers, limits.
 
+mod accept;
 mod action;
+mod allow;
 mod cors;
 mod headers;
+mod level;
 mod rates;
 mod when;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderName;
 
 pub(super) use self::cors::origin;
 pub(super) use self::headers::reserved;
+pub(super) use self::level::note_nobody_returns;
+use super::providers::scope;
 use super::sites::Alias;
 use super::{Names, duplicate};
 use crate::config::decode::{Fields, Reader};
 use crate::config::defaults::MAX_BODY;
-use crate::config::diagnostic::Code;
+use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
 use crate::config::settings::{
-    Access, Action, ClaimPath, Conditions, HostPattern, OnMissing, Route, RouteTimeouts, Token,
+    Accept, Access, Action, ClaimPath, Conditions, ContextAccess, HostPattern, Level, OnMissing, Route, RouteTimeouts,
+    Rule, Token,
 };
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, MILLISECOND, SECOND};
@@ -34,12 +41,25 @@ const LARGEST_BODY: u64 = 1 << 40;
 pub(super) struct Around<'a> {
     pub(super) hosts: Option<&'a [HostPattern]>,
     pub(super) provider: bool,
+    /// Whether it says which access tokens it takes.
+    pub(super) bearer: bool,
+    /// The site's providers; `None` if they could not be read.
+    pub(super) providers: Option<&'a [Arc<str>]>,
     pub(super) auth_path: Option<&'a PathPrefix>,
     pub(super) aliases: &'a [Alias],
+    pub(super) proxy_tokens: bool,
 }
 
-/// What is known of a route with the same path, if it could be read at all: conditions, access, place.
-type Seen = HashMap<PathPrefix, Vec<(Conditions, Option<Access>, Span)>>;
+/// What is known of a route with the same path: conditions, who may pass if it could be read at all, place.
+type Twin = (Conditions, Option<Policy>, Span);
+type Seen = HashMap<PathPrefix, Vec<Twin>>;
+
+/// Who may pass a route.
+struct Policy {
+    access: Access,
+    level: Level,
+    allow: Vec<Rule>,
+}
 
 /// At least one; no two that would fit a request equally well.
 pub(super) fn routes(
@@ -61,9 +81,13 @@ pub(super) fn routes(
         let route = route(reader, item, &fields, path, when, upstreams, around);
         if let Some((path, when)) = twin {
             let twins = seen.entry(path).or_default();
-            let access = route.as_ref().map(|route| route.access);
-            check_twins(reader, &fields, &when, access, twins);
-            twins.push((when, access, fields.get("path").unwrap_or(item).label()));
+            let policy = route.as_ref().map(|route| Policy {
+                access: route.access,
+                level: route.level,
+                allow: route.allow.clone(),
+            });
+            check_twins(reader, &fields, &when, policy.as_ref(), twins);
+            twins.push((when, policy, fields.get("path").unwrap_or(item).label()));
         }
         route
     })
@@ -91,8 +115,8 @@ fn check_twins(
     reader: &mut Reader<'_>,
     fields: &Fields<'_>,
     when: &Conditions,
-    access: Option<Access>,
-    twins: &[(Conditions, Option<Access>, Span)],
+    policy: Option<&Policy>,
+    twins: &[Twin],
 ) {
     let at = fields.get("path").unwrap_or(fields.node);
     if let Some((_, _, first)) = twins.iter().find(|(twin, _, _)| when::fit_alike(twin, when)) {
@@ -104,22 +128,31 @@ fn check_twins(
         duplicate(reader, at, message, *first);
         return;
     }
-    let strictness = |access| match access {
-        Access::Public => 0,
-        Access::Optional => 1,
-        Access::Required => 2,
-    };
-    let evaded = |(twin, other, _): &(Conditions, Option<Access>, Span)| match (access, *other) {
-        (Some(access), Some(other)) => {
-            !when.headers.is_empty() && strictness(access) < strictness(other)
-                || !twin.headers.is_empty() && strictness(other) < strictness(access)
+    let evaded = |(twin, other, _): &Twin| match (policy, other) {
+        (Some(policy), Some(other)) => {
+            !when.headers.is_empty() && policy.lets_pass_more_than(other)
+                || !twin.headers.is_empty() && other.lets_pass_more_than(policy)
         }
         _ => false,
     };
     if twins.iter().any(evaded) {
-        let help = "give all routes of this path the same `access`";
+        let help = "give all routes of this path the same `access`, `level` and `allow`";
         let at = fields.get("when").unwrap_or(at);
         reader.note(Code::HeaderDecides, at, "whoever sends a certain header passes by less strict a rule", help);
+    }
+}
+
+impl Policy {
+    /// Whether somebody may pass here who may not pass there.
+    fn lets_pass_more_than(&self, other: &Self) -> bool {
+        let strictness = |access| match access {
+            Access::Public => 0,
+            Access::Optional => 1,
+            Access::Required => 2,
+        };
+        strictness(self.access) < strictness(other.access)
+            || self.level < other.level
+            || other.allow.iter().any(|rule| self.allow.iter().all(|own| own.condition != rule.condition))
     }
 }
 
@@ -140,6 +173,22 @@ fn route(
         let help = "name the site's `provider`, or write `access: public`";
         reader.note(Code::NoProvider, at, "this route needs a login, and its site has no provider", help);
     }
+    let accept = fields.optional(reader, "accept", Accept::default(), |reader, node| {
+        accept::accept(reader, node, access, around.bearer, around.proxy_tokens)
+    });
+    let scopes = fields.optional(reader, "scopes", Vec::new(), |reader, node| {
+        if accept.is_some_and(|accept| !accept.bearer) {
+            let help = "write `accept: [session, bearer]`, or remove it";
+            reader.note(Code::NoEffect, node, "this route takes no access tokens from clients", help);
+        }
+        reader.list_of_some(node, scope)
+    });
+    let allow = fields.optional(reader, "allow", Vec::new(), |reader, node| allow::rules(reader, node, access));
+    let provider = fields.maybe(reader, "provider", |reader, node| provider(reader, node, around));
+    if let (Some(node), Some(Access::Public)) = (fields.get("provider"), access) {
+        let help = "remove it, or write `access: optional` or `required`";
+        reader.note(Code::Contradiction, node, "a public route looks up no session", help);
+    }
     let words =
         [("auto", OnMissing::Auto), ("redirect", OnMissing::Redirect), ("unauthorized", OnMissing::Unauthorized)];
     let on_missing = fields.optional(reader, "on_missing", OnMissing::Auto, |r, n| r.choice(n, &words));
@@ -151,13 +200,38 @@ fn route(
             "remove it, or write `access: required`",
         );
     }
+    if let (Some(at), Some(Accept { session: false, .. })) = (fields.get("on_missing"), accept) {
+        let help = "remove it, or write `accept: [session, bearer]`";
+        reader.note(Code::NoEffect, at, "clients with tokens of their own are never sent to a login page", help);
+    }
     let goes_on = !matches!(action, Some(Action::Redirect(_) | Action::Respond(_) | Action::Files(_)));
     let default = if access == Some(Access::Public) || !goes_on { Token::None } else { Token::Access };
     let token = fields.optional(reader, "token", default, token);
+    if let (Some(at), Some(Token::Id | Token::Proxy), Some(Accept { bearer: true, .. })) =
+        (fields.get("token"), token, accept)
+    {
+        let help = "write `token: { kind: access }`, or make it two routes";
+        reader.note(
+            Code::Contradiction,
+            at,
+            "a client that brings its access token has no session here to take another from",
+            help,
+        );
+    }
+    if let (Some(Token::Proxy), Some(at), false) = (token, fields.get("token"), around.proxy_tokens) {
+        accept::no_proxy_tokens(reader, at);
+    }
     let identity_headers = fields.optional(reader, "identity_headers", Vec::new(), identity_headers);
+    let words =
+        [("none", ContextAccess::None), ("read", ContextAccess::Read), ("read_write", ContextAccess::ReadWrite)];
+    let context = fields.optional(reader, "context", ContextAccess::None, |r, n| r.choice(n, &words));
+    let (level, level_header) = level::level(reader, fields, access, identity_headers.as_deref());
     if access == Some(Access::Public) {
         let sends = token.is_some_and(|token| token != Token::None);
-        for at in [fields.get("token").filter(|_| sends), fields.get("identity_headers")].into_iter().flatten() {
+        let tells = context.is_some_and(|context| context != ContextAccess::None);
+        let context = fields.get("context").filter(|_| tells);
+        for at in [fields.get("token").filter(|_| sends), fields.get("identity_headers"), context].into_iter().flatten()
+        {
             let help = "write `access: optional`, which lets everyone pass too, or remove it";
             reader.note(Code::Contradiction, at, "a public route looks up no session, so it knows no user", help);
         }
@@ -168,6 +242,11 @@ fn route(
     if let (Some(at), Some(true), Some(Token::None)) = (fields.get("retry_unauthorized"), retry_unauthorized, token) {
         let help = "remove it, or set a `token` that goes upstream";
         reader.note(Code::NoEffect, at, "no token of this route could be refused", help);
+    }
+    let step_up = fields.optional(reader, "step_up", true, |r, n| r.boolean(n));
+    if let (Some(at), Some(true), Some(Token::None)) = (fields.get("step_up"), step_up, token) {
+        let help = "remove it, or set a `token` that goes upstream";
+        reader.note(Code::NoEffect, at, "no token of this route could be found too weak", help);
     }
     let response_headers = fields.optional(reader, "response_headers", Default::default(), headers::of_response);
     let cors = fields.maybe(reader, "cors", cors::cors);
@@ -180,18 +259,39 @@ fn route(
         when: when?,
         action: action?,
         access: access?,
+        accept: accept?,
+        scopes: scopes?,
+        level: level?,
+        level_header: if goes_on { level_header? } else { None },
+        allow: allow?,
+        provider: provider?,
         on_missing: on_missing?,
         // Nobody is there to read them.
         token: if goes_on { token? } else { Token::None },
         identity_headers: if goes_on { identity_headers? } else { Vec::new() },
+        context: if goes_on { context? } else { ContextAccess::None },
         max_body: max_body?,
         csrf: csrf?,
         retry_unauthorized: retry_unauthorized?,
+        step_up: step_up?,
         response_headers: response_headers?,
         cors: cors?,
         timeouts: timeouts?,
         rate_limits: rate_limits?,
     })
+}
+
+/// One of the site's.
+fn provider(reader: &mut Reader<'_>, node: &Node, around: &Around<'_>) -> Option<Arc<str>> {
+    let text = reader.word(node)?;
+    let providers = around.providers?;
+    let found = providers.iter().find(|name| ***name == *text).cloned();
+    if found.is_none() {
+        let help = did_you_mean(&text, providers.iter().map(AsRef::as_ref))
+            .unwrap_or_else(|| "add it to the site's `providers`".to_owned());
+        reader.note(Code::UnknownName, node, format!("the site has no provider `{text}`"), help);
+    }
+    found
 }
 
 fn timeouts(reader: &mut Reader<'_>, node: &Node) -> Option<RouteTimeouts> {
@@ -206,7 +306,7 @@ fn timeouts(reader: &mut Reader<'_>, node: &Node) -> Option<RouteTimeouts> {
 
 fn token(reader: &mut Reader<'_>, node: &Node) -> Option<Token> {
     let fields = reader.fields(node, &TOKEN)?;
-    let kinds = [("none", Token::None), ("access", Token::Access), ("id", Token::Id)];
+    let kinds = [("none", Token::None), ("access", Token::Access), ("id", Token::Id), ("proxy", Token::Proxy)];
     fields.required(reader, "kind", "access", |reader, node| reader.choice(node, &kinds))
 }
 

@@ -7,23 +7,31 @@ use std::time::Duration;
 use super::duplicate;
 use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::Code;
-use crate::config::schema::{CACHE, COOKIE, CSRF, KEY, REFRESH, SESSION};
+use crate::config::schema::{CACHE, COOKIE, CSRF, KEY, PROXY_KEY, PROXY_TOKEN, REFRESH, SESSION, Section};
 use crate::config::secrets;
-use crate::config::settings::{Cache, Csrf, CsrfMode, Refresh, SameSite, SealingKey, Session, SessionCookie};
+use crate::config::settings::{
+    Cache, Csrf, CsrfMode, ProxyToken, Refresh, ReturningTokens, SameSite, SealingKey, Session, SessionCookie,
+};
 use crate::config::source::Span;
 use crate::config::values::{self, DAY, HOUR, MILLISECOND, SECOND};
 use crate::config::yaml::Node;
 
 const LONGEST_SESSION: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Longest name of an issuer or audience, in bytes.
+const LONGEST_NAME: usize = 256;
 const MOST_CACHED: u64 = 100_000_000;
 const MOST_MEMORY: u64 = 1 << 40;
 const MOST_REFRESHES: u32 = 100_000;
 
 /// At least one; ids unique.
 pub(super) fn keys(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<SealingKey>> {
+    ring(reader, node, &KEY)
+}
+
+fn ring(reader: &mut Reader<'_>, node: &Node, section: &'static Section) -> Option<Vec<SealingKey>> {
     let mut seen: Vec<(String, Span)> = Vec::new();
     reader.list_of_some(node, |reader, item| {
-        let fields = reader.fields(item, &KEY)?;
+        let fields = reader.fields(item, section)?;
         let id = fields.required(reader, "id", "\"2026-11\"", |reader, node| {
             let id = values::name(reader, node)?;
             if let Some((_, first)) = seen.iter().find(|(other, _)| *other == id) {
@@ -37,6 +45,29 @@ pub(super) fn keys(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<SealingKe
     })
 }
 
+/// Who issues and takes proxy tokens, and the keys.
+pub(super) fn proxy_token(reader: &mut Reader<'_>, node: &Node) -> Option<ProxyToken> {
+    let fields = reader.fields(node, &PROXY_TOKEN)?;
+    let word = |reader: &mut Reader<'_>, node: &Node| {
+        let text = reader.word(node)?;
+        if text.len() > LONGEST_NAME {
+            let help = format!("choose one of at most {LONGEST_NAME} bytes");
+            reader.note(Code::OutOfRange, node, "this name is too long", help);
+            return None;
+        }
+        Some(text)
+    };
+    let issuer = fields.required(reader, "issuer", "https://app.example.com", word);
+    let audience = fields.required(reader, "audience", "https://internal.example.com", word);
+    let lifetime = fields
+        .optional(reader, "lifetime", 300 * SECOND, |reader, node| values::duration(reader, node, 30 * SECOND, HOUR));
+    let keys =
+        fields.required(reader, "keys", "[{ id: \"1\", secret: { env: CLOAKROOM_PROXY_KEY } }]", |reader, node| {
+            ring(reader, node, &PROXY_KEY)
+        });
+    Some(ProxyToken { issuer: issuer?, audience: audience?, lifetime: lifetime?, keys: keys? })
+}
+
 /// Life, cookies, CSRF, cache. Absent means all defaults.
 pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Session> {
     let Some(node) = node else { return Some(Session::default()) };
@@ -44,6 +75,7 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
         idle_timeout,
         absolute_timeout,
         returning_timeout,
+        returning_tokens,
         rotate_every,
         rotation_grace,
         cookie,
@@ -69,6 +101,8 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
     }
     let any = |r: &mut Reader<'_>, n: &Node| values::duration(r, n, Duration::ZERO, LONGEST_SESSION);
     let returning_timeout = fields.optional(reader, "returning_timeout", returning_timeout, any);
+    let words = [("drop", ReturningTokens::Drop), ("keep", ReturningTokens::Keep)];
+    let returning_tokens = fields.optional(reader, "returning_tokens", returning_tokens, |r, n| r.choice(n, &words));
     let rotate_every = fields.optional(reader, "rotate_every", rotate_every, any);
     let rotation_grace = fields.optional(reader, "rotation_grace", rotation_grace, any);
     if let (Some(every), Some(grace)) = (rotate_every, rotation_grace)
@@ -91,6 +125,7 @@ pub(super) fn session(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<Se
         idle_timeout: idle_timeout?,
         absolute_timeout: absolute_timeout?,
         returning_timeout: returning_timeout?,
+        returning_tokens: returning_tokens?,
         rotate_every: rotate_every?,
         rotation_grace: rotation_grace?,
         cookie: cookie?,

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::routes::{self, Around};
-use super::{Names, duplicate, security};
-use crate::config::decode::Reader;
+use super::{Names, bearer, duplicate, security};
+use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::Code;
-use crate::config::schema::{ALIASES, SITE};
-use crate::config::settings::{Access, Aliases, HostPattern, Origin, SecurityHeaders, Site};
+use crate::config::schema::{ALIASES, SITE, USER_CONTEXT};
+use crate::config::settings::{Access, Aliases, ClaimPath, HostPattern, Origin, SecurityHeaders, Site};
 use crate::config::source::Span;
 use crate::config::values;
 use crate::config::yaml::{Kind, Node};
@@ -19,9 +19,10 @@ pub(super) fn sites(
     node: &Node,
     providers: &mut Names,
     upstreams: &mut Names,
+    proxy_tokens: bool,
 ) -> Option<Vec<Site>> {
     let mut hosts: Vec<(HostPattern, Span)> = Vec::new();
-    reader.list_of_some(node, |reader, item| site(reader, item, providers, upstreams, &mut hosts))
+    reader.list_of_some(node, |reader, item| site(reader, item, providers, upstreams, proxy_tokens, &mut hosts))
 }
 
 fn site(
@@ -29,44 +30,58 @@ fn site(
     node: &Node,
     providers: &mut Names,
     upstreams: &mut Names,
+    proxy_tokens: bool,
     taken: &mut Vec<(HostPattern, Span)>,
 ) -> Option<Site> {
     let fields = reader.fields(node, &SITE)?;
     let hosts = fields.required(reader, "hosts", "[app.example.com]", |reader, node| {
         reader.list_of_some(node, |reader, item| host(reader, item, taken))
     });
-    let provider = fields.maybe(reader, "provider", |reader, node| providers.refer(reader, node));
+    let providers = site_providers(reader, &fields, providers);
     let auth_path = match PathPrefix::parse("/auth") {
         Ok(default) => fields.optional(reader, "auth_path", default, auth_path),
         Err(_) => None,
     };
     let aliases =
         fields.optional(reader, "aliases", Vec::new(), |reader, node| aliases(reader, node, auth_path.as_ref()));
+    let context_claims = fields.optional(reader, "user_context", Vec::new(), user_context);
     let origins = fields.optional(reader, "origins", Vec::new(), |reader, node| {
         reader.list(node, |reader, item| origin(reader, item, hosts.as_deref()))
     });
     if let (Some(node), Some(hosts), Some(origins)) = (fields.get("hosts"), &hosts, &origins) {
         note_hosts_without_origin(reader, node, hosts, origins);
     }
+    let bearer = fields.maybe(reader, "bearer", bearer::bearer);
     let security_headers =
         fields.optional(reader, "security_headers", SecurityHeaders::default(), security::security_headers);
     let around = Around {
         hosts: hosts.as_deref(),
         // A provider that is named wrongly was meant to be there.
-        provider: !matches!(provider, Some(None)),
+        provider: fields.get("provider").or(fields.get("providers")).is_some(),
+        providers: providers.as_deref(),
+        bearer: fields.get("bearer").is_some(),
         auth_path: auth_path.as_ref(),
         aliases: aliases.as_deref().unwrap_or_default(),
+        proxy_tokens,
     };
     let routes = fields.required(reader, "routes", "[{ path: /, upstream: app }]", |reader, node| {
         routes::routes(reader, node, upstreams, &around)
     });
-    if let (Some(node), Some(Some(_)), Some(routes)) = (fields.get("provider"), &provider, &routes)
+    if let (Some(node), Some(routes)) = (fields.get("provider").or(fields.get("providers")), &routes)
+        && providers.is_some()
         && routes.iter().all(|route| route.access == Access::Public)
         // A route that could not be read may be the one that is not public.
         && matches!(fields.get("routes").map(|node| &node.kind), Some(Kind::List(items)) if items.len() == routes.len())
     {
         let help = "set `access: optional` or `required` on the routes that need to know the user";
         reader.note(Code::NoEffect, node, "users may log in, but every route is public", help);
+    }
+    if let (Some(node), Some(routes)) = (fields.get("bearer"), &routes)
+        && !routes.iter().any(|route| route.accept.bearer)
+        && matches!(fields.get("routes").map(|node| &node.kind), Some(Kind::List(items)) if items.len() == routes.len())
+    {
+        let help = "write `accept: [session, bearer]` on the routes that clients call with a token of their own";
+        reader.note(Code::NoEffect, node, "no route takes access tokens from clients", help);
     }
     let hosts = hosts?;
     let name = hosts.first().map(|host| Arc::<str>::from(display(host)))?;
@@ -78,13 +93,46 @@ fn site(
     Some(Site {
         name,
         hosts,
-        provider: provider?,
+        providers: providers?,
         auth_path: auth_path?,
         aliases: Aliases { login: alias("login"), logout: alias("logout"), userinfo: alias("userinfo") },
+        context_claims: context_claims?,
         origins: origins?,
+        bearer: bearer?,
         security_headers: security_headers?,
         routes: routes?,
     })
+}
+
+fn user_context(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<ClaimPath>> {
+    let fields = reader.fields(node, &USER_CONTEXT)?;
+    fields.required(reader, "claims", "[name, email]", |reader, node| reader.list(node, values::claim_path))
+}
+
+/// One, or several; none if there is neither.
+fn site_providers(reader: &mut Reader<'_>, fields: &Fields<'_>, names: &mut Names) -> Option<Vec<Arc<str>>> {
+    if let (Some(_), Some(node)) = (fields.get("provider"), fields.get("providers")) {
+        let help = "write `providers` alone: the first one is the default";
+        reader.note(Code::Contradiction, node, "the site has a `provider` already", help);
+    }
+    let one = fields.maybe(reader, "provider", |reader, node| names.refer(reader, node));
+    let mut seen: Vec<(Arc<str>, Span)> = Vec::new();
+    let several = fields.optional(reader, "providers", Vec::new(), |reader, node| {
+        let mut all = true;
+        let list = reader.list_of_some(node, |reader, item| {
+            let name = names.refer(reader, item);
+            all &= name.is_some();
+            let name = name?;
+            if let Some((_, first)) = seen.iter().find(|(other, _)| *other == name) {
+                duplicate(reader, item, &format!("the site has the provider `{name}` already"), *first);
+                return None;
+            }
+            seen.push((name.clone(), item.label()));
+            Some(name)
+        });
+        list.filter(|_| all)
+    });
+    Some(one?.into_iter().chain(several?).collect())
 }
 
 /// A host pattern as it is written.

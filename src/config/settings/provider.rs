@@ -1,4 +1,4 @@
-//! OpenID providers: what this client is to them, what it asks of them, what it believes.
+//! Who logs users in: what this client is to them, what it asks of them, what it believes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,15 +6,47 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 
+use super::Credentials;
 use super::upstream::ClientCertificate;
 use crate::primitives::secret::SecretText;
 use crate::primitives::signing::SigningKey;
+
+/// Who logs users in, by its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// An OpenID provider.
+    Oidc(Provider),
+    /// A backend with a login of its own.
+    Credentials(Box<Credentials>),
+}
+
+impl ProviderKind {
+    /// Name that sites refer to.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Oidc(provider) => &provider.name,
+            Self::Credentials(backend) => &backend.name,
+        }
+    }
+
+    /// Its settings if it is an OpenID provider.
+    #[must_use]
+    pub fn oidc(&self) -> Option<&Provider> {
+        match self {
+            Self::Oidc(provider) => Some(provider),
+            Self::Credentials(_) => None,
+        }
+    }
+}
 
 /// An OpenID provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// Name that sites refer to.
     pub name: Arc<str>,
+    /// What users are told that it is, where they choose; default the name.
+    pub title: Arc<str>,
     /// Issuer, compared exactly. `https`, or `http` on a loopback host.
     pub issuer: String,
     /// Our id at the provider.
@@ -27,7 +59,7 @@ pub struct Provider {
     pub pushed_authorization: PushedAuthorization,
     /// How its answer to a login comes back; default query.
     pub response_mode: ResponseMode,
-    /// What a page may ask of it for its own login; default `prompt`, `login_hint`, `acr_values`.
+    /// What a page may ask of it for its own login; default `prompt`, `login_hint`, `acr_values`, `max_age`.
     pub login_parameters: Vec<LoginParameter>,
     /// Whether the claims of its UserInfo endpoint are added to those of the ID token; default false.
     pub merge_userinfo: bool,

@@ -39,6 +39,31 @@ pub enum HeaderMatch {
     Exact(HeaderValue),
 }
 
+/// By what a request may show whose it is; at least one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// The session cookie.
+    pub session: bool,
+    /// An access token of the client's own in `Authorization` (RFC 6750 §2.1). Where one comes, the cookie means nothing.
+    pub bearer: bool,
+    /// A proxy token in `Authorization`. Where one comes, the cookie means nothing.
+    pub proxy_token: bool,
+}
+
+impl Accept {
+    /// Whether nothing but access tokens counts.
+    #[must_use]
+    pub const fn is_bearer_only(self) -> bool {
+        self.bearer && !self.session && !self.proxy_token
+    }
+}
+
+impl Default for Accept {
+    fn default() -> Self {
+        Self { session: true, bearer: false, proxy_token: false }
+    }
+}
+
 /// What is done with a request that may pass; exactly one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {

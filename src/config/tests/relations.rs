@@ -183,8 +183,33 @@ fn route_settings_fit_each_other() {
             ("        access: public\n        token: { kind: none }", &["W0010"]),
             ("        access: public\n        identity_headers: { X-A: sub }", &["W0010", "E0408"]),
             ("        access: optional\n        token: { kind: id }", &[]),
+            ("        accept: [session]", &[]),
+            ("        accept: []", &["E0105"]),
+            ("        accept: [cookie]", &["E0104"]),
+            ("        accept: [bearer]", &["E0102"]),
+            ("        access: public\n        accept: [session]", &["W0010", "E0408"]),
+            ("        scopes: [read]", &["W0010"]),
         ],
     );
+    let bearer = |audience: &str, types: &str, route: &str| {
+        let site = format!("    bearer: {{ audiences: [{audience}]{types} }}\n    routes:");
+        codes(&load_text(&GOOD.replace("    routes:", &site).replace("        access: required", route)))
+    };
+    for (audience, types, route, expected) in [
+        ("api", "", "        accept: [session, bearer]\n        scopes: [read, write]", &[] as &[&str]),
+        ("api", ", types: [at+jwt, jwt]", "        accept: [bearer]", &[]),
+        ("cloakroom", "", "        accept: [bearer]", &[]),
+        ("cloakroom", ", types: [jwt]", "        accept: [bearer]", &["E0408"]),
+        ("", "", "        accept: [bearer]", &["E0105"]),
+        ("api", ", types: [jws]", "        accept: [bearer]", &["E0104"]),
+        ("api", "", "        accept: [session]", &["W0010"]),
+        ("api", "", "        accept: [bearer]\n        on_missing: redirect", &["W0010"]),
+        ("api", "", "        accept: [bearer]\n        token: { kind: id }", &["E0408"]),
+        ("api", "", "        accept: [bearer]\n        scopes: ['a b']", &["E0201"]),
+        ("api", "", "        accept: [bearer, proxy_token]", &["E0408", "E0402"]),
+    ] {
+        assert_eq!(bearer(audience, types, route), expected, "{audience} {types} {route}");
+    }
     let site = "  - hosts: [b]\n    routes: [{ path: /, upstream: api, access: ACCESS }]\n  - hosts: [app.example.com]";
     for (access, expected) in [("public", &[] as &[&str]), ("optional", &["E0405"]), ("required", &["E0405"])] {
         assert_eq!(codes(&with("  - hosts: [app.example.com]", &site.replace("ACCESS", access))), expected, "{access}");
@@ -192,7 +217,7 @@ fn route_settings_fit_each_other() {
 }
 
 /// The route of the good file with other lines in the place of `upstream`.
-fn route_with(lines: &str) -> Vec<&'static str> {
+pub(super) fn route_with(lines: &str) -> Vec<&'static str> {
     let text = GOOD.replace("        upstream: api\n        access: required\n", &format!("        {lines}\n"));
     // Upstreams that nothing uses any more are no subject here.
     codes(&load_text(&text)).into_iter().filter(|code| *code != "W0009").collect()

@@ -119,7 +119,9 @@ fn secrets_of_files_lie_beside_the_settings() {
         let outcome = load(&path, &env());
         if let Ok(loaded) = &outcome {
             assert_eq!(loaded.files, [folder.path().join("kc.secret")]);
-            let settings::ClientAuth::Basic(secret) = &loaded.settings.providers[0].client_auth else { panic!() };
+            let settings::ClientAuth::Basic(secret) = &loaded.settings.providers[0].oidc().unwrap().client_auth else {
+                panic!()
+            };
             assert_eq!(secret.expose(), WORD);
         }
         assert_eq!(nowhere(outcome), expected);

@@ -136,7 +136,7 @@ fn words_are_suggested() {
     expect("header: X-XSRF-TOKEN", &[("mode: report", &[]), ("mode: off", &["W0008"]), ("mode: on", &["E0104"])]);
     expect(
         "  - name: main",
-        &[("  - name: main\n    kind: oidc", &[]), ("  - name: main\n    kind: credentials", &["E0104"])],
+        &[("  - name: main\n    kind: oidc", &[]), ("  - name: main\n    kind: saml", &["E0104"])],
     );
 }
 
@@ -162,7 +162,11 @@ fn issuers() {
         ],
     );
     let loaded = with("issuer: https://id.example.com/realms/main", "issuer: https://ID.example.com:443").unwrap();
-    assert_eq!(loaded.settings.providers[0].issuer, "https://ID.example.com:443", "kept as it is written");
+    assert_eq!(
+        loaded.settings.providers[0].oidc().unwrap().issuer,
+        "https://ID.example.com:443",
+        "kept as it is written"
+    );
 }
 
 #[test]
@@ -189,7 +193,9 @@ fn keys_of_the_client_are_read_where_the_settings_are() {
     };
     let loaded = read(&format!("{{ key: '{good}', id: a }}, {{ key: '{other}' }}")).unwrap();
     assert!(loaded.files.iter().any(|file| file.display().to_string() == good), "it is watched");
-    let settings::ClientAuth::PrivateKeyJwt(keys) = &loaded.settings.providers[0].client_auth else { panic!() };
+    let settings::ClientAuth::PrivateKeyJwt(keys) = &loaded.settings.providers[0].oidc().unwrap().client_auth else {
+        panic!()
+    };
     assert_eq!((keys.len(), keys[0].id(), keys[0].algorithm()), (2, "a", Algorithm::Es256));
     for (keys, expected) in [
         (format!("{{ key: '{good}' }}, {{ key: '{good}' }}"), "E0401"),
@@ -242,7 +248,7 @@ fn client_authentication_scopes_and_parameters() {
         ],
     );
     let loaded = with("scopes: [openid, profile]", "scopes: [api, openid, api]").unwrap();
-    assert_eq!(loaded.settings.providers[0].scopes, ["openid", "api"]);
+    assert_eq!(loaded.settings.providers[0].oidc().unwrap().scopes, ["openid", "api"]);
     for reserved in rules::RESERVED_PARAMETERS {
         let outcome = with("scopes: [openid, profile]", &format!("authorization_params: {{ {reserved}: x }}"));
         assert_eq!(codes(&outcome), ["E0208"], "{reserved}");
@@ -252,7 +258,7 @@ fn client_authentication_scopes_and_parameters() {
         assert_eq!(codes(&outcome), ["E0201"], "{absurd}");
     }
     let loaded = with("scopes: [openid, profile]", "authorization_params: { max_age: 60, prompt: consent }").unwrap();
-    assert_eq!(loaded.settings.providers[0].authorization_params["max_age"], "60");
+    assert_eq!(loaded.settings.providers[0].oidc().unwrap().authorization_params["max_age"], "60");
 }
 
 #[test]

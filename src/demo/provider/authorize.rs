@@ -85,7 +85,8 @@ fn answer(shared: &Shared, query: &str, headers: &HeaderMap, choice: Option<Stri
     let chosen = shared.switches.now().auto_login.or(choice);
     let (session, cookie) = match chosen {
         Some(login) if shared.user(&login).is_some() => {
-            log_in(shared, now, &login, known, request.has_word("prompt", "login"))
+            let fresh = known.as_ref().is_some_and(|session| must_ask(&request, session, now));
+            log_in(shared, now, &login, known, fresh)
         }
         Some(_) => return back.error(shared, "access_denied", "the user cancelled"),
         None => match known.filter(|session| !must_ask(&request, session, now)) {
@@ -103,7 +104,11 @@ fn answer(shared: &Shared, query: &str, headers: &HeaderMap, choice: Option<Stri
         scope: request.owned("scope").unwrap_or_default(),
         sid: session.sid,
         auth_time: session.auth_time,
-        acr: request.get("acr_values").and_then(|values| values.split(' ').next()).map(str::to_owned),
+        acr: shared
+            .switches
+            .now()
+            .acr
+            .or_else(|| request.get("acr_values").and_then(|values| values.split(' ').next()).map(str::to_owned)),
     };
     let nonce = request.owned("nonce");
     let code = shared.grants(|grants| grants.new_code(now, grant, redirect_uri.to_owned(), challenge, nonce));

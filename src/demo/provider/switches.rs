@@ -159,6 +159,8 @@ pub struct Misbehaviour {
     pub omit_expires_in: bool,
     /// The roles of everybody from now on.
     pub roles: Option<Vec<String>>,
+    /// The `acr` of every login from now on, whatever is asked for.
+    pub acr: Option<String>,
     /// Life of access tokens from now on.
     pub access_token_lifetime: Option<Duration>,
     /// Text that lies in every token from now on, so that a test can search for it.

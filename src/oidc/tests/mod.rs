@@ -1,5 +1,6 @@
 //! A small provider in this process, with one manner at a time, and the client against it.
 
+mod access_token;
 mod credentials;
 mod discovery;
 mod http;
@@ -242,6 +243,7 @@ async fn handle(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
 fn settings(issuer: &str) -> settings::Provider {
     settings::Provider {
         name: "fake".into(),
+        title: "Fake".into(),
         issuer: issuer.to_owned(),
         client_id: "cloakroom".to_owned(),
         client_auth: ClientAuth::Basic(SecretText::new(CLIENT_SECRET.to_owned())),
@@ -285,7 +287,7 @@ fn callback() -> Url {
 }
 
 async fn log_in(provider: &Arc<Provider>) -> Result<super::Login, OidcError> {
-    sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE, &provider.demands(&[]))).await
+    sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE, &provider.demands(&[], false))).await
 }
 
 async fn refresh(provider: &Arc<Provider>) -> Result<Refreshed, super::RefreshError> {

@@ -12,10 +12,12 @@ fn site(name: &str, hosts: Vec<HostPattern>, paths: &[&str]) -> settings::Site {
     settings::Site {
         name: name.into(),
         hosts,
-        provider: None,
+        providers: Vec::new(),
         auth_path: PathPrefix::parse("/auth").unwrap(),
         aliases: Aliases::default(),
+        context_claims: Vec::new(),
         origins: Vec::new(),
+        bearer: None,
         security_headers: settings::SecurityHeaders::default(),
         routes: paths.iter().map(|path| route(path)).collect(),
     }
@@ -40,6 +42,7 @@ fn settings(sites: Vec<settings::Site>) -> Settings {
         upstreams: vec![settings::Upstream::plain("api", vec![Endpoint::new("127.0.0.1", 1)])],
         sites,
         idle_connections: None,
+        proxy_token: None,
         shutdown: Default::default(),
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::{SessionError, Sessions};
+use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
 use crate::session::cache::Place;
 use crate::session::model::Secrets;
-use crate::session::open::{Open, Profile};
+use crate::session::open::Open;
+use crate::session::profile::Profile;
 use crate::session::ticket::SessionId;
 use crate::store::record::{Record, SessionKey};
 
@@ -28,6 +30,28 @@ impl Sessions {
     pub async fn recognise(&self, id: &SessionId, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
         Ok(self.find(id, profile, now).await?.filter(|open| open.is_known(now)))
+    }
+
+    /// The session with this name in the store, if it lives. Counts as no use.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn by_key(&self, key: &SessionKey, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+        let id = match self.cache.find(key) {
+            Some(known) => *known.id(),
+            None => match self.read(key).await? {
+                Some((record, secrets)) => secrets.tickets.ticket(record.rotation),
+                None => return Ok(None),
+            },
+        };
+        if let Some(open) = self.lookup(&id, profile).await? {
+            return Ok(Some(open));
+        }
+        // The copy that was found here may know an older ticket than the store does.
+        match self.read(key).await? {
+            Some((record, secrets)) => self.lookup(&secrets.tickets.ticket(record.rotation), profile).await,
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn find(
@@ -125,7 +149,12 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError`] if the store cannot say.
-    pub async fn prepare(&self, open: &Arc<Open>, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+    pub async fn prepare(
+        &self,
+        open: &Arc<Open>,
+        profile: &Arc<Profile>,
+        level: Level,
+    ) -> Result<Option<Arc<Open>>, SessionError> {
         let now = self.clock.now();
         let read = self.read(open.key()).await?.filter(|(record, _)| belongs(record, profile));
         let prepared = read.map(|(record, secrets)| {
@@ -133,7 +162,7 @@ impl Sessions {
             new.inherit(open);
             Arc::new(new)
         });
-        Ok(prepared.filter(|open| !open.is_over(now)))
+        Ok(prepared.filter(|open| !open.is_over(now) || level == Level::Returning && open.is_known(now)))
     }
 
     /// The newest copy that this process has of a session, without asking the store.
@@ -186,5 +215,5 @@ impl Sessions {
 
 /// A session belongs to one site and provider (behaviour S11).
 fn belongs(record: &Record, profile: &Profile) -> bool {
-    *record.site == *profile.site && profile.provider.as_deref() == Some(record.provider.as_str())
+    *record.site == *profile.site && profile.providers.iter().any(|name| **name == *record.provider)
 }

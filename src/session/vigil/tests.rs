@@ -7,7 +7,7 @@ use crate::primitives::secret::{Key256, SecretText};
 use crate::session::key_ring::KeyRing;
 use crate::session::manager::NewSession;
 use crate::session::model::Secrets;
-use crate::session::open::Profile;
+use crate::session::profile::Profile;
 use crate::session::ticket::TicketSeed;
 use crate::store::frail::FrailStore;
 use crate::store::{Change, Swap};
@@ -50,8 +50,7 @@ impl World {
         let clock = Clock::manual(START);
         let store = Arc::new(FrailStore::new(clock.clone()));
         let (here, there) = (replica(&store, &clock, listens), replica(&store, &clock, true));
-        let profile =
-            Profile { site: "app".into(), provider: Some("demo".into()), claims: Vec::new(), id_token: false };
+        let profile = Profile { site: "app".into(), providers: vec!["demo".into()], ..Profile::default() };
         Self { clock, store, here, there, profile: Arc::new(profile) }
     }
 
@@ -70,6 +69,7 @@ impl World {
             offline: false,
             id_token: None,
             claims: serde_json::Map::new(),
+            context: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
             tickets: TicketSeed::generate().unwrap(),
         };

@@ -12,6 +12,9 @@ from . import paths
 
 WORDS = paths.SUITE / "hardening.md"
 
+OF_OTHERS = ["fuzz"]
+"""Sections that come last and are no suite's: see `fuzz.py`."""
+
 
 @dataclass
 class Row:
@@ -59,12 +62,17 @@ class Section:
     rows: list[Row]
     versions: list[str]
     seconds: float
+    command: str | None = None
+    """What repeats it, if that is not `make hardening RUN=…`."""
+    words: str = ""
+    """What a reader of the table must know, if anything."""
 
     def text(self, scale: int) -> str:
-        command = f"make hardening RUN={self.suite}" + (f" SCALE={scale}" if scale != 1 else "")
+        command = self.command or f"make hardening RUN={self.suite}" + (f" SCALE={scale}" if scale != 1 else "")
         today = datetime.now(timezone.utc).strftime("%a, %d %b %Y")
-        programs = ", ".join([python(), *self.versions])
+        programs = ", ".join(self.versions if self.command else [python(), *self.versions])
         about = f"{today}, `{command}`, {self.seconds:.0f} s on {os.cpu_count()} cores: {programs}."
+        about += f"\n\n{self.words}" if self.words else ""
         return f"## {self.suite}\n\n{about}\n\n{table(self.rows)}\n"
 
 
@@ -76,9 +84,10 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def publish(sections: list[Section], order: list[str], scale: int) -> None:
+def publish(sections: list[Section], suites: list[str], scale: int) -> None:
     """Prints the tables; WRITE puts them into the documentation as well, in the place of what these suites said before. What
     other suites said stays."""
+    order = [*suites, *OF_OTHERS]
     new = {section.suite: section.text(scale) for section in sections}
     print("\n".join(new.values()))
     if os.environ.get("WRITE", "") in ("", "0"):

@@ -8,7 +8,7 @@ from .process import Child, free_port
 NGINX = """\
 daemon off;
 {user}
-worker_processes 1;
+worker_processes {workers};
 worker_rlimit_nofile 20000;
 pid {home}/nginx.pid;
 error_log {home}/error.log;
@@ -33,24 +33,35 @@ http {{
 class Nginx(Child):
     """`server` is what stands in the server block. With `seen` each request is written there."""
 
-    def __init__(self, name: str, server: str, *, http: str = "", seen=None):
+    def __init__(self, name: str, server: str, *, http: str = "", seen=None, workers: int = 1):
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         home = paths.WORK / "nginx" / name
         home.mkdir(parents=True, exist_ok=True)
         user = "user root;" if os.geteuid() == 0 else ""
         file = home / "nginx.conf"
-        file.write_text(NGINX.format(user=user, home=home, port=self.port, http=http, server=server,
+        file.write_text(NGINX.format(user=user, workers=workers, home=home, port=self.port, http=http, server=server,
                                      log=f"{seen} seen" if seen else "off"))
         super().__init__(f"nginx-{name}", ["nginx", "-p", home, "-e", home / "error.log", "-c", file])
         self.listening(self.port)
 
 
 class Answering(Nginx):
-    """Answers whatever comes with a few bytes; below `/big` with 1 MiB."""
+    """Answers whatever comes with a few bytes; below `/big` with 1 MiB, below `/read` not before the whole body is there."""
 
     def __init__(self, name: str):
         big = paths.WORK / "nginx" / "big"
         big.parent.mkdir(parents=True, exist_ok=True)
         big.write_bytes(b"x" * 1024 * 1024)
-        super().__init__(name, f'location / {{ return 200 "hello\\n"; }} location /big {{ alias {big}; }}')
+        read = "location /read { proxy_pass http://127.0.0.1:$server_port/; }"
+        super().__init__(name, f'location / {{ return 200 "hello\\n"; }} location /big {{ alias {big}; }} {read}')
+
+
+class Passing(Nginx):
+    """A proxy to compare with, as bare as it can be: what comes is passed on as it comes, by as many workers as there are cores."""
+
+    def __init__(self, name: str, upstream: str):
+        server = "location / { proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_request_buffering off; }"
+        http = f"upstream upstream {{ server {upstream}; keepalive 64; }}"
+        super().__init__(name, server, http=http, workers=os.cpu_count() or 1)
+        self.host, self.http = "127.0.0.1", self.port

@@ -68,7 +68,9 @@ pub(super) fn value(reader: &mut Reader<'_>, node: &Node) -> Option<HeaderValue>
 /// change.
 pub(in crate::config::check) fn reserved(reader: &mut Reader<'_>, node: &Node, sites: &[Site], csrf: &HeaderName) {
     let routes = || sites.iter().flat_map(|site| &site.routes);
-    let names = routes().flat_map(|route| &route.identity_headers).map(|(name, _)| name).chain([csrf]);
+    let names =
+        routes().flat_map(|route| route.identity_headers.iter().map(|(name, _)| name).chain(&route.level_header));
+    let names = names.chain([csrf]);
     let identity: Vec<String> = names.map(|name| dashed(name.as_str())).collect();
     for route in routes() {
         let Action::Upstream(forward) = &route.action else { continue };

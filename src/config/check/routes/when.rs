@@ -33,7 +33,7 @@ pub(super) fn conditions(reader: &mut Reader<'_>, node: &Node, hosts: Option<&[H
 }
 
 /// A list of which a part could not be read says less than it was meant to.
-fn whole<T>(node: &Node, read: Vec<T>) -> Option<Vec<T>> {
+pub(super) fn whole<T>(node: &Node, read: Vec<T>) -> Option<Vec<T>> {
     let written = match &node.kind {
         Kind::List(items) => items.len(),
         Kind::Map(entries) => entries.len(),

@@ -91,6 +91,7 @@ async fn k1_no_secret_can_be_read_in_redis() {
         offline: false,
         id_token: Some(canary("id")),
         claims: serde_json::Map::from_iter([("email".to_owned(), "CANARY-claim".into())]),
+        context: serde_json::Map::new(),
         csrf_token: canary("csrf"),
         tickets: TicketSeed::generate().unwrap(),
     };

@@ -1,0 +1,251 @@
+//! One backend, as its client.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::answer::{Granted, Reading};
+use super::attempts::{Attempts, TooMany};
+use super::form::{Form, FormError};
+use crate::config::settings::{self, SendToken};
+use crate::oidc::http::{Client, Endpoint, Error};
+use crate::oidc::{Breaker, ErrorCode, Health, IdTokenError, OidcError, RefreshError, Tokens, patiently};
+use crate::primitives::clock::{Clock, Timestamp};
+use crate::primitives::path::PathPrefix;
+use crate::primitives::secret::SecretText;
+
+/// A backend. Made without I/O, and ready at once.
+pub struct Backend {
+    settings: settings::Credentials,
+    http: Client,
+    clock: Clock,
+    breaker: Breaker,
+    attempts: Attempts,
+}
+
+/// A login failed. No text here comes from an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoginError {
+    /// 401 or 403: it does not let this user in.
+    #[error("the backend refuses the credentials")]
+    Refused,
+    /// 400 or 422: the form is not what it asks for.
+    #[error("the backend does not take the form")]
+    Form,
+    /// 429: it wants fewer of them.
+    #[error("the backend wants fewer logins")]
+    Busy(Option<Duration>),
+    /// It cannot be reached or does not answer.
+    #[error("the backend is unavailable: {reason}")]
+    Unavailable {
+        /// For the log.
+        reason: String,
+        /// How long to wait, if it says.
+        retry_after: Option<Duration>,
+    },
+    /// It answers what no login answers.
+    #[error("the backend's answer is not understood: {0}")]
+    Odd(String),
+}
+
+impl LoginError {
+    /// A word for metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Form => "form",
+            Self::Busy(_) => "throttled",
+            Self::Unavailable { .. } => "provider_unavailable",
+            Self::Odd(_) => "unexpected_answer",
+        }
+    }
+
+    fn health(&self) -> Health {
+        match self {
+            Self::Busy(Some(asked)) | Self::Unavailable { retry_after: Some(asked), .. } => Health::Busy(*asked),
+            Self::Unavailable { retry_after: None, .. } => Health::Bad,
+            Self::Refused | Self::Form | Self::Busy(None) | Self::Odd(_) => Health::Good,
+        }
+    }
+}
+
+impl From<Error> for LoginError {
+    fn from(error: Error) -> Self {
+        let reason = error.to_string();
+        match error {
+            // Nothing is lost with a login: the user tries again.
+            Error::NotSent(_) | Error::Timeout | Error::Broken(_) => Self::Unavailable { reason, retry_after: None },
+            Error::TooLarge(_) | Error::Invalid => Self::Odd(reason),
+            Error::Status { status, retry_after } => match status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Refused,
+                StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Self::Form,
+                StatusCode::TOO_MANY_REQUESTS => Self::Busy(retry_after),
+                StatusCode::REQUEST_TIMEOUT => Self::Unavailable { reason, retry_after },
+                status if status.is_server_error() => Self::Unavailable { reason, retry_after },
+                _ => Self::Odd(reason),
+            },
+        }
+    }
+}
+
+/// What a refresh brings.
+#[derive(Clone, Debug)]
+pub struct Refreshed {
+    /// The tokens; without a refresh token in them the old one stays (behaviour R5).
+    pub tokens: Tokens,
+    /// What is known of the user now, as [`claims`] has it; `None` if the answer does not speak of the user.
+    pub claims: Option<Map<String, Value>>,
+}
+
+impl Backend {
+    /// A backend. No I/O.
+    #[must_use]
+    pub fn new(settings: &settings::Credentials, http: Client, clock: Clock) -> Self {
+        let (breaker, attempts) = (Breaker::new(clock.clone()), Attempts::new(settings.limits));
+        Self { settings: settings.clone(), http, clock, breaker, attempts }
+    }
+
+    /// The name in the settings.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.settings.name
+    }
+
+    /// What users are told that it is.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        &self.settings.title
+    }
+
+    /// The page of the app with the form, a path of the site.
+    #[must_use]
+    pub fn login_page(&self) -> Option<&PathPrefix> {
+        self.settings.login_page.as_ref()
+    }
+
+    /// How long it still answers to a refresh token that it has exchanged already; zero = it never does.
+    #[must_use]
+    pub fn refresh_token_grace(&self) -> Duration {
+        self.settings.refresh_token_grace
+    }
+
+    /// Whether it is to be left alone for the moment.
+    #[must_use]
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    /// Reads a form.
+    ///
+    /// # Errors
+    /// [`FormError`]
+    pub fn form(&self, body: Bytes) -> Result<Form, FormError> {
+        Form::read(body, &self.settings.account)
+    }
+
+    /// Counts an attempt of this account from this address, if there were not too many.
+    ///
+    /// # Errors
+    /// [`TooMany`]
+    pub fn admit(&self, form: &Form, address: IpAddr) -> Result<(), TooMany> {
+        self.attempts.admit(form.account(), address, self.clock.now())
+    }
+
+    /// Shows the credentials to the backend.
+    ///
+    /// # Errors
+    /// [`LoginError`]
+    pub async fn login(&self, form: &Form) -> Result<Granted, LoginError> {
+        if let Some(wait) = self.breaker.wait() {
+            let reason = "it did not answer of late".to_owned();
+            return Err(LoginError::Unavailable { reason, retry_after: Some(wait) });
+        }
+        let sent = self.clock.now();
+        let answer = self.http.post(Endpoint::Login, &self.settings.login_url, None, form.body().to_vec()).await;
+        let answer = answer.map_err(LoginError::from);
+        self.breaker.note(answer.as_ref().err().map_or(Health::Good, LoginError::health));
+        self.reading(sent).read(&answer?).map_err(|what| LoginError::Odd(what.to_owned()))
+    }
+
+    /// Gets new tokens. The refresh token is shown once; nothing here repeats it.
+    ///
+    /// # Errors
+    /// [`RefreshError`]
+    pub async fn refresh(self: &Arc<Self>, token: &SecretText, subject: &str) -> Result<Refreshed, RefreshError> {
+        let Some(settings) = &self.settings.refresh else {
+            return Err(RefreshError::Misconfigured("there is no `refresh`".to_owned()));
+        };
+        let sent = self.clock.now();
+        let (bearer, body) = shown(&settings.send, token);
+        let answer = self.http.post(Endpoint::Refresh, &settings.url, bearer, body).await;
+        let answer = answer.map_err(|error| match error {
+            Error::Status { status, .. } if settings.refused.contains(&status) => {
+                RefreshError::Rejected(ErrorCode::new(&format!("status_{}", status.as_u16())))
+            }
+            other => other.into(),
+        });
+        self.breaker.note(Health::of_refresh(&answer));
+        // Whoever answers 200 has acted: the old refresh token may be used up.
+        let granted = self.reading(sent).read(&answer?).map_err(|what| RefreshError::InDoubt(what.to_owned()))?;
+        if granted.subject.as_ref().is_some_and(|other| other != subject) {
+            if let Some(orphan) = granted.tokens.refresh_token {
+                tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
+            }
+            return Err(RefreshError::IdentityChanged(IdTokenError::Subject));
+        }
+        let claims = granted.user.map(|user| claims(user, subject));
+        Ok(Refreshed { tokens: granted.tokens, claims })
+    }
+
+    /// Tells the backend that a refresh token is done with, if it wants to know. One that it does not know is as good as
+    /// revoked.
+    async fn revoke(&self, token: &SecretText) -> Result<(), OidcError> {
+        let (Some(url), Some(refresh)) = (&self.settings.logout_url, &self.settings.refresh) else { return Ok(()) };
+        let (bearer, body) = shown(&refresh.send, token);
+        match self.http.post(Endpoint::Logout, url, bearer, body).await {
+            Ok(_) => Ok(()),
+            Err(Error::Status { status, .. }) if refresh.refused.contains(&status) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tells the backend in a few attempts over half a minute, for a task of its own. What fails in the end is in the log.
+    pub async fn revoke_patiently(self: Arc<Self>, token: SecretText) {
+        patiently(self.name(), || self.revoke(&token)).await;
+    }
+
+    fn reading(&self, sent: Timestamp) -> Reading<'_> {
+        Reading {
+            fields: &self.settings.fields,
+            default_lifetime: self.settings.default_lifetime,
+            sent,
+            refreshes: self.settings.refresh.is_some(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backend").field("name", self.name()).finish_non_exhaustive()
+    }
+}
+
+/// What is known of a user as claims: `sub` is always among them.
+#[must_use]
+pub fn claims(mut user: Map<String, Value>, subject: &str) -> Map<String, Value> {
+    user.insert("sub".to_owned(), subject.into());
+    user
+}
+
+/// A refresh token on its way: what goes into `Authorization`, and the body.
+fn shown<'t>(send: &SendToken, token: &'t SecretText) -> (Option<&'t SecretText>, Vec<u8>) {
+    match send {
+        SendToken::Header => (Some(token), Vec::new()),
+        SendToken::Body(name) => (None, json!({ name: token.expose() }).to_string().into_bytes()),
+    }
+}

@@ -1,0 +1,150 @@
+//! A login has succeeded, whatever its kind: a session begins under a new id, and the browser's former one ends
+//! (behaviour S7).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::record;
+use super::{Logins, Visit};
+use crate::oidc::Tokens;
+use crate::primitives::secret::SecretText;
+use crate::provider::Provider;
+use crate::session::cookie::Ticket;
+use crate::session::manager::{NewSession, SessionError, entry_of, new_csrf_token};
+use crate::session::model::Secrets;
+use crate::session::open::Open;
+use crate::session::ticket::{SessionId, TicketSeed};
+use crate::telemetry::audit::Event;
+
+/// Pauses between attempts to store a new session.
+const BEGIN_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+
+/// What a login has brought.
+pub(super) struct Arrival {
+    pub(super) tokens: Tokens,
+    /// `sub`
+    pub(super) subject: String,
+    /// `sid`
+    pub(super) provider_session: Option<String>,
+    /// Whether the refresh token outlives the user's logout.
+    pub(super) offline: bool,
+    pub(super) id_token: Option<SecretText>,
+    pub(super) claims: Map<String, Value>,
+}
+
+impl Logins {
+    /// `former` is the session that the browser had when the login began.
+    pub(super) async fn begin(
+        &self,
+        visit: &Visit<'_>,
+        provider: &Arc<Provider>,
+        arrival: Arrival,
+        former: Option<SessionId>,
+    ) -> Result<Arc<Open>, SessionError> {
+        let Arrival { tokens, subject, provider_session, offline, id_token, claims } = arrival;
+        let context = self.former_context(visit, provider, former, &subject).await;
+        let new = NewSession {
+            provider: provider.name().to_string(),
+            subject,
+            provider_session,
+            secrets: Secrets {
+                access_token: tokens.access_token,
+                access_issued: self.sessions.clock().now(),
+                access_expires: tokens.access_expires,
+                forced: None,
+                refresh_token: tokens.refresh_token,
+                refresh_expires: tokens.refresh_expires,
+                offline,
+                id_token,
+                claims,
+                context,
+                csrf_token: new_csrf_token()?,
+                tickets: TicketSeed::generate()?,
+            },
+        };
+        // What was shown to the provider is spent: a store that fails for a moment must not cost the login.
+        for pause in BEGIN_PAUSES {
+            match self.sessions.begin(&new, &visit.site.profile).await {
+                Ok(open) => return Ok(open),
+                Err(error) => tracing::warn!(%error, "a new session could not be stored yet"),
+            }
+            tokio::time::sleep(pause).await;
+        }
+        let last = self.sessions.begin(&new, &visit.site.profile).await;
+        if last.is_err()
+            && let Some(token) = new.secrets.refresh_token
+        {
+            tokio::spawn(provider.clone().revoke_patiently(token));
+        }
+        last
+    }
+
+    /// What applications keep of the user, from the session that the browser had: a user who logs in again keeps it,
+    /// another one gets nothing of it. A store that fails here loses it.
+    async fn former_context(
+        &self,
+        visit: &Visit<'_>,
+        provider: &Provider,
+        former: Option<SessionId>,
+        subject: &str,
+    ) -> Map<String, Value> {
+        if visit.site.profile.context.is_none() {
+            return Map::new();
+        }
+        let shown = match visit.ticket {
+            Ticket::One(id) => Some(id),
+            _ => None,
+        };
+        let Some(former) = shown.or(former) else { return Map::new() };
+        // Only a ticket that still opens the session speaks for its user.
+        let Ok(Some(open)) = self.sessions.recognise(&former, &visit.site.profile).await else { return Map::new() };
+        match self.sessions.read(open.key()).await {
+            Ok(Some((old, secrets))) if old.subject == subject && *old.provider == **provider.name() => secrets.context,
+            _ => Map::new(),
+        }
+    }
+
+    /// Ends a session that nobody was given the ticket of. If the store fails here it ends by its own time.
+    pub(super) async fn take_back(&self, provider: &Arc<Provider>, open: &Open) {
+        match self.sessions.end(open.key()).await {
+            Ok(Some(Secrets { refresh_token: Some(token), offline: false, .. })) => {
+                tokio::spawn(provider.clone().revoke_patiently(token));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the session of a login that was taken back could not be ended"),
+        }
+    }
+
+    /// The browser's former session ends with the new login, whether the browser showed it now or when the login began
+    /// (`former`), or got it from another tab meanwhile. Its refresh token is left alone: providers tie it to the user's
+    /// login with them, which goes on. A store that fails here leaves the former session to end by its own time.
+    pub(super) async fn end_former(
+        &self,
+        visit: &Visit<'_>,
+        binding: Option<&str>,
+        former: Option<SessionId>,
+        open: &Open,
+    ) {
+        let shown = match visit.ticket {
+            Ticket::One(id) => Some(id),
+            _ => None,
+        };
+        let result = async {
+            let latest = match binding {
+                Some(binding) => record::succeed(&self.sessions, binding, open).await?,
+                None => None,
+            };
+            for id in [shown, former, latest].into_iter().flatten() {
+                if let Some((key, record, _)) = self.sessions.end_one(&id.key()).await? {
+                    self.sessions.audit().tell(Event::SessionEnded, &entry_of(&key, &record, "new_login"));
+                }
+            }
+            Ok::<(), SessionError>(())
+        };
+        if let Err(error) = result.await {
+            tracing::warn!(%error, "a browser's former session could not be ended");
+        }
+    }
+}

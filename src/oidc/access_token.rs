@@ -1,0 +1,167 @@
+//! The access token that a client brings itself, judged (RFC 9068 §4; behaviour A2, A3, T7).
+//!
+//! The claims come first, as with logout tokens: rubbish costs neither cryptography nor a request for keys.
+
+use openidconnect::core::CoreJsonWebKeySet;
+use serde_json::{Map, Value};
+
+use super::jwt::{Jwt, JwtError, SKEW, is_subject, time};
+use crate::primitives::clock::Timestamp;
+
+/// Claims that ID tokens and logout tokens have, and no access token (Core §2, §3.3.2.11; Back-Channel Logout §2.4).
+const OF_OTHERS: [&str; 5] = ["nonce", "at_hash", "c_hash", "s_hash", "events"];
+
+/// Claims that access tokens have, and no ID token: RFC 9068 §2.2 and §2.2.3, and what Entra ID and Okta have for them.
+const OF_ACCESS_TOKENS: [&str; 5] = ["client_id", "scope", "scp", "appid", "azpacr"];
+
+/// A verified access token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessToken {
+    /// `sub`
+    pub subject: String,
+    /// `exp`
+    pub expires: Timestamp,
+    /// What `scope` or `scp` names.
+    pub scopes: Vec<String>,
+    /// All claims.
+    pub claims: Map<String, Value>,
+}
+
+/// Why an access token is refused. The text names the rule, never the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AccessTokenError {
+    /// It is no signed token that we could trust.
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
+    /// The key is not in the set we have, and a fresh set is not to be had just now.
+    #[error("the provider's keys cannot be fetched")]
+    KeysUnavailable,
+    /// `typ`, or claims of another kind of token.
+    #[error("the token is no access token")]
+    Kind,
+    /// `iss`
+    #[error("the token is of another issuer")]
+    Issuer,
+    /// `aud`
+    #[error("the token is for another audience")]
+    Audience,
+    /// `exp`
+    #[error("the token has expired")]
+    Expired,
+    /// `iat` or `nbf`
+    #[error("the token is from the future")]
+    NotYetValid,
+    /// `iat` or `exp`
+    #[error("the token lacks iat or exp")]
+    TimeMissing,
+    /// `sub`
+    #[error("the token lacks a usable sub")]
+    Subject,
+    /// `cnf`: whoever shows it has to prove that it is theirs, and nobody checks that here.
+    #[error("the token is bound to a key")]
+    Bound,
+}
+
+impl AccessTokenError {
+    /// A word for metrics and the audit log.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Jwt(error) => error.word(),
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::Kind => "token_kind",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::TimeMissing => "time_missing",
+            Self::Subject => "subject",
+            Self::Bound => "bound",
+        }
+    }
+}
+
+/// What an access token is compared with.
+#[derive(Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    pub(crate) issuer: &'a str,
+    /// One of them must be among the token's.
+    pub(crate) audiences: &'a [String],
+    /// Whether `typ` may be `JWT` or absent.
+    pub(crate) untyped: bool,
+    pub(crate) now: Timestamp,
+}
+
+/// Judges `text`.
+pub(crate) fn verify(
+    text: &str,
+    keys: &CoreJsonWebKeySet,
+    expected: &Expected<'_>,
+) -> Result<AccessToken, AccessTokenError> {
+    let jwt = Jwt::read(text)?;
+    check_kind(&jwt, expected.untyped)?;
+    let (subject, expires) = check_claims(&jwt.claims, expected)?;
+    jwt.check_signature(keys)?;
+    let scopes = scopes(&jwt.claims);
+    Ok(AccessToken { subject, expires, scopes, claims: jwt.claims })
+}
+
+/// RFC 9068 §4: `at+jwt`, `application/` may be left out (RFC 7515 §4.1.9). Where `JWT` counts as well, the claims must
+/// speak for an access token and none against it; Keycloak says `Bearer`, `ID`, `Refresh` or `Logout` in a claim.
+fn check_kind(jwt: &Jwt<'_>, untyped: bool) -> Result<(), AccessTokenError> {
+    let typ = match jwt.header.get("typ") {
+        None => None,
+        Some(Value::String(typ)) => Some(typ.to_ascii_lowercase()),
+        Some(_) => return Err(AccessTokenError::Kind),
+    };
+    let named = match typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ)) {
+        Some("at+jwt") => true,
+        Some("jwt") | None if untyped => false,
+        _ => return Err(AccessTokenError::Kind),
+    };
+    let claims = &jwt.claims;
+    let other = OF_OTHERS.iter().any(|name| claims.contains_key(*name))
+        || claims.get("typ").is_some_and(|kind| !kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")));
+    let speaks = named || OF_ACCESS_TOKENS.iter().any(|name| claims.contains_key(*name));
+    if other || !speaks { Err(AccessTokenError::Kind) } else { Ok(()) }
+}
+
+fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(String, Timestamp), AccessTokenError> {
+    if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer) {
+        return Err(AccessTokenError::Issuer);
+    }
+    let ours = |value: &Value| value.as_str().is_some_and(|name| expected.audiences.iter().any(|one| one == name));
+    let meant = match claims.get("aud") {
+        // Other audiences beside ours are others' APIs, which the same token may open.
+        Some(Value::Array(list)) => list.iter().all(Value::is_string) && list.iter().any(ours),
+        Some(value) => ours(value),
+        None => false,
+    };
+    if !meant {
+        return Err(AccessTokenError::Audience);
+    }
+    // RFC 7800, RFC 8705, RFC 9449; `null` too, for then nobody knows what was meant.
+    if claims.contains_key("cnf") {
+        return Err(AccessTokenError::Bound);
+    }
+    let now = expected.now;
+    let issued = time(claims, "iat")?.ok_or(AccessTokenError::TimeMissing)?;
+    let expires = time(claims, "exp")?.ok_or(AccessTokenError::TimeMissing)?;
+    if now >= expires.plus(SKEW) {
+        return Err(AccessTokenError::Expired);
+    }
+    if issued > now.plus(SKEW) || time(claims, "nbf")?.is_some_and(|from| from > now.plus(SKEW)) {
+        return Err(AccessTokenError::NotYetValid);
+    }
+    let subject = claims.get("sub").and_then(Value::as_str).filter(|subject| is_subject(subject));
+    Ok((subject.ok_or(AccessTokenError::Subject)?.to_owned(), expires))
+}
+
+/// A text with blanks between (RFC 8693 §4.2), or a list, as Okta has it; `scp` where there is no `scope`.
+fn scopes(claims: &Map<String, Value>) -> Vec<String> {
+    match claims.get("scope").or_else(|| claims.get("scp")) {
+        Some(Value::String(text)) => text.split(' ').filter(|one| !one.is_empty()).map(str::to_owned).collect(),
+        Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
