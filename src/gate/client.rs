@@ -1,7 +1,7 @@
 //! Who asks, and for which host: by the connection, and by forwarding headers only where the peer is trusted
 //! (behaviour H2).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 use http::header::HeaderValue;
@@ -91,13 +91,19 @@ impl Client {
 fn farthest_trusted(peer: IpAddr, chain: &str, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer;
     for hop in chain.rsplit(',') {
-        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        let Some(address) = address(hop.trim()) else { break };
         client = address.to_canonical();
         if !is_trusted(client, trusted) {
             break;
         }
     }
     client
+}
+
+/// Some balancers add the port (RFC 7239 §6 has the same forms in `Forwarded`).
+fn address(hop: &str) -> Option<IpAddr> {
+    let bare = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
+    hop.parse().ok().or_else(|| Some(hop.parse::<SocketAddr>().ok()?.ip())).or_else(bare)
 }
 
 fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
@@ -144,7 +150,17 @@ mod tests {
         assert_eq!(known.scheme, Scheme::Https);
         let mapped = client("::ffff:10.0.0.1", &headers, &["10.0.0.0/8"]);
         assert_eq!(mapped.ip.to_string(), "192.0.2.7");
-        let garbage = client("10.0.0.1", &[("x-forwarded-for", "nonsense")], &["10.0.0.0/8"]);
-        assert_eq!(garbage.ip.to_string(), "10.0.0.1");
+        for garbage in ["nonsense", "[192.0.2.7]", "2001:db8::7:", "192.0.2.7:x", ""] {
+            let garbage = client("10.0.0.1", &[("x-forwarded-for", garbage)], &["10.0.0.0/8"]);
+            assert_eq!(garbage.ip.to_string(), "10.0.0.1");
+        }
+    }
+
+    #[test]
+    fn h2_the_port_that_some_balancers_add_is_no_part_of_the_address() {
+        let told = |hop| client("10.0.0.1", &[("x-forwarded-for", hop)], &["10.0.0.0/8"]).ip.to_string();
+        assert_eq!(told("192.0.2.7:50123, 10.0.0.2:443"), "192.0.2.7");
+        assert_eq!(told("[2001:db8::7]:50123"), "2001:db8::7");
+        assert_eq!(told("[2001:db8::7]"), "2001:db8::7");
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use pingora::server::ShutdownWatch;
 use prometheus::IntGauge;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::crowd::Seat;
+use super::held::{self, Held};
 
 use crate::telemetry::metrics::Metrics;
 
@@ -45,7 +47,12 @@ pub fn tie(tie: Tie) {
 
 /// The present request is over: a connection that is kept for the next one must not be cut for its sake.
 pub fn untie() {
-    let _ = CURRENT.try_with(|current| current.tied.replace(Some(None)));
+    let _ = CURRENT.try_with(|current| {
+        if !current.connection.is_http2() {
+            current.connection.held.forget();
+        }
+        current.tied.replace(Some(None))
+    });
 }
 
 /// Runs the work of a request until it ends or what it is tied to does.
@@ -112,6 +119,7 @@ pub struct Connection {
     cancelled: AtomicU32,
     /// It must end at once.
     cut: AtomicBool,
+    held: Held,
     count: Count,
     _seat: Seat,
 }
@@ -172,6 +180,7 @@ impl Connection {
             requests: AtomicU32::new(0),
             cancelled: AtomicU32::new(0),
             cut: AtomicBool::new(false),
+            held: Held::new(),
             count: opened.count,
             _seat: opened.seat,
         }
@@ -229,6 +238,17 @@ impl Connection {
             // Wakes the task that serves the connection.
             self.retire();
         }
+    }
+
+    /// Remembers a piece of an answer until the client has taken it, if it is large enough to matter. Must be called for what an
+    /// upstream sends: of that much may be read ahead.
+    pub fn hold(self: &Arc<Self>, piece: &mut Bytes) {
+        held::hold(self, piece);
+    }
+
+    /// What the client has not taken yet.
+    pub(super) fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Whether it must end at once.

@@ -19,7 +19,7 @@ pub(super) enum Cut {
 }
 
 /// Runs `work` to its end, or drops it when the connection's request header is overdue, when it is cut, or when memory runs
-/// out and it is one of those that may hold much.
+/// out and it is one of those that hold it or may do so soon.
 ///
 /// One timer serves all requests of a connection: it is not set anew for each of them, but goes off at a time that was
 /// right once, and then sees how long there is to go. The time that is due only ever moves forward.
@@ -48,6 +48,8 @@ pub(super) async fn while_in_time<F: Future>(
                 stopping = true;
                 connection.retire();
             }
+        }
+        if connection.is_http2() || connection.held().any() {
             while short.as_mut().poll(context).is_ready() {
                 short.set(overload.runs_short());
                 if is_heavy() {

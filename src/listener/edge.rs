@@ -31,8 +31,9 @@ use crate::config::settings::{Limits, Listener, Most};
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
-/// A connection with more than about so many requests under way is cut when memory runs out. Browsers seldom have as many;
-/// a proxy in front, which has those of many users, is spared as one of `trusted_proxies`.
+/// A connection with more than about so many requests under way is cut when memory runs out, as is one whose client does not
+/// take what it has asked for. Browsers seldom have as many; a proxy in front, which has those of many users, is spared as
+/// one of `trusted_proxies`.
 const HEAVY: usize = 16;
 
 /// How much of what a frame of data costs beside its data may wait on a connection, as a part of its window, in bytes of
@@ -321,7 +322,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
         let app = Arc::new(ConnectionApp { edge: Arc::clone(self), connection: Arc::clone(&connection) });
         let served = connection.scope(app.process_new(stream, &closing));
         // Each request of HTTP/2 holds the application as long as it is under way.
-        let is_heavy = || !trusted && Arc::strong_count(&app) > HEAVY;
+        let is_heavy = || !trusted && (Arc::strong_count(&app) > HEAVY || connection.held().is_stuck());
         let cut = match while_in_time(&connection, &self.overload, is_heavy, served).await {
             Ok(reusable) => return reusable,
             Err(cut) => cut,
@@ -329,7 +330,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
         let (counter, problem) = match cut {
             Cut::Resets => (&self.resets, "requests are made to be taken back"),
             Cut::Late => (&self.header_timeouts, "no whole request header in time"),
-            Cut::Memory => (&self.refused.memory, "many requests under way while memory runs out"),
+            Cut::Memory => (&self.refused.memory, "it holds memory that runs out"),
         };
         counter.inc();
         tracing::debug!(peer = %connection.peer, problem, "the connection is cut");

@@ -11,6 +11,7 @@ mod cut;
 mod descriptors;
 pub mod edge;
 mod give_back;
+mod held;
 pub mod overload;
 mod proxy_protocol;
 pub mod sockets;

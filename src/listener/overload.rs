@@ -1,9 +1,10 @@
 //! The overload guard: work is refused before memory ends, for a process that the kernel ends loses everybody's.
 //!
 //! Resident memory is read many times a second in the background. From the high-water mark on, requests are answered
-//! with 503, and HTTP/2 connections with many requests under way are cut: what they were let in with may fill buffers for
-//! some time to come. From half way between there and the end on, connections are not even taken, for a handshake costs
-//! memory too. A request costs one relaxed load of this.
+//! with 503, and connections are cut that hold memory or will: on HTTP/2 those with many requests under way, for what they
+//! were let in with may fill buffers for some time to come, and whichever take nothing of what is read ahead for them
+//! (`held.rs`). From half way between there and the end on, connections are not even taken, for a handshake costs memory too.
+//! A request costs one relaxed load of this.
 
 use std::fs;
 use std::path::Path;

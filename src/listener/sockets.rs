@@ -101,6 +101,9 @@ impl Sockets {
 
 /// Pingora waits for readiness itself; a socket that blocks would hold up a whole thread.
 fn opened(socket: TcpListener) -> io::Result<(SocketAddr, OwnedFd)> {
+    if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+        return Err(io::Error::other("it is a connection; the socket unit needs `Accept=no`"));
+    }
     socket.set_nonblocking(true)?;
     Ok((socket.local_addr()?, socket.into()))
 }
@@ -176,9 +179,12 @@ fn listens(sockets: &str, path: &Path) -> bool {
 fn check_folder(path: &Path) -> Result<(), String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let shown = folder.display();
-    let found = std::fs::metadata(folder).map_err(|error| {
+    let found = std::fs::symlink_metadata(folder).map_err(|error| {
         format!("{shown}: {error}; make the folder, for nobody but the user of Cloakroom: `install -d -m 0700 {shown}`")
     })?;
+    if !found.is_dir() {
+        return Err(format!("{shown} is no folder, or a symbolic link, which may be changed: name the folder itself"));
+    }
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(format!(
             "{shown} belongs to somebody else, who could take the sockets: `chown` it to the user of Cloakroom"
@@ -219,6 +225,25 @@ mod tests {
         assert!(matches!(Sockets::handed_over(&path, MOST + 1), Err(SocketsError::Many(_))));
         drop(listener);
         assert!(path.exists() && is_awaited(&path).is_err(), "left behind by a process that ended");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        std::fs::create_dir(&real).unwrap();
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(check_folder(&real.join("upgrade.sock")).is_ok());
+        assert!(check_folder(&link.join("upgrade.sock")).unwrap_err().contains("symbolic link"));
+    }
+
+    #[test]
+    fn a_socket_that_does_not_listen_is_none_of_ours() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let told = opened(TcpListener::from(OwnedFd::from(connection))).unwrap_err().to_string();
+        assert!(told.contains("Accept=no"), "{told}");
     }
 
     #[test]

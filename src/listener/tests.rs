@@ -26,7 +26,7 @@ use crate::telemetry::metrics::Metrics;
 /// Longest wait for anything that must happen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Answers every request with what it knows of the connection.
+/// Answers every request with what it knows of the connection, below `/large` without end.
 struct Tell;
 
 #[async_trait]
@@ -39,6 +39,14 @@ impl ProxyHttp for Tell {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
         let connection = ctx.as_ref().expect("no connection around the request");
+        if session.req_header().uri.path() == "/large" {
+            session.write_response_header(Box::new(ResponseHeader::build(200, None)?), false).await?;
+            loop {
+                let mut piece = Bytes::from(vec![0; 64 << 10]);
+                connection.hold(&mut piece);
+                session.write_response_body(Some(piece), false).await?;
+            }
+        }
         let text = format!(
             "tls={} sni={} peer_is_client={}",
             connection.tls,
@@ -381,6 +389,36 @@ async fn who_holds_many_answers_is_cut_when_memory_runs_out() {
     edge.overload.set(overload::Level::High);
     assert!(served(&edge).await.is_some());
     assert!(!few.is_finished() && edge.refused("memory") == 1);
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_a_large_answer_is_cut_when_memory_runs_out() {
+    let edge = Running::plain(Limits::default()).await;
+    settled(&edge).await;
+    let ask = async || {
+        let mut stream = TcpStream::connect(edge.address).await.unwrap();
+        stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        stream.read_exact(&mut [0; 1000]).await.unwrap();
+        stream
+    };
+    let (mut stuck, mut taking, mut idle) = (ask().await, ask().await, TcpStream::connect(edge.address).await.unwrap());
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_answer(&mut idle).await;
+    let taken = tokio::spawn(async move {
+        let mut buffer = vec![0; 256 << 10];
+        while taking.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    });
+    let end = Instant::now() + PATIENCE;
+    while edge.refused("memory") == 0 {
+        assert!(Instant::now() < end, "it is cut");
+        edge.overload.set(overload::Level::High);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    read_to_close(&mut stuck).await;
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_answer(&mut idle).await;
+    assert!(!taken.is_finished() && edge.refused("memory") == 1, "who takes what he asked for is left alone");
+    taken.abort();
 }
 
 #[tokio::test]

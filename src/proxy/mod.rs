@@ -234,6 +234,10 @@ impl ProxyHttp for Proxy {
         ctx: &mut Passage,
     ) -> pingora::Result<Option<Duration>> {
         compress::body(body, end_of_stream, &mut ctx.context)?;
+        // A tunnel may be silent for long after a large message.
+        if let (Some(piece), Some(connection), false) = (body, &ctx.context.connection, ctx.context.tunnel) {
+            connection.hold(piece);
+        }
         Ok(None)
     }
 

@@ -92,11 +92,11 @@ class Child:
 
     def memory(self) -> int:
         """Resident memory in KiB."""
-        return self._status("VmRSS:")
+        return status(self.pid, "VmRSS:")
 
     def peak(self) -> int:
         """Most resident memory since `forget_peak`, in KiB."""
-        return self._status("VmHWM:")
+        return status(self.pid, "VmHWM:")
 
     def forget_peak(self) -> None:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
@@ -109,11 +109,13 @@ class Child:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    def _status(self, key: str) -> int:
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(key):
-                return int(line.split()[1])
-        raise RuntimeError(f"{self.name} has no {key}")
+
+def status(pid: int, key: str) -> int:
+    """A number of the process's status in /proc."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
+    raise RuntimeError(f"process {pid} has no {key}")
 
 
 class Fatal(RuntimeError):

@@ -1,9 +1,10 @@
 """Servers to stand behind the proxy."""
 
 import os
+from pathlib import Path
 
 from . import paths
-from .process import Child, free_port
+from .process import Child, free_port, status
 
 NGINX = """\
 daemon off;
@@ -23,7 +24,7 @@ http {{
   default_type text/plain;
   {http}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{port} backlog=4096{listen};
     {server}
   }}
 }}
@@ -33,14 +34,14 @@ http {{
 class Nginx(Child):
     """`server` is what stands in the server block. With `seen` each request is written there."""
 
-    def __init__(self, name: str, server: str, *, http: str = "", seen=None, workers: int = 1):
+    def __init__(self, name: str, server: str, *, http: str = "", listen: str = "", seen=None, workers: int = 1):
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         home = paths.WORK / "nginx" / name
         home.mkdir(parents=True, exist_ok=True)
         user = "user root;" if os.geteuid() == 0 else ""
         file = home / "nginx.conf"
-        file.write_text(NGINX.format(user=user, workers=workers, home=home, port=self.port, http=http, server=server,
+        file.write_text(NGINX.format(user=user, workers=workers, home=home, port=self.port, http=http, listen=listen, server=server,
                                      log=f"{seen} seen" if seen else "off"))
         super().__init__(f"nginx-{name}", ["nginx", "-p", home, "-e", home / "error.log", "-c", file])
         self.listening(self.port)
@@ -60,8 +61,13 @@ class Answering(Nginx):
 class Passing(Nginx):
     """A proxy to compare with, as bare as it can be: what comes is passed on as it comes, by as many workers as there are cores."""
 
-    def __init__(self, name: str, upstream: str):
-        server = "location / { proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_request_buffering off; }"
+    def __init__(self, name: str, upstream: str, *, http2: bool = False):
+        """With `http2` that alone, in the clear."""
+        server = "location / { proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_request_buffering off; proxy_max_temp_file_size 0; }"
         http = f"upstream upstream {{ server {upstream}; keepalive 64; }}"
-        super().__init__(name, server, http=http, workers=os.cpu_count() or 1)
+        super().__init__(name, server, http=http, listen=" http2" if http2 else "", workers=os.cpu_count() or 1)
         self.host, self.http = "127.0.0.1", self.port
+
+    def peak(self) -> int:
+        """Most resident memory of its workers, in KiB."""
+        return sum(status(int(worker), "VmHWM:") for worker in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())

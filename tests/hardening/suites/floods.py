@@ -3,7 +3,7 @@ more than a bounded share; memory stays in proportion to what the attacker sent.
 
 What an idle connection costs is not the attack's doing: it is measured first, and taken off before octets of memory are
 set against octets sent. An attack that holds what it asked for is no flood: it sends a few octets once, and the criterion
-cannot hold. What holds instead is a bound for each connection, and the row says so."""
+cannot hold. What holds instead is a bound for each connection, and the row says so, and what nginx in the proxy's place does."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from kit.pacing import Good, alone
 from kit.process import Child, until
 from kit.proxy import ANY_NUMBER, Proxy
 from kit.report import Row, tried
-from kit.servers import Answering
+from kit.servers import Answering, Passing
 
 from .floods_attacks import ATTACKS, HELD, IDLE, STREAMS
 
@@ -78,9 +78,7 @@ class Seen:
         idle = proxy.memory()
         proxy.forget_peak()
         cpu = proxy.cpu()
-        command = [sys.executable, "-m", "suites.floods_attacks", name, proxy.host, proxy.http, connections, seconds]
-        # What the attackers compute is not the proxy's doing: they step back.
-        attacker = Child("floods-attacker", command, cwd=paths.SUITE, nice=10)
+        attacker = attack(name, proxy, connections, seconds)
         time.sleep(after)
         good = Good("floods", proxy.host, proxy.http, seconds - after)
         attacker.wait(seconds + 60)
@@ -112,6 +110,12 @@ class Seen:
                 f"afterwards; {self.cpu:.1f} s of CPU; good p99 {self.before.p99:.1f} → {self.beside.p99:.1f} ms, {self.beside.errors} errors{stay}")
 
 
+def attack(name: str, target: Proxy | Passing, connections: int, seconds: int) -> Child:
+    """What the attackers compute is not the target's doing: they step back."""
+    command = [sys.executable, "-m", "suites.floods_attacks", name, target.host, target.http, connections, seconds]
+    return Child("floods-attacker", command, cwd=paths.SUITE, nice=10)
+
+
 def flood(name: str, upstream: Answering, connections: int, seconds: int, each: float) -> Row:
     with Proxy("floods", upstream.address, limits=ANY_NUMBER) as proxy:
         seen = Seen(name, proxy, connections, seconds)
@@ -134,12 +138,17 @@ def held(name: str, upstream: Answering, connections: int) -> Row:
     with Proxy("floods", upstream.address, limits=limits) as proxy:
         # All these requests at once are a burst as an honest crowd makes one; how good clients fare is asked when they are held.
         seen = Seen(name, proxy, connections, HELD_SECONDS, BURST_SECONDS)
+    with Passing("floods-passing", upstream.address, http2=True) as nginx:
+        idle = nginx.peak()
+        attack(name, nginx, connections, BURST_SECONDS).wait(HELD_SECONDS + 60)
+        nginx_grown = (nginx.peak() - idle) / 1024
     each = seen.grown / 1024 / connections
     most = HELD_MOST.get(name, HELD_MOST_ELSE)
     within = seen.unharmed(WHILE_HELD) and each <= most
     measured = (f"{seen.sent / 1e6:.2f} MB sent, +{seen.grown / 1024:.1f} MiB at most: {seen.ratio():.0f}:1; bound that holds: {each:.1f} MiB a "
                 f"connection, {each * 1024 / STREAMS:.0f} KiB a request (≤ {most} MiB a connection), until `limits.write_timeout`; "
-                f"{seen.reset} of {connections * STREAMS} requests reset by the proxy; {seen.told()}")
+                f"{seen.reset} of {connections * STREAMS} requests reset by the proxy; {seen.told()}; nginx in the proxy's place: "
+                f"+{nginx_grown:.1f} MiB at most, {nginx_grown * 2**20 / max(seen.sent, 1):.0f}:1")
     done = f"{name}; {connections} connections for {HELD_SECONDS} s, `write_timeout: {WRITE_TIMEOUT}s`"
     passed = within and seen.ratio() <= RATIO
     return Row("floods", done, f"≤ {RATIO}:1; good p99 ≤ 3 × (or + {WHILE_HELD} ms), 0 errors", measured, passed, bounded=within).tell()
