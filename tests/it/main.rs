@@ -83,6 +83,7 @@ mod secure_upstream;
 mod session_times;
 mod several_providers;
 mod several_providers_oidc;
+mod several_tokens;
 #[path = "../support/shared_store.rs"]
 mod shared_store;
 mod signals;

@@ -1,11 +1,14 @@
 //! L16: an upstream asks for a stronger or more recent login (RFC 9470), and gets it, once.
 
+use cloakroom::demo::backend::PASSWORD;
 use reqwest::{Method, StatusCode};
 use tokio::io::AsyncWriteExt as _;
 
+use crate::credentials_kit::{form, post};
 use crate::harness::{Browser, Seen, Wishes, World};
 use crate::kit::*;
 use crate::login_kit::query;
+use crate::several_providers::Several;
 use crate::tokens::claims;
 use crate::wire::{Peer, read_head};
 
@@ -158,4 +161,35 @@ async fn a_route_may_leave_it_to_its_upstream_and_its_page() {
     theirs(&browser.fetch("/gold/x").await);
     // Nobody is logged in, so there is nobody to step up.
     theirs(&world.browser().navigate("/never/x").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l16_a_step_up_goes_to_the_sessions_own_provider() {
+    let peer = picky().await;
+    let wishes = ticking();
+    let site = Several::over(Wishes {
+        upstreams: format!("  - {{ name: picky, endpoints: [\"{}\"] }}", peer.address),
+        routes: "      - { path: /gold/, upstream: picky }\n      - { path: /login-page, upstream: picky, access: public }\n      \
+                 - { path: /, upstream: demo }"
+            .into(),
+        ..wishes
+    })
+    .await;
+    let mut browser = site.world.browser();
+    browser.log_in("/auth/login?provider=second").await;
+    let script = browser.fetch("/gold/x").await;
+    assert_eq!(script.code(), "step_up_required");
+    assert_eq!(script.json()["login_url"], "/auth/login?provider=second&acr_values=gold+platinum&step_up=1");
+    let start = browser.navigate("/gold/x").await;
+    let asked = query(&format!("{}{}", browser.origin(), start.location()));
+    assert_eq!((asked["provider"].as_str(), asked["step_up"].as_str()), ("second", "1"));
+    assert!(browser.navigate(start.location()).await.location().starts_with(site.second.issuer()));
+    assert_eq!(steps_up(&mut browser, &start).await.status, StatusCode::OK);
+    assert_eq!(browser.navigate("/gold/x").await.body, "ok");
+    // A backend knows one way to log in: its user gets the upstream's own answer.
+    site.backend.behave(|manners| manners.token_subject = Some("alice".into()));
+    let draft = post(&browser, "/auth/login", &form("alice", PASSWORD));
+    assert_eq!(browser.send(draft).await.status, StatusCode::OK);
+    theirs(&browser.fetch("/gold/x").await);
+    theirs(&browser.navigate("/gold/x").await);
 }

@@ -32,6 +32,18 @@ impl Sessions {
         Ok(self.find(id, profile, now).await?.filter(|open| open.is_known(now)))
     }
 
+    /// As [`Sessions::recognise`], also if the site has the session's provider no more. That one opens nothing, but its user
+    /// may end it. Read from the store and kept nowhere.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn left_behind(&self, id: &SessionId, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+        let now = self.clock.now();
+        let read = self.read(&id.key()).await?.filter(|(record, _)| *record.site == *profile.site);
+        let open = read.map(|(record, secrets)| Arc::new(self.open(&record, &secrets, profile, now)));
+        Ok(open.filter(|open| open.takes(id, now) && open.is_known(now)))
+    }
+
     /// The session with this name in the store, if it lives. Counts as no use.
     ///
     /// # Errors
