@@ -124,6 +124,7 @@ impl Logins {
             subject: subject.clone(),
             provider_session: provider_session.clone(),
             id_token: Some(text),
+            max_age: record.max_age,
             claims,
         };
         let open = self.begin(visit, provider, arrival, record.former()).await?;
