@@ -81,6 +81,7 @@ mod several_providers;
 #[path = "../support/shared_store.rs"]
 mod shared_store;
 mod signals;
+mod solution_c;
 mod static_files;
 mod step_up;
 mod store_file;
