@@ -203,6 +203,7 @@ impl Gate {
             site: site.clone(),
             route: route.clone(),
             session,
+            by_cookie,
             bearer,
             level,
             minted,

@@ -87,6 +87,8 @@ pub struct Pass {
     pub route: Arc<Route>,
     /// Its session, if it has one here.
     pub session: Option<Arc<Open>>,
+    /// Whether it was a browser's cookie that named the session, and no token of an application.
+    pub by_cookie: bool,
     /// Who calls with a token of their own; then there is no session.
     pub bearer: Option<Arc<Bearer>>,
     /// How well its user is known by it.

@@ -7,10 +7,10 @@ use http::header::WWW_AUTHENTICATE;
 use http_auth::{ChallengeParser, ChallengeRef};
 
 use super::admit::Gate;
+use super::answers::goes_to_login;
 use super::{Pass, Request};
 use crate::answer::{Answer, Code};
-use crate::config::settings::{Access, OnMissing};
-use crate::login::navigation::{is_navigation, may_navigate};
+use crate::config::settings::Access;
 use crate::refresh::Refreshed;
 use crate::session::open::Open;
 
@@ -57,14 +57,14 @@ impl Gate {
         }
     }
 
-    /// A navigation is sent to log in, everything else gets 401; as if the session had been over before.
+    /// A navigation is sent to log in, everything else gets 401; as if the session had been over before. An application
+    /// that showed a proxy token has no user in front of it, whatever headers it hands on.
     fn ended(&self, request: Request<'_>, pass: &Pass) -> Option<Answer> {
+        if !pass.by_cookie {
+            return Some(*self.token_invalid());
+        }
         let login = self.auth.get(pass.site.index)?.login_url();
-        let to_login = match pass.route.on_missing {
-            OnMissing::Auto => is_navigation(request.method, request.headers),
-            OnMissing::Redirect => may_navigate(request.method, request.headers),
-            OnMissing::Unauthorized => false,
-        };
+        let to_login = goes_to_login(&request, &pass.route);
         self.count_unauthenticated(if to_login { "redirect" } else { "401" });
         if !to_login {
             return Some(Answer::problem(Code::RefreshRejected, None, Some(&login)));

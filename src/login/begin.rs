@@ -33,6 +33,8 @@ pub(super) struct Arrival {
     /// Whether the refresh token outlives the user's logout.
     pub(super) offline: bool,
     pub(super) id_token: Option<SecretText>,
+    /// How long ago the user might have authenticated, in seconds, if the login was begun with such a demand.
+    pub(super) max_age: Option<u32>,
     pub(super) claims: Map<String, Value>,
 }
 
@@ -45,7 +47,7 @@ impl Logins {
         arrival: Arrival,
         former: Option<SessionId>,
     ) -> Result<Arc<Open>, SessionError> {
-        let Arrival { tokens, unclaimed, subject, provider_session, offline, id_token, claims } = arrival;
+        let Arrival { tokens, unclaimed, subject, provider_session, offline, id_token, max_age, claims } = arrival;
         let context = self.former_context(visit, provider, former, &subject).await;
         let new = NewSession {
             provider: provider.name().to_string(),
@@ -56,6 +58,7 @@ impl Logins {
                 access_issued: self.sessions.clock().now(),
                 access_expires: tokens.access_expires,
                 forced: None,
+                max_age,
                 refresh_token: tokens.refresh_token,
                 refresh_expires: tokens.refresh_expires,
                 offline,

@@ -141,6 +141,7 @@ impl Logins {
             subject: subject.clone(),
             provider_session: provider_session.clone(),
             id_token: Some(text),
+            max_age: record.demands.max_age_seconds(),
             claims,
         };
         let open = self.begin(visit, provider, arrival, record.former()).await?;

@@ -91,6 +91,7 @@ impl Logins {
             provider_session: None,
             offline: false,
             id_token: None,
+            max_age: None,
             claims,
         };
         let begun = self.begin(visit, provider, arrival, None).await;

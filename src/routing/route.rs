@@ -117,6 +117,15 @@ impl Route {
             Action::Redirect(_) | Action::Respond(_) | Action::Files(_) => None,
         }
     }
+
+    /// Whether its upstream hears anything of the user, so that the answer may be meant for that user alone.
+    #[must_use]
+    pub fn tells_who(&self) -> bool {
+        self.token != Token::None
+            || self.context != ContextAccess::None
+            || self.level_header.is_some()
+            || !self.identity_headers.is_empty()
+    }
 }
 
 /// What of a request decides between routes with one path.

@@ -136,7 +136,8 @@ impl Open {
             id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
             context: profile.context.as_ref().map(|told| {
-                let header = |level| context::header(level, &record.subject, &secrets.claims, told, &secrets.context);
+                let (provider, subject) = (&record.provider, &record.subject);
+                let header = |level| context::header(level, provider, subject, &secrets.claims, told, &secrets.context);
                 Box::new([header(Level::Returning), header(Level::LoggedOn)])
             }),
             met: judge(&profile.conditions, &secrets.claims),
@@ -279,7 +280,7 @@ impl Open {
         {
             return Some(minted.authorization.clone());
         }
-        let minted = tokens.mint(&self.key, &self.subject, now)?;
+        let minted = tokens.mint(&self.key, &self.provider, &self.subject, now)?;
         let authorization = minted.authorization.clone();
         self.minted.store(Some(Arc::new(minted)));
         Some(authorization)
@@ -371,7 +372,7 @@ impl Open {
         };
         let context: usize = self.context.as_deref().map_or(0, context);
         // As long as a proxy token is; made later.
-        let proxy = if self.profile.proxy_token { 512 + self.subject.len() * 3 } else { 0 };
+        let proxy = if self.profile.proxy_token { 512 + (self.provider.len() + self.subject.len()) * 3 } else { 0 };
         let rest = proxy + identity + context + self.met.len() + self.provider.len() + self.csrf_token.expose().len();
         u64::try_from(size_of::<Self>() + texts + rest + OVERHEAD).unwrap_or(u64::MAX)
     }

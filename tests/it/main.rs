@@ -87,6 +87,7 @@ mod several_tokens;
 #[path = "../support/shared_store.rs"]
 mod shared_store;
 mod signals;
+mod solution_c;
 mod static_files;
 mod step_up;
 mod store_file;

@@ -225,6 +225,9 @@ fn route(
     let words =
         [("none", ContextAccess::None), ("read", ContextAccess::Read), ("read_write", ContextAccess::ReadWrite)];
     let context = fields.optional(reader, "context", ContextAccess::None, |r, n| r.choice(n, &words));
+    if let (Some(at), Some(told), None) = (fields.get("identity_headers"), &identity_headers, fields.get("provider")) {
+        note_shared_name(reader, at, told, around);
+    }
     let (level, level_header) = level::level(reader, fields, access, identity_headers.as_deref());
     if access == Some(Access::Public) {
         let sends = token.is_some_and(|token| token != Token::None);
@@ -308,6 +311,15 @@ fn token(reader: &mut Reader<'_>, node: &Node) -> Option<Token> {
     let fields = reader.fields(node, &TOKEN)?;
     let kinds = [("none", Token::None), ("access", Token::Access), ("id", Token::Id), ("proxy", Token::Proxy)];
     fields.required(reader, "kind", "access", |reader, node| reader.choice(node, &kinds))
+}
+
+/// `sub` is unique at one issuer only (OpenID Connect Core §8).
+fn note_shared_name(reader: &mut Reader<'_>, at: &Node, told: &[(HeaderName, ClaimPath)], around: &Around<'_>) {
+    let tells = |claim: &str| told.iter().any(|(_, path)| matches!(path.0.as_slice(), [name] if name == claim));
+    if around.providers.is_some_and(|providers| providers.len() > 1) && tells("sub") && !tells("iss") {
+        let help = "add a header with `iss` for the upstream to look at, or name one `provider` for the route";
+        reader.note(Code::SharedName, at, "users of two providers of the site may have the same `sub`", help);
+    }
 }
 
 fn identity_headers(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(HeaderName, ClaimPath)>> {
