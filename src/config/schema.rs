@@ -65,7 +65,7 @@ sections! {
     REDIRECT "sites[].routes[].redirect": "to" "status" "path";
     RESPOND "sites[].routes[].respond": "status" "body" "content_type";
     FILES "sites[].routes[].files": "root" "fallback" "precompressed" "fingerprinted" "max_age";
-    TOKEN "sites[].routes[].token": "kind";
+    TOKEN "sites[].routes[].token": "kind" "audience" "resource" "scope" "provider";
     REQUEST_HEADERS "sites[].routes[].request_headers": "set" "add" "remove";
     RESPONSE_HEADERS "sites[].routes[].response_headers": "set" "add" "remove";
     CORS "sites[].routes[].cors": "origins" "methods" "headers" "expose" "max_age" "credentials";

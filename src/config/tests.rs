@@ -8,6 +8,7 @@ mod rates;
 mod relations;
 mod report;
 mod secrecy;
+mod tokens;
 mod values;
 
 use super::*;

@@ -11,6 +11,7 @@ use super::session::{Case, Origin};
 use super::{Bearers, Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::Code;
 use crate::config::settings::{CsrfMode, Level, SameSite};
+use crate::grants::Grants;
 use crate::login::{Endpoint, Logins, Reply, SiteAuth, Visit};
 use crate::primitives::clock::Clock;
 use crate::primitives::path;
@@ -19,6 +20,7 @@ use crate::routing::host::{self, Authority};
 use crate::routing::route::{is_preflight, rewritten};
 use crate::routing::table::{Action, Asked, Choice, Site, Table};
 use crate::session::cookie::{Foreign, Ticket};
+use crate::session::issued::Slot;
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
 use crate::session::proxy_token::ProxyTokens;
@@ -46,6 +48,8 @@ pub struct Gate {
     pub auth: Vec<Arc<SiteAuth>>,
     /// The access tokens of each site that takes any, by [`Site::index`].
     pub bearers: Vec<Option<Arc<Bearers>>>,
+    /// The places of our own tokens of each site, by [`Site::index`] and [`Made::Own`](crate::routing::table::Made::Own).
+    pub client_tokens: Vec<Box<[Arc<Slot>]>>,
     /// Header fields that are ours alone.
     pub hygiene: Hygiene,
     /// Peers whose forwarding headers are believed.
@@ -62,6 +66,8 @@ pub struct Gate {
     pub proxy_tokens: Option<Arc<ProxyTokens>>,
     /// Fresh tokens.
     pub refresher: Arc<Refresher>,
+    /// Tokens for single upstreams.
+    pub grants: Arc<Grants>,
     /// Counts requests of no site.
     pub unknown: Arc<RouteMetrics>,
     /// Counters.
@@ -199,7 +205,7 @@ impl Gate {
             }
             Action::Redirect(_) | Action::Respond(_) | Action::Files(_) => Some(path.into_owned()),
         };
-        let pass = Box::new(Pass {
+        let mut pass = Box::new(Pass {
             site: site.clone(),
             route: route.clone(),
             session,
@@ -223,6 +229,11 @@ impl Gate {
             && let Some(answer) = self.kept_out_bearer(&request, &pass, bearer)
         {
             return answered(answer, site, route, pass.grant, &pass.client);
+        }
+        if let Some(made) = route.made
+            && let Err(answer) = self.make(&request, &mut pass, made).await
+        {
+            return answered(*answer, site, route, pass.grant, &pass.client);
         }
         match &route.action {
             Action::Upstream(_) => Verdict::Forward(pass),

@@ -9,6 +9,7 @@ mod context;
 mod dress;
 mod https;
 mod hygiene;
+mod made;
 mod proxy_token;
 mod rate;
 mod refused;
@@ -93,7 +94,7 @@ pub struct Pass {
     pub bearer: Option<Arc<Bearer>>,
     /// How well its user is known by it.
     pub level: Level,
-    /// The proxy token for the upstream, where the route sends one.
+    /// The token that was made for this route: a proxy token, one that the user's was exchanged for, or one of our own.
     pub minted: Option<HeaderValue>,
     /// What `cors` grants to the page that asks.
     pub grant: Option<Grant>,
@@ -128,8 +129,19 @@ impl Pass {
     pub fn authorization(&self) -> Option<&HeaderValue> {
         match (&self.session, &self.bearer) {
             (Some(open), _) => self.token_of(open),
-            (None, Some(bearer)) if self.route.token == Token::Access => Some(bearer.authorization()),
-            (None, _) => None,
+            (None, Some(bearer)) if matches!(self.route.token, Token::Access | Token::ClientCredentials(_)) => {
+                Some(bearer.authorization())
+            }
+            (None, _) => self.minted.as_ref(),
+        }
+    }
+
+    /// The same, but for a token that its client has brought: that one is not ours to replace.
+    #[must_use]
+    pub fn own_token(&self) -> Option<&HeaderValue> {
+        match &self.session {
+            Some(open) => self.token_of(open),
+            None => self.minted.as_ref(),
         }
     }
 
@@ -154,11 +166,13 @@ impl Pass {
     #[must_use]
     pub fn token_of<'o>(&'o self, open: &'o Open) -> Option<&'o HeaderValue> {
         match self.route.token {
+            // To the upstream he is nobody in particular.
+            Token::ClientCredentials(_) if self.level == Level::Returning => self.minted.as_ref(),
             _ if self.level == Level::Returning => None,
             Token::None => None,
-            Token::Access => open.authorization(),
+            Token::Access | Token::ClientCredentials(_) => open.authorization(),
             Token::Id => open.id_authorization(),
-            Token::Proxy => self.minted.as_ref(),
+            Token::Proxy | Token::Exchange(_) => self.minted.as_ref(),
         }
     }
 }

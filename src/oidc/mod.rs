@@ -17,6 +17,7 @@ mod client;
 mod credentials;
 mod demands;
 mod error;
+mod exchange;
 pub mod http;
 mod id_token;
 mod jwks;
@@ -29,7 +30,7 @@ mod pushed;
 mod revocation;
 pub mod step_up;
 mod text;
-mod tls;
+pub(crate) mod tls;
 mod userinfo;
 
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use breaker::Breaker;
 pub(crate) use breaker::Health;
 pub use demands::Demands;
 pub use error::{OidcError, RefreshError, SetupError};
+pub use exchange::ServiceToken;
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};

@@ -24,7 +24,7 @@ use super::logout_token::{self, LogoutToken, LogoutTokenError};
 use super::metadata::Metadata;
 use crate::config::rules;
 use crate::config::settings::{self, ClientAuth, FrontchannelLogout, LogoutScope, PushedAuthorization};
-use crate::primitives::clock::Clock;
+use crate::primitives::clock::{Clock, Timestamp};
 use crate::primitives::secret::SecretText;
 use crate::primitives::signing::SigningKey;
 
@@ -423,6 +423,10 @@ impl Provider {
     /// What proves to the provider that a request is ours.
     pub(super) fn credentials(&self) -> &Arc<Credentials> {
         &self.credentials
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub(super) fn client_secret(&self) -> &str {

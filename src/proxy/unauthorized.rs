@@ -32,14 +32,14 @@ pub(super) async fn filter(
     ctx: &mut Context,
 ) -> pingora::Result<()> {
     let Some(pass) = &mut ctx.pass else { return Ok(()) };
-    let sent = pass.session.as_ref().and_then(|open| pass.token_of(open));
+    let sent = pass.own_token().is_some();
     if let (Some(open), Some(asked)) = (&pass.session, asks_to_step_up(&response.headers, pass)) {
         let view = request::view(session.req_header(), session, &ctx.connection);
         let Some(answer) = Box::pin(gate.step_up(view, pass, open, &asked)).await else { return Ok(()) };
         ctx.instead = Some(Box::new(answer));
         return leave(response, ctx, "step_up", ANSWERED);
     }
-    if sent.is_none() || !pass.route.retry_unauthorized || !asks_for_token(&response.headers) {
+    if !sent || !pass.route.retry_unauthorized || !asks_for_token(&response.headers) {
         return Ok(());
     }
     let Some(upstream) = pass.upstream().cloned() else { return Ok(()) };
@@ -60,6 +60,11 @@ pub(super) async fn filter(
         }
         Refusal::Again(newer) => {
             pass.session = Some(newer);
+            ctx.sent_again = true;
+            ("sent_again", REFUSED)
+        }
+        Refusal::AgainWith(token) => {
+            pass.minted = Some(token);
             ctx.sent_again = true;
             ("sent_again", REFUSED)
         }

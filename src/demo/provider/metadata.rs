@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::exchange::TOKEN_EXCHANGE;
 use super::state::Shared;
 
 /// The discovery document (OpenID Connect Discovery, 3).
@@ -31,7 +32,7 @@ fn document(shared: &Shared) -> Value {
         "require_pushed_authorization_requests": switches.pushed_only,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query", "form_post"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials", TOKEN_EXCHANGE],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
         "token_endpoint_auth_methods_supported": METHODS,

@@ -132,7 +132,7 @@ impl Sessions {
             }
             _ => {
                 let Some(secrets) = self.unseal(key, &record) else { return Ok(None) };
-                let open = self.open(&record, &secrets, profile, now);
+                let mut open = self.open(&record, &secrets, profile, now);
                 if let Some(stale) = stale {
                     open.inherit(&stale);
                 }
@@ -170,7 +170,7 @@ impl Sessions {
         let now = self.clock.now();
         let read = self.read(open.key()).await?.filter(|(record, _)| belongs(record, profile));
         let prepared = read.map(|(record, secrets)| {
-            let new = self.open(&record, &secrets, profile, now);
+            let mut new = self.open(&record, &secrets, profile, now);
             new.inherit(open);
             Arc::new(new)
         });
@@ -210,7 +210,7 @@ impl Sessions {
     /// Puts a record that was found in the store into the local cache; `None` if the session has ended since.
     pub fn remember(&self, record: &Record, secrets: &Secrets, profile: &Arc<Profile>) -> Option<Arc<Open>> {
         let now = self.clock.now();
-        let open = self.open(record, secrets, profile, now);
+        let mut open = self.open(record, secrets, profile, now);
         if let Some(known) = self.cache.find(open.key()) {
             open.inherit(&known);
         }
