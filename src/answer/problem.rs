@@ -30,6 +30,8 @@ pub enum Code {
     UpstreamTokenDenied,
     /// The provider gives Cloakroom no token for the upstream.
     UpstreamTokenRefused,
+    /// A proxy in front asks about a request in a way that is not understood, or may not ask.
+    CheckRefused,
     /// The session store does not answer.
     StoreUnavailable,
     /// The OpenID provider does not answer.
@@ -92,6 +94,7 @@ impl Code {
             Self::RuleFailed => "rule_failed",
             Self::UpstreamTokenDenied => "upstream_token_denied",
             Self::UpstreamTokenRefused => "upstream_token_refused",
+            Self::CheckRefused => "check_refused",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::UpstreamUnavailable => "upstream_unavailable",
@@ -125,9 +128,11 @@ impl Code {
             Self::TokenMissing | Self::StepUpRequired | Self::TokenInvalid | Self::LoginRefused => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::CsrfFailed | Self::InsufficientScope | Self::RuleFailed | Self::UpstreamTokenDenied => {
-                StatusCode::FORBIDDEN
-            }
+            Self::CsrfFailed
+            | Self::InsufficientScope
+            | Self::RuleFailed
+            | Self::UpstreamTokenDenied
+            | Self::CheckRefused => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -161,6 +166,7 @@ impl Code {
             Self::RuleFailed => "You may not do this",
             Self::UpstreamTokenDenied => "You may not use the service behind this address",
             Self::UpstreamTokenRefused => "The login service gives no token for the service behind this address",
+            Self::CheckRefused => "The question about a request was not understood",
             Self::CsrfFailed => "The request did not prove that it comes from this site",
             Self::StoreUnavailable => "Sessions are out of reach for the moment",
             Self::ProviderUnavailable => "The login service is out of reach for the moment",

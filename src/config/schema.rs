@@ -21,7 +21,7 @@ macro_rules! sections {
 
 sections! {
     ROOT "": "listeners" "threads" "trusted_proxies" "limits" "admin" "keys" "proxy_token" "store" "session" "refresh" "providers" "upstreams" "idle_connections" "sites" "shutdown";
-    LISTENER "listeners[]": "address" "tls" "redirect_to_https" "proxy_protocol";
+    LISTENER "listeners[]": "address" "tls" "redirect_to_https" "proxy_protocol" "forward_auth";
     TLS "listeners[].tls": "certificates" "min_version" "client_ca" "client_certificate";
     CERTIFICATE "listeners[].tls.certificates[]": "certificate" "key";
     LIMITS "limits": "header_timeout" "handshake_timeout" "keepalive_timeout" "body_timeout" "body_rate" "write_timeout" "header_size" "header_fields" "uri_length" "requests_per_connection" "connections" "connections_per_address" "memory" "http2";

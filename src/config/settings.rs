@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use url::Url;
 
 pub use credentials::{AnswerFields, Credentials, CredentialsRefresh, LoginLimits, SendToken};
-pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
+pub use edge::{Certificate, ClientCertificates, ForwardAuth, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::provider::{
     BackchannelLogout, ClientAuth, FrontchannelLogout, LoginParameter, LogoutScope, Provider, ProviderKind,

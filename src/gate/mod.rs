@@ -4,6 +4,7 @@
 mod admit;
 mod answers;
 mod bearer;
+mod check;
 mod client;
 mod context;
 mod dress;
@@ -21,6 +22,7 @@ mod upgrade;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 pub use admit::Gate;
@@ -39,6 +41,7 @@ use crate::login::{Endpoint, SiteAuth};
 use crate::routing::cors::Grant;
 use crate::routing::table::{Route, Site};
 use crate::routing::upstream::Upstream;
+use crate::session::context::HEADER as USER_CONTEXT;
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
 use crate::telemetry::handles::RouteMetrics;
@@ -142,6 +145,26 @@ impl Pass {
         match &self.session {
             Some(open) => self.token_of(open),
             None => self.minted.as_ref(),
+        }
+    }
+
+    /// Puts in what the route tells its upstream of the user, if there is one: token, claims, level and context.
+    pub fn identify(&self, headers: &mut HeaderMap) {
+        if let Some(value) = self.authorization() {
+            headers.insert(AUTHORIZATION, value.clone());
+        }
+        if let Some(name) = &self.route.level_header
+            && let Some(value) = self.level_value()
+        {
+            headers.insert(name.clone(), value);
+        }
+        if let Some(value) = self.context() {
+            headers.insert(USER_CONTEXT, value.clone());
+        }
+        for (name, claim) in &self.route.identity_headers {
+            if let Some(value) = self.identity(*claim) {
+                headers.insert(name.clone(), value.clone());
+            }
         }
     }
 

@@ -194,6 +194,9 @@ impl Gate {
             client_ip: case.origin.client.ip,
             site: case.auth,
         };
+        if let Some(manner) = case.request.connection.forward_auth {
+            return Err(Box::new(self.log_in_first(case, &visit, manner, code)));
+        }
         let asked = visit.target();
         // The browser holds Strict cookies back on a navigation that another site began: ask again from our own page.
         let held_back = self.same_site == SameSite::Strict && case.sorted.ticket == Ticket::Absent;

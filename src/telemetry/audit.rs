@@ -54,6 +54,8 @@ pub enum Event {
     AccessDenied,
     /// A provider gave no token for an upstream.
     UpstreamTokenRefused,
+    /// A proxy in front asked about a request and was not understood, or may not ask.
+    CheckRefused,
     /// A record of a session is there and cannot be read.
     SessionUnreadable,
     /// Another replica has another key under the same id.
@@ -80,6 +82,7 @@ impl Event {
             Self::TokenRejected => "token_rejected",
             Self::AccessDenied => "access_denied",
             Self::UpstreamTokenRefused => "upstream_token_refused",
+            Self::CheckRefused => "check_refused",
             Self::SessionUnreadable => "session_unreadable",
             Self::KeyChanged => "key_changed",
             Self::ConfigChanged => "config_changed",
@@ -97,6 +100,7 @@ impl Event {
                 | Self::TokenRejected
                 | Self::AccessDenied
                 | Self::UpstreamTokenRefused
+                | Self::CheckRefused
                 | Self::SessionUnreadable
                 | Self::KeyChanged
         )

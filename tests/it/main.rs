@@ -24,6 +24,8 @@ mod damaged_records;
 mod drain;
 mod events;
 mod exchange;
+mod forward_auth;
+mod forward_auth_nginx;
 mod grpc;
 mod h1_identity;
 mod h2_floods;
