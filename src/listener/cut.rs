@@ -3,6 +3,8 @@
 use std::pin::pin;
 use std::task::Poll;
 
+use futures::future::BoxFuture;
+use pingora::prelude::sleep;
 use tokio::time::Instant;
 
 use super::connection::Connection;
@@ -22,7 +24,9 @@ pub(super) enum Cut {
 /// out and it is one of those that hold it or may do so soon.
 ///
 /// One timer serves all requests of a connection: it is not set anew for each of them, but goes off at a time that was
-/// right once, and then sees how long there is to go. The time that is due only ever moves forward.
+/// right once, and then sees how long there is to go. The time that is due only ever moves forward. It is one of Pingora's
+/// timers, to a hundredth of a second: as long as one of Tokio's is set, a worker reads the clock and sets an alarm each time
+/// that it has nothing to do.
 ///
 /// An HTTP/2 connection watches the server's stop here; HTTP/1 is told of it by Pingora.
 pub(super) async fn while_in_time<F: Future>(
@@ -35,7 +39,7 @@ pub(super) async fn while_in_time<F: Future>(
     let mut stop = pin!(connection.sent_away());
     let mut short = pin!(overload.runs_short());
     let mut stopping = false;
-    let mut timer = pin!(tokio::time::sleep_until(connection.header_due().unwrap_or_else(Instant::now)));
+    let mut timer: Option<BoxFuture<'static, ()>> = None;
     std::future::poll_fn(|context| {
         if let Poll::Ready(output) = work.as_mut().poll(context) {
             return Poll::Ready(Ok(output));
@@ -58,13 +62,16 @@ pub(super) async fn while_in_time<F: Future>(
             }
         }
         while let Some(due) = connection.header_due() {
-            if timer.as_mut().poll(context).is_pending() {
+            if let Some(timer) = &mut timer
+                && timer.as_mut().poll(context).is_pending()
+            {
                 return Poll::Pending;
             }
-            if due <= Instant::now() {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Poll::Ready(Err(Cut::Late));
             }
-            timer.as_mut().reset(due);
+            timer = Some(Box::pin(sleep(left)));
         }
         Poll::Pending
     })
