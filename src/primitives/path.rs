@@ -65,6 +65,8 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, PathError> {
 /// of them an escaped one too; `None` if all servers read a canonical path alike.
 #[must_use]
 pub fn without_parameters(canonical: &str) -> Option<String> {
+    // One look settles it for nearly every path.
+    memchr::memchr2(b';', b'%', canonical.as_bytes())?;
     if !canonical.contains(';') && !canonical.contains("%3B") {
         return None;
     }
