@@ -29,7 +29,7 @@ impl Gate {
             Ok(Some(open)) if !case.takes(&open) => Err(self.token_invalid()),
             Ok(Some(open)) => match self.too_many_of_session(&case.request, case.route, &open) {
                 Some(answer) => Err(Box::new(answer)),
-                None => self.with_token(case, open, false).await,
+                None => self.with_token(case, open, false, self.sessions.clock().now()).await,
             },
             Ok(None) => Err(self.token_invalid()),
             Err(error) => {

@@ -12,6 +12,7 @@ use crate::answer::{Answer, Code, continue_to};
 use crate::config::settings::{Access, CsrfMode, Level, SameSite, Token};
 use crate::login::navigation::{is_cross_site, is_navigation};
 use crate::login::{ReturnTo, SiteAuth, Visit, Wishes};
+use crate::primitives::clock::Timestamp;
 use crate::refresh::{Failure, Refreshed};
 use crate::routing::cors::Grant;
 use crate::routing::host::Authority;
@@ -115,18 +116,23 @@ impl Gate {
             return Err(Box::new(answer));
         }
         self.check_csrf(case, &open)?;
-        if case.route.level == Level::Returning && open.is_over(self.sessions.clock().now()) {
+        // Read once for all that follows without a wait.
+        let now = self.sessions.clock().now();
+        if case.route.level == Level::Returning && open.is_over(now) {
             // No use of it puts its end off, and no token of it is sent.
             self.logins.part_with_tokens(case.auth, &open);
             return Ok(Some(Held { open, level: Level::Returning, by_cookie: true }));
         }
-        let time = self.sessions.note_use(&open);
-        let open = if time.rotate { self.sessions.rotate(open).await } else { Some(open) };
+        let time = self.sessions.note_use(&open, now);
+        let (open, now) = match time.rotate {
+            true => (self.sessions.rotate(open).await, self.sessions.clock().now()),
+            false => (Some(open), now),
+        };
         let Some(open) = open else { return self.without_session(case, Code::SessionExpired).await };
         if time.refresh {
             self.refresher.hurry(&open);
         }
-        self.with_token(case, open, true).await
+        self.with_token(case, open, true, now).await
     }
 
     /// The session with a token fit to be sent, and with claims of its age where rules look at them. A route for users who
@@ -136,10 +142,11 @@ impl Gate {
         case: &Case<'_>,
         open: Arc<Open>,
         by_cookie: bool,
+        now: Timestamp,
     ) -> Result<Option<Held>, Box<Answer>> {
         let route = case.route;
         let needs_none = matches!(route.token, Token::None | Token::Proxy) && route.rules.is_empty();
-        if needs_none || self.refresher.is_fresh(&open) {
+        if needs_none || self.refresher.is_fresh(&open, now) {
             return Ok(Some(Held::logged_on(open, by_cookie)));
         }
         match self.refresher.freshen(open.clone()).await {

@@ -95,16 +95,16 @@ impl Refresher {
         Arc::new(Self { sessions, providers, minimum_lifetime, paces, flights, pauses, refused, unsettled, metrics })
     }
 
-    /// Whether the session's access token may go upstream as it is.
+    /// Whether the session's access token may go upstream as it is at this moment.
     #[must_use]
-    pub fn is_fresh(&self, open: &Open) -> bool {
-        open.is_fresh(self.now(), self.minimum_lifetime)
+    pub fn is_fresh(&self, open: &Open, now: Timestamp) -> bool {
+        open.is_fresh(now, self.minimum_lifetime)
     }
 
     /// The session with an access token that has `minimum_lifetime` left. Where there is none to be had, a token that
     /// still lives is used to its end.
     pub async fn freshen(self: &Arc<Self>, open: Arc<Open>) -> Refreshed {
-        if self.is_fresh(&open) {
+        if self.is_fresh(&open, self.now()) {
             return Refreshed::Renewed(open);
         }
         // Who would hold a dead token at the end of the short wait waits as if it were dead already.
@@ -113,7 +113,9 @@ impl Refresher {
             Some(failure) => Refreshed::Failed(failure),
             None => match self.wait(&open, Need::Minimum, patience).await {
                 // A flight that was about to land had looked before the token grew old, and found nothing to do.
-                Refreshed::Renewed(same) if same.generation() == open.generation() && !self.is_fresh(&same) => {
+                Refreshed::Renewed(same)
+                    if same.generation() == open.generation() && !self.is_fresh(&same, self.now()) =>
+                {
                     self.wait(&open, Need::Minimum, patience).await
                 }
                 result => result,

@@ -21,7 +21,7 @@ use super::seal::SealError;
 use super::touches::{TouchWriter, Touches, touches};
 use super::watch::Watchers;
 use crate::config::settings;
-use crate::primitives::clock::Clock;
+use crate::primitives::clock::{Clock, Timestamp};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::secret::SecretText;
 use crate::store::record::{Record, SessionKey};
@@ -191,9 +191,8 @@ impl Sessions {
         (self.lasting.idle, self.absolute_timeout)
     }
 
-    /// Notes that a request used the session; tells the store now and then, never waits for it. Says what it is time for.
-    pub fn note_use(&self, open: &Open) -> Time {
-        let now = self.clock.now();
+    /// Notes that a request used the session at this moment; tells the store now and then, never waits for it. Says what it is time for.
+    pub fn note_use(&self, open: &Open, now: Timestamp) -> Time {
         if let Some(touch) = open.note_use(now, self.lasting, self.touch_step) {
             let _ = self.touches.try_send(touch);
         }

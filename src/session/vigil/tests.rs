@@ -85,7 +85,7 @@ impl World {
 
     async fn is_used(&self, replica: &Sessions, open: &Open) {
         let open = replica.lookup(open.id(), &self.profile).await.unwrap().expect("it lives");
-        replica.note_use(&open);
+        replica.note_use(&open, self.clock.now());
         settle().await;
     }
 
