@@ -65,7 +65,7 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
         peer
     };
     ctx.target = Some(target);
-    Ok(Box::new(peer))
+    Ok(peer)
 }
 
 /// The session's name in the store is a hash of its ticket's handle, so that a place on the ring tells nothing of either.

@@ -124,7 +124,7 @@ impl Upstream {
 
     /// How to talk to one of its addresses, every step under a time limit.
     #[must_use]
-    pub fn peer(&self, target: &Target) -> HttpPeer {
+    pub fn peer(&self, target: &Target) -> Box<HttpPeer> {
         self.wire.peer(target)
     }
 
@@ -132,7 +132,7 @@ impl Upstream {
     ///
     /// # Errors
     /// Why no TLS can be spoken there.
-    pub fn tunnel_peer(&self, target: &Target, ending: oneshot::Receiver<CloseCode>) -> Result<HttpPeer, String> {
+    pub fn tunnel_peer(&self, target: &Target, ending: oneshot::Receiver<CloseCode>) -> Result<Box<HttpPeer>, String> {
         self.wire.tunnel_peer(target, ending)
     }
 

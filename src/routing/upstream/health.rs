@@ -62,7 +62,7 @@ impl pingora_load_balancing::health_check::HealthCheck for Checker {
         let mut peer = upstream.wire.peer(&target);
         // The one request of its connection; Pingora would keep a connection that had room for more.
         peer.options.max_h2_streams = 1;
-        let answer = tokio::time::timeout(self.settings.timeout, self.ask(peer, &target)).await;
+        let answer = tokio::time::timeout(self.settings.timeout, self.ask(*peer, &target)).await;
         let result = answer.unwrap_or_else(|_| Error::e_explain(ErrorType::ReadTimedout, "no answer in time"));
         upstream.metrics.checked(result.is_ok());
         if let Err(error) = &result {

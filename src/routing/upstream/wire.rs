@@ -59,11 +59,11 @@ impl Wire {
     }
 
     /// Every step under a time limit.
-    pub(super) fn peer(&self, target: &Target) -> HttpPeer {
-        let mut peer = match target.server_name() {
-            Some(name) => HttpPeer::new(target.address(), true, name.as_str().to_owned()),
-            None => HttpPeer::new(target.address(), false, String::new()),
-        };
+    pub(super) fn peer(&self, target: &Target) -> Box<HttpPeer> {
+        let server_name = target.server_name().map(|name| name.as_str().to_owned());
+        // At once where Pingora wants it: it is too large to be handed about.
+        let mut peer =
+            Box::new(HttpPeer::new(target.address(), server_name.is_some(), server_name.unwrap_or_default()));
         if let (Some(_), Some(tls)) = (target.server_name(), &self.tls) {
             peer.options.ca.clone_from(&tls.ca);
             peer.client_cert_key.clone_from(&tls.client);
@@ -93,8 +93,8 @@ impl Wire {
         &self,
         target: &Target,
         ending: oneshot::Receiver<CloseCode>,
-    ) -> Result<HttpPeer, String> {
-        let mut peer = HttpPeer::new(target.address(), false, String::new());
+    ) -> Result<Box<HttpPeer>, String> {
+        let mut peer = Box::new(HttpPeer::new(target.address(), false, String::new()));
         self.limit(&mut peer);
         peer.options.read_timeout = Some(self.timeouts.read.max(TUNNEL_SILENCE));
         // What has been a tunnel, or was refused to be one, serves nothing else.
