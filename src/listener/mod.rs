@@ -14,6 +14,7 @@ mod give_back;
 mod held;
 pub mod overload;
 mod proxy_protocol;
+mod resident;
 pub mod sockets;
 pub mod tls;
 pub mod upkeep;

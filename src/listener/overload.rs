@@ -17,6 +17,7 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
 use super::give_back;
+use super::resident::Resident;
 use crate::config::settings::Most;
 use crate::telemetry::metrics::Metrics;
 
@@ -138,12 +139,16 @@ impl Watch {
 
     pub(super) async fn run(mut self, metrics: &Metrics) {
         let mut nudged = Instant::now();
+        let mut resident = None;
         loop {
             if nudged.elapsed() >= give_back::EVERY {
                 give_back::nudge();
                 nudged = Instant::now();
             }
-            if let Some(used) = resident() {
+            if resident.is_none() {
+                resident = Resident::open();
+            }
+            if let Some(used) = resident.as_ref().and_then(Resident::bytes) {
                 metrics.memory_bytes.set(signed(used));
                 self.note(used);
             }
@@ -175,13 +180,6 @@ impl Watch {
 
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-/// Bytes of this process that lie in memory.
-pub(super) fn resident() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// Bytes this process may have: the least of its control groups' limits and the machine's memory.
@@ -257,7 +255,6 @@ mod tests {
     #[test]
     fn what_there_is_is_read_from_the_kernel() {
         assert_eq!(machine_memory("MemTotal:       16384 kB\nMemFree: 1 kB\n"), Some(16 << 20));
-        assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
         assert!(available().is_some_and(|bytes| bytes > 1 << 20));
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
