@@ -47,11 +47,9 @@ pub(super) async fn while_in_time<F: Future>(
         if connection.is_cut() {
             return Poll::Ready(Err(Cut::Resets));
         }
-        if connection.is_http2() {
-            if !stopping && stop.as_mut().poll(context).is_ready() {
-                stopping = true;
-                connection.retire();
-            }
+        if connection.is_http2() && !stopping && stop.as_mut().poll(context).is_ready() {
+            stopping = true;
+            connection.retire();
         }
         if connection.is_http2() || connection.held().any() {
             while short.as_mut().poll(context).is_ready() {

@@ -51,7 +51,7 @@ fn shown(world: &World, endpoint: Endpoint) -> Vec<String> {
 async fn l8_login_refresh_and_revocation_each_with_an_assertion_of_its_own() {
     let folder = tempfile::tempdir().expect("a folder");
     let (file, public) = key_file(&folder, "client.pem");
-    let (world, proxy) = world(&[public.clone()], &signing(&[&file])).await;
+    let (world, proxy) = world(std::slice::from_ref(&public), &signing(&[&file])).await;
     let mut browser = Browser::new(proxy.address);
     browser.log_in("/").await;
     world.clock.advance(NEARLY_OVER);

@@ -35,7 +35,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
         Some(node) => reader.choice(node, &[("oidc", false), ("credentials", true)]),
     };
     match credentials {
-        Some(false) => oidc(reader, node, names).map(ProviderKind::Oidc),
+        Some(false) => oidc(reader, node, names).map(Box::new).map(ProviderKind::Oidc),
         Some(true) => credentials::provider(reader, node, names).map(Box::new).map(ProviderKind::Credentials),
         // Nobody knows which keys were meant; its name may well be referred to.
         None => {

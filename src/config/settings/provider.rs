@@ -15,7 +15,7 @@ use crate::primitives::signing::SigningKey;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProviderKind {
     /// An OpenID provider.
-    Oidc(Provider),
+    Oidc(Box<Provider>),
     /// A backend with a login of its own.
     Credentials(Box<Credentials>),
 }

@@ -56,7 +56,7 @@ pub(super) fn client_auth(reader: &mut Reader<'_>, node: &Node) -> Option<Client
         Method::None => &[],
     };
     let fits = fits(reader, &fields, method, wanted);
-    let read = match method {
+    match method {
         Method::None => {
             if fits {
                 let at = fields.get("method").unwrap_or(node);
@@ -71,9 +71,7 @@ pub(super) fn client_auth(reader: &mut Reader<'_>, node: &Node) -> Option<Client
             fields.required(reader, "keys", "[{ key: client.pem }]", keys).map(ClientAuth::PrivateKeyJwt)
         }
         Method::Tls => certified(reader, node, &fields).map(|pair| ClientAuth::Tls(Arc::new(pair))),
-    };
-
-    read
+    }
 }
 
 /// Whether only what the method shows is there.
