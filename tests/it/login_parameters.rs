@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 
 use crate::harness::{LOGIN, SESSION, Wishes, World};
 use crate::kit::{secs, ticking, world};
-use crate::login_kit::{onward, posted, posted_answer, query, refused, sessions_begun, token_calls, with};
+use crate::login_kit::{onward, posted, posted_answer, query, refused, sessions_begun, token_calls, with, without};
 
 fn provider(yaml: &str) -> Wishes {
     Wishes { provider_yaml: yaml.to_owned(), ..ticking() }
@@ -74,12 +74,13 @@ async fn t3_what_was_asked_for_must_be_in_the_id_token() {
             refused(&browser, &page, &callback, &target);
         }
     }
-    // The provider's own page knows the user for hours: it ignores `max_age` as long as it logs in by itself.
+    // The provider never hears of it: the user takes it out of the address, so as not to be asked again.
     let mut browser = world.browser();
     browser.log_in("/").await;
     world.clock.advance(secs(600));
-    let callback = browser.authorize("/auth/login?max_age=60").await;
-    let page = browser.navigate(&callback).await;
+    let away = browser.navigate("/auth/login?max_age=60").await;
+    let back = browser.navigate(&without(away.location(), "max_age")).await;
+    let page = browser.navigate(back.location()).await;
     assert_eq!(page.code(), "login_failed", "an authentication of ten minutes ago: {page:?}");
 }
 
