@@ -89,7 +89,8 @@ describe('with several providers', { concurrency: false }, () => {
 
   for (const colorScheme of ['light', 'dark']) {
     test(`the choice fits a phone in ${colorScheme} colours`, async () => {
-      const it = await stage.user({ viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true, colorScheme });
+      const phone = { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+      const it = await stage.user({ ...phone, colorScheme });
       const page = await it.tab();
       await page.goto(`${site}/`);
       await choice(page, OTHERS).waitFor();
