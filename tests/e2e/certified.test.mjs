@@ -1,5 +1,6 @@
 // Another provider than Keycloak, with other habits: oidc-provider gives opaque access tokens, says who the user is at
-// UserInfo alone, and ends a whole login when a refresh token is shown again. The client has a key and must push its requests.
+// UserInfo alone, and ends a whole login when a refresh token is shown again. The client has a key, must push its requests, and
+// has answers to logins posted.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
@@ -17,6 +18,7 @@ providers:
     client_id: cloakroom
     client_auth: { method: private_key_jwt, keys: [{ key: ${quote(key)} }] }
     pushed_authorization: require
+    response_mode: form_post
     userinfo: merge
 sites:
   - hosts: [localhost]
@@ -115,6 +117,23 @@ describe('at a certified provider', { concurrency: false }, () => {
     const userinfo = JSON.parse((await call(page, '/auth/userinfo')).text);
     assert.equal(userinfo.email, 'alice@example.com');
     assert.deepEqual(provider.errors(), []);
+  });
+
+  test('an answer that is posted finds its login, and no code stands in an address', async () => {
+    const { tab, cookies } = await stage.user();
+    const page = await tab();
+    const asked = [];
+    page.on('request', (request) => asked.push({ method: request.method(), url: request.url() }));
+    await page.goto(`${site}/`);
+    // A post from another site brings no other cookie along.
+    assert.equal((await cookies()).find(({ name }) => name === '__Host-login').sameSite, 'None');
+    await fillCertified(page, 'bob');
+    await page.waitForURL(`${site}/`);
+    assert.equal(await page.locator('#user').textContent(), 'bob');
+    const answers = asked.filter(({ url }) => url.startsWith(`${site}/auth/callback`));
+    assert.deepEqual(answers, [{ method: 'POST', url: `${site}/auth/callback` }]);
+    for (const { url } of asked) assert.doesNotMatch(url, /[?&]code=/);
+    assert.equal((await cookies()).find(({ name }) => name === SESSION).sameSite, 'Strict');
   });
 
   test('tokens are refreshed again and again, and no refresh token is shown twice', async () => {
