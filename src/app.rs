@@ -30,7 +30,7 @@ use crate::listener::tls::{TlsError, install_crypto_provider};
 use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, overload};
 use crate::login::Logins;
 use crate::oidc::http::{BuildError, Client};
-use crate::oidc::{self, SetupError};
+use crate::oidc::{self, SetupError, Tls};
 use crate::primitives::clock::Clock;
 use crate::provider::{Provider, Providers};
 use crate::proxy::Proxy;
@@ -365,7 +365,8 @@ fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Resu
     let make = |one: &settings::ProviderKind| {
         let name = one.name();
         let observer = Arc::new(ProviderObserver { name: name.clone(), metrics: metrics.clone() });
-        let client = Client::new(observer).map_err(|error| StartError::Client(name.clone(), error))?;
+        let tls = one.oidc().map(Tls::of).unwrap_or_default();
+        let client = Client::new(tls, observer).map_err(|error| StartError::Client(name.clone(), error))?;
         let provider = match one {
             settings::ProviderKind::Oidc(one) => {
                 let provider = oidc::Provider::new(one, client, clock.clone());

@@ -81,7 +81,7 @@ impl Issuer {
         nonce: &str,
         now: Timestamp,
     ) -> Result<IdToken, IdTokenError> {
-        let origin = oidc::Origin::Login { nonce, max_age: None };
+        let origin = oidc::Origin::Login { nonce, demands: &oidc::Demands::default() };
         let (issuer, client_id) = (&self.issuer, &self.client_id);
         let expected = oidc::ExpectedIdToken { issuer, client_id, access_token, now, origin };
         oidc::verify_id_token(text, &self.keys, &expected)

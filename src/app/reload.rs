@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
-use crate::config::settings::{self, Settings};
+use crate::config::settings::{self, ClientAuth, ProviderKind, Settings};
 use crate::gate::{Bearers, Gate, Hygiene};
 use crate::listener::Trusted;
 use crate::login::{Logins, SiteAuth};
@@ -155,6 +155,12 @@ impl Reloader {
             self.parts.metrics.forget_upstream(gone.name());
         }
         upstreams.set_retries(&next.upstreams);
+        for provider in next.providers.iter().filter_map(ProviderKind::oidc) {
+            let known = self.parts.providers.get(&provider.name).and_then(|known| known.oidc());
+            if let (ClientAuth::PrivateKeyJwt(keys), Some(known)) = (&provider.client_auth, known) {
+                known.replace_client_keys(keys);
+            }
+        }
         self.upstreams.send_replace(upstreams);
         *running = next;
         self.parts.sessions.audit().config_changed(&outcome.applied, &outcome.needs_restart);
@@ -189,6 +195,9 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
         take(&mut next.trusted_proxies, trusted_proxies.clone(), "trusted_proxies", applied);
     }
     take(&mut next.session.csrf.mode, session.csrf.mode, "session.csrf.mode", applied);
+    if renew_client_keys(&mut next.providers, &providers) {
+        applied.push("providers[].client_auth.keys");
+    }
     take(&mut next.upstreams, upstreams, "upstreams", applied);
     take(&mut next.sites, sites, "sites", applied);
     let changed = [
@@ -208,6 +217,23 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
     ];
     outcome.needs_restart = changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect();
     (next, outcome)
+}
+
+/// Takes the new keys of `private_key_jwt` where a provider has had some; nothing else of a provider changes.
+fn renew_client_keys(running: &mut [ProviderKind], new: &[ProviderKind]) -> bool {
+    let mut renewed = false;
+    for provider in running {
+        let ProviderKind::Oidc(provider) = provider else { continue };
+        let other = new.iter().filter_map(ProviderKind::oidc).find(|other| other.name == provider.name);
+        if let (ClientAuth::PrivateKeyJwt(keys), Some(ClientAuth::PrivateKeyJwt(fresh))) =
+            (&mut provider.client_auth, other.map(|other| &other.client_auth))
+            && keys != fresh
+        {
+            *keys = fresh.clone();
+            renewed = true;
+        }
+    }
+    renewed
 }
 
 fn take<T: PartialEq>(now: &mut T, new: T, name: &'static str, applied: &mut Vec<&'static str>) {

@@ -24,7 +24,10 @@ use url::Url;
 pub use credentials::{AnswerFields, Credentials, CredentialsRefresh, LoginLimits, SendToken};
 pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
-pub use self::provider::{BackchannelLogout, ClientAuth, LogoutScope, Provider, ProviderKind};
+pub use self::provider::{
+    BackchannelLogout, ClientAuth, FrontchannelLogout, LoginParameter, LogoutScope, Provider, ProviderKind,
+    PushedAuthorization, ResponseMode,
+};
 pub use self::route::{
     Accept, Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy,
     RateLimit, Redirect, Respond, Rewrite, SecurityHeaders,

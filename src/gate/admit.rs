@@ -35,6 +35,8 @@ const LOGOUT_BODY: usize = 8 * 1024;
 const LOGIN_BODY: usize = 64 * 1024;
 /// Most bytes of a form with a logout token.
 const LOGOUT_TOKEN_BODY: usize = 16 * 1024;
+/// Largest body of a posted answer to a login.
+const CALLBACK_BODY: usize = 16 * 1024;
 
 /// All that decides about a request.
 pub struct Gate {
@@ -304,6 +306,7 @@ impl Call {
     #[must_use]
     pub fn body_limit(&self, method: &Method, headers: &HeaderMap, csrf_header: &HeaderName) -> usize {
         match self.endpoint {
+            Endpoint::Callback if *method == Method::POST => CALLBACK_BODY,
             Endpoint::BackchannelLogout if *method == Method::POST => LOGOUT_TOKEN_BODY,
             Endpoint::Login if *method == Method::POST && self.site.backends().next().is_some() => LOGIN_BODY,
             Endpoint::Logout

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::admit::Gate;
 use super::{Pass, Request};
 use crate::answer::{Answer, Code};
-use crate::config::settings::{Level, Token};
+use crate::config::settings::{Level, LoginParameter, Token};
 use crate::login::navigation::is_navigation;
 use crate::oidc::step_up::StepUp;
 use crate::session::open::Open;
@@ -25,15 +25,23 @@ pub fn asks_to_step_up(answer: &HeaderMap, pass: &Pass) -> Option<StepUp> {
 
 impl Gate {
     /// The way to a better login: a navigation is sent there, a script is told. `None` if the user has authenticated like
-    /// that already, nobody can say, or his provider knows of one way to log in alone: then the upstream's own answer
-    /// stands, for another login would change nothing.
+    /// that already, nobody can say, or his provider knows of one way to log in alone or may not be asked for another: then
+    /// the upstream's own answer stands, for another login would change nothing.
     pub async fn step_up(&self, request: Request<'_>, pass: &Pass, open: &Open, asked: &StepUp) -> Option<Answer> {
         let (_, secrets) = self.sessions.read(open.key()).await.ok().flatten()?;
-        if asked.check_within(&secrets.claims, self.sessions.clock().now(), JUST_NOW).is_ok() {
+        if asked.check(&secrets.claims, self.sessions.clock().now(), JUST_NOW).is_ok() {
             return None;
         }
         let auth = self.auth.get(pass.site.index)?;
-        let provider = auth.named(open.provider()).filter(|provider| provider.oidc().is_some())?;
+        let provider = auth.named(open.provider())?;
+        let allowed = provider.oidc()?.login_parameters();
+        let needed = [
+            asked.acr_values.as_ref().map(|_| LoginParameter::AcrValues),
+            asked.max_age.map(|_| LoginParameter::MaxAge),
+        ];
+        if !needed.iter().flatten().all(|name| allowed.contains(name)) {
+            return None;
+        }
         let navigation = is_navigation(request.method, request.headers);
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         if navigation {

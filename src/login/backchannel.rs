@@ -7,11 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
-use super::query::single;
+use super::query::{is_form, single};
 use super::{Logins, SiteAuth, Visit};
 use crate::answer::{Answer, Code};
 use crate::oidc::{self, LogoutTokenError};
@@ -81,9 +80,7 @@ fn sender<'s>(site: &'s SiteAuth, token: Option<&str>) -> Option<(&'s Arc<Provid
 
 /// The one `logout_token` of a form.
 fn logout_token(headers: &HeaderMap, body: &Bytes) -> Result<String, &'static str> {
-    // Parameters of the media type say nothing here; Keycloak sends a charset.
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()?.split(';').next());
-    if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")) {
+    if !is_form(headers) {
         return Err("the request is no form");
     }
     match single(Some(body), "logout_token") {

@@ -6,16 +6,17 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderValue, Method};
 
 use super::begin::Arrival;
-use super::query::{Doubled, single};
+use super::query::{Doubled, is_form, single};
 use super::record::LoginRecord;
 use super::return_to::ReturnTo;
 use super::{Logins, Visit, Wishes};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::step_up::Lacking;
-use crate::oidc::{self, OidcError};
+use crate::oidc::{self, IdTokenError, OidcError};
 use crate::primitives::tally::Key;
 use crate::provider::Provider;
 use crate::revocation;
@@ -35,6 +36,8 @@ enum Failed {
     Untrusted(OidcError),
     /// The provider cannot be reached.
     Unreachable(OidcError),
+    /// It was to be done without asking the user, and could not.
+    NotSilently,
     /// The user has not authenticated as it was asked for.
     TooWeak(Lacking),
     /// The user has logged out at the provider meanwhile.
@@ -45,7 +48,12 @@ enum Failed {
 
 impl Failed {
     fn of(error: OidcError) -> Self {
-        if error.is_transient() { Self::Unreachable(error) } else { Self::Untrusted(error) }
+        match error {
+            OidcError::IdToken(IdTokenError::AuthClass) => Self::TooWeak(Lacking::Context),
+            OidcError::IdToken(IdTokenError::AuthTime) => Self::TooWeak(Lacking::Age),
+            error if error.is_transient() => Self::Unreachable(error),
+            error => Self::Untrusted(error),
+        }
     }
 }
 
@@ -62,13 +70,15 @@ impl From<SessionError> for Failed {
 }
 
 impl Logins {
-    /// `GET /auth/callback`.
-    pub(super) async fn callback(&self, visit: Visit<'_>) -> Answer {
+    /// `GET /auth/callback`; `POST` where the provider's answer is posted. The method has been looked at.
+    pub(super) async fn callback(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
         let Some((provider, oidc)) = visit.site.called_back(visit.path) else {
             return failure_page(Code::NotFound, "This site has no logins.", "/", "");
         };
+        let posted = *visit.method == Method::POST;
+        let response = if posted { Some(&body[..]) } else { visit.query.map(str::as_bytes) };
         let mut return_to = ReturnTo::root();
-        match self.finish(&visit, provider, oidc, &mut return_to).await {
+        match self.finish(&visit, response, provider, oidc, &mut return_to).await {
             Ok(open) => {
                 self.count_login(provider.name(), "success", "ok");
                 let cookies = self.sessions.cookies();
@@ -83,11 +93,15 @@ impl Logins {
     async fn finish(
         &self,
         visit: &Visit<'_>,
+        response: Option<&[u8]>,
         provider: &Arc<Provider>,
         oidc: &Arc<oidc::Provider>,
         return_to: &mut ReturnTo,
     ) -> Result<Arc<Open>, Failed> {
-        let query = visit.query.map(str::as_bytes);
+        if *visit.method == Method::POST && !is_form(visit.headers) {
+            return Err(Failed::Request("no_form"));
+        }
+        let query = response;
         let state = single(query, "state")?;
         let code = single(query, "code")?;
         let error = single(query, "error")?;
@@ -107,15 +121,17 @@ impl Logins {
 
         oidc.check_response_issuer(issuer.as_deref()).map_err(Failed::of)?;
         if let Some(error) = error {
+            if record.silent && needs_user(&error) {
+                // Counted as finished ones are: a page that tries again and again is stopped as they are.
+                self.finished.add(Key::of(&binding), self.sessions.clock().now());
+                return Err(Failed::NotSilently);
+            }
             return Err(Failed::Provider(error.into_owned()));
         }
         let code = code.filter(|code| !code.is_empty()).ok_or(Failed::Request("code_missing"))?;
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
-        let redeemed = oidc.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce).await;
+        let redeemed = oidc.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce, &record.demands).await;
         let oidc::Login { tokens, id_token } = redeemed.map_err(Failed::of)?;
-        // The former session is untouched by this, and so is the provider's: the refresh token may be tied to both.
-        let shown = record.demands().check(&id_token.claims, self.sessions.clock().now());
-        shown.map_err(Failed::TooWeak)?;
 
         let oidc::IdToken { issued, subject, provider_session, text, claims, .. } = id_token;
         let arrival = Arrival {
@@ -170,7 +186,8 @@ impl Logins {
                 // A stale tab: whoever is logged in by now simply goes on (behaviour L13). The provider's redirect came
                 // without Strict cookies, so the browser is asked to come once more from our own page.
                 if self.is_held_back(visit) {
-                    return continue_to(&visit.target());
+                    let target = visit.target();
+                    return continue_to(if *visit.method == Method::POST { "/" } else { &target });
                 }
                 if let Ok(Some(_)) = self.session_of(visit).await {
                     return continue_to("/");
@@ -188,6 +205,15 @@ impl Logins {
                     _ => "The login service refused the login.",
                 };
                 ("provider_error", failure_page(Code::LoginFailed, text, &again, error))
+            }
+            // No other login: whoever asked silently knows what to do, and a page that needs a session asks for one itself.
+            Failed::NotSilently => {
+                self.count_login(provider.name(), "failure", "not_silent");
+                return if super::navigation::wants_page(visit.headers) {
+                    continue_to(return_to.as_str())
+                } else {
+                    Answer::problem(Code::SessionMissing, None, Some(&visit.site.login_url()))
+                };
             }
             Failed::Untrusted(error) => {
                 tracing::warn!(provider = %provider.name(), %error, "a login was refused");
@@ -223,6 +249,11 @@ impl Logins {
         self.sessions.audit().tell(Event::LoginFailure, &entry);
         answer
     }
+}
+
+/// Errors that say: the user would have to be asked something (Core §3.1.2.6).
+fn needs_user(error: &str) -> bool {
+    matches!(error, "login_required" | "interaction_required" | "consent_required" | "account_selection_required")
 }
 
 fn failure_page(code: Code, text: &str, again: &str, provider_error: &str) -> Answer {

@@ -28,22 +28,28 @@ pub enum Endpoint {
     Session,
     /// The provider says that a user has logged out elsewhere.
     BackchannelLogout,
+    /// The same, in a frame of the provider's page.
+    FrontchannelLogout,
     /// What happens to the session, as it happens.
     Events,
+    /// Public keys that our assertions to the provider are verified with.
+    ClientKeys,
     /// Public keys of proxy tokens.
     KeySet,
 }
 
 impl Endpoint {
-    /// The methods it knows on a site, as in `Allow`.
+    /// The methods it knows at a path of a site, as in `Allow`.
     #[must_use]
-    pub fn methods(self, site: &SiteAuth) -> &'static str {
+    pub fn methods(self, site: &SiteAuth, path: &str) -> &'static str {
         match self {
             Self::Logout => "GET, POST",
             Self::Login if site.backends().next().is_some() => "GET, POST",
+            // One way only: else whoever can make the browser do the other has a choice that was not meant to be.
+            Self::Callback if site.called_back(path).is_some_and(|(_, oidc)| oidc.posts_response()) => "POST",
             Self::BackchannelLogout => "POST",
-            Self::Login | Self::Callback | Self::Events => "GET",
-            Self::LoggedOut | Self::UserInfo | Self::Session | Self::KeySet => "GET, HEAD",
+            Self::Login | Self::Callback | Self::Events | Self::FrontchannelLogout => "GET",
+            Self::LoggedOut | Self::UserInfo | Self::Session | Self::KeySet | Self::ClientKeys => "GET, HEAD",
         }
     }
 }
@@ -116,7 +122,9 @@ impl SiteAuth {
                 "/userinfo" => Some(Endpoint::UserInfo),
                 "/session" => Some(Endpoint::Session),
                 "/backchannel-logout" => Some(Endpoint::BackchannelLogout),
+                "/frontchannel-logout" => Some(Endpoint::FrontchannelLogout),
                 "/events" => Some(Endpoint::Events),
+                "/client-jwks.json" => Some(Endpoint::ClientKeys),
                 "/jwks.json" => Some(Endpoint::KeySet),
                 rest if rest.starts_with("/callback/") && self.called_back(path).is_some() => Some(Endpoint::Callback),
                 _ => None,
@@ -154,20 +162,17 @@ impl SiteAuth {
             query.append_pair("provider", provider);
         }
         query.append_pair("return_to", return_to.as_str());
-        let texts =
-            [("prompt", &wishes.prompt), ("login_hint", &wishes.login_hint), ("acr_values", &wishes.acr_values)];
-        for (name, wish) in texts {
-            if let Some(wish) = wish {
-                query.append_pair(name, wish);
-            }
-        }
-        if let Some(age) = wishes.max_age {
-            query.append_pair("max_age", &age.to_string());
-        }
+        query.extend_pairs(wishes.asked.iter().map(|(name, value)| (name.as_str(), value)));
         if wishes.step_up {
             query.append_pair("step_up", "1");
         }
         format!("{}?{}", self.login_url(), query.finish())
+    }
+
+    /// Whether a provider of the site has browsers post its answers.
+    #[must_use]
+    pub fn takes_posted_answers(&self) -> bool {
+        self.oidc().any(|(_, oidc)| oidc.posts_response())
     }
 
     /// The origin for absolute addresses. Of those in the settings the one that the request shows, else one of the

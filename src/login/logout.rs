@@ -44,8 +44,11 @@ impl Logins {
             self.sessions.audit().tell(Event::CsrfRejected, &entry);
             return error_answer(&visit, Code::CsrfFailed, "Please log out from a page of this site.");
         }
+        // Only with the CSRF token, or without a session: a link must not end what it does not show.
+        let everywhere = *visit.method == Method::POST
+            && single(visit.query.map(str::as_bytes), "everywhere").ok().flatten().as_deref() == Some("true");
         match open {
-            Some(open) => self.log_out(&visit, &open).await,
+            Some(open) => self.log_out(&visit, &open, everywhere).await,
             None => self.left(&visit, None, None),
         }
     }
@@ -63,7 +66,11 @@ impl Logins {
         csrf::check_token(echo, cookie, open.csrf_token())
     }
 
-    async fn log_out(&self, visit: &Visit<'_>, open: &Arc<Open>) -> Answer {
+    async fn log_out(&self, visit: &Visit<'_>, open: &Arc<Open>, everywhere: bool) -> Answer {
+        // The others first: if the store fails over them, the user is still here and can try again.
+        if everywhere && let Err(error) = self.log_out_elsewhere(visit, open).await {
+            return store_failed(visit, &error);
+        }
         // The store gives the session's newest tokens with its end; if it fails, everything stays as it is.
         let ended = match self.sessions.end_one(open.key()).await {
             Ok(ended) => ended,
@@ -78,11 +85,14 @@ impl Logins {
             tracing::info!(provider = open.provider(), "a user logged out");
         }
         let secrets = ended.and_then(|(_, _, secrets)| secrets);
-        let tokens = secrets.map(|secrets| (secrets.refresh_token, secrets.id_token));
-        let (refresh_token, id_token) = tokens.unwrap_or_default();
+        let tokens = secrets.map(|secrets| (secrets.refresh_token, secrets.id_token, Some(secrets.access_token)));
+        let (refresh_token, id_token, access_token) = tokens.unwrap_or_default();
         let provider = visit.site.named(open.provider());
         if let (Some(provider), Some(token)) = (provider, refresh_token) {
             tokio::spawn(provider.clone().revoke_patiently(token));
+        }
+        if let (Some(provider), Some(token)) = (provider.filter(|one| one.revokes_access_tokens()), access_token) {
+            tokio::spawn(provider.clone().revoke_access_token(token));
         }
         let Some(provider) = provider else { return self.left(visit, None, None) };
         let departure = self.depart(visit).await;
@@ -92,6 +102,14 @@ impl Logins {
         let onward = back.and_then(|back| provider.end_session_url(id_token.as_ref(), &back, state));
         let onward = onward.map(String::from).or_else(|| Some(format!("{page}?state={}", state?)));
         self.left(visit, onward, departure.and_then(|departure| departure.new_binding))
+    }
+
+    async fn log_out_elsewhere(&self, visit: &Visit<'_>, open: &Arc<Open>) -> Result<(), SessionError> {
+        let Some((record, _)) = self.sessions.read(open.key()).await? else { return Ok(()) };
+        let (provider, subject) = (&record.provider, &record.subject);
+        let others = self.revoker.log_out_elsewhere(provider, subject, open.key(), visit.client_ip).await?;
+        tracing::info!(provider, others, "a user logs out everywhere");
+        Ok(())
     }
 
     /// Remembers that this browser logs out, on its way to the page that says so (behaviour O2). A store that fails, or
@@ -145,7 +163,9 @@ impl Logins {
             Answer::redirect(&onward).unwrap_or_else(|| arrived(visit))
         };
         let cookies = self.sessions.cookies();
-        answer.cookies(cookies.clear()).cookie(binding.and_then(|binding| cookies.set_login(&binding)))
+        answer
+            .cookies(cookies.clear())
+            .cookie(binding.and_then(|binding| cookies.set_login(&binding, visit.site.takes_posted_answers())))
     }
 }
 

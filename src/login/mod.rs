@@ -6,6 +6,7 @@ mod callback;
 mod credentials;
 mod endpoint;
 mod events;
+mod frontchannel;
 mod info;
 mod logout;
 pub mod navigation;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use serde_json::json;
 
 pub use endpoint::{Endpoint, SiteAuth};
 pub use events::Events;
@@ -127,7 +129,7 @@ impl Logins {
 
     /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.
     pub async fn answer(&self, endpoint: Endpoint, visit: Visit<'_>, body: &Bytes) -> Reply {
-        let methods = endpoint.methods(visit.site);
+        let methods = endpoint.methods(visit.site, visit.path);
         if !methods.split(", ").any(|method| method == visit.method.as_str()) {
             let allow = http::HeaderValue::from_static(methods);
             return Answer::problem(Code::MethodNotAllowed, None, None).header(http::header::ALLOW, allow).into();
@@ -135,12 +137,14 @@ impl Logins {
         let answer = match endpoint {
             Endpoint::Login if *visit.method == Method::POST => self.post_login(visit, body).await,
             Endpoint::Login => self.login(visit).await,
-            Endpoint::Callback => self.callback(visit).await,
+            Endpoint::Callback => self.callback(visit, body).await,
             Endpoint::Logout => self.logout(visit, body).await,
             Endpoint::LoggedOut => self.logged_out(visit).await,
             Endpoint::UserInfo => self.user_info(visit).await,
             Endpoint::Session => self.session(visit).await,
             Endpoint::BackchannelLogout => self.backchannel_logout(visit, body).await,
+            Endpoint::FrontchannelLogout => self.frontchannel_logout(visit).await,
+            Endpoint::ClientKeys => client_keys(&visit),
             Endpoint::Events => return self.events(visit).await,
             // Nobody's own, and anybody may keep it for a while.
             Endpoint::KeySet => match &self.proxy_tokens {
@@ -193,6 +197,18 @@ impl Logins {
     fn count_login(&self, provider: &str, result: &str, reason: &str) {
         self.metrics.logins_total.with_label_values(&[provider, result, reason]).inc();
     }
+}
+
+/// `GET /auth/client-jwks.json`: where the site's providers find the keys of `private_key_jwt`. They are public. One
+/// address for all of them: a provider takes the key that our assertion names.
+fn client_keys(visit: &Visit<'_>) -> Answer {
+    let mut keys = Vec::new();
+    for key in visit.site.oidc().flat_map(|(_, oidc)| oidc.client_keys()) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    if keys.is_empty() { Answer::problem(Code::NotFound, None, None) } else { Answer::json(&json!({ "keys": keys })) }
 }
 
 /// An error in the form that the client reads: a page for a navigation, problem+json for a script.

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use url::form_urlencoded;
 
 /// The parameter was given more than once.
@@ -15,6 +17,12 @@ pub(super) fn single<'q>(query: Option<&'q [u8]>, name: &str) -> Result<Option<C
         (_, Some(_)) => Err(Doubled),
         (first, None) => Ok(first),
     }
+}
+
+/// Whether a body is a form. Parameters of the media type say nothing here; Keycloak sends a charset.
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()?.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! What the store keeps of a browser beside its session: logins under way, logouts under way, and which session is its
 //! latest. Sealed, named by the browser's binding and a `state`, taken out once (behaviour L2, L3, O2).
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::LOGIN_LIFE;
-use crate::oidc::step_up::StepUp;
+use crate::oidc::Demands;
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::{SessionError, Sessions};
 use crate::session::open::Open;
@@ -31,21 +29,15 @@ pub(super) struct LoginRecord {
     /// Cookie value of the session that the browser had when it began; it ends when the new one begins (behaviour S7).
     /// Only the id ends it in the local cache as well; like everything here it is sealed.
     pub(super) former: Option<String>,
-    /// How the user must authenticate; without it as the provider likes.
+    /// What its ID token must hold.
     #[serde(default)]
-    pub(super) acr_values: Option<String>,
-    /// How long ago that may have been, in seconds.
+    pub(super) demands: Demands,
+    /// The user was not to be asked anything.
     #[serde(default)]
-    pub(super) max_age: Option<u32>,
+    pub(super) silent: bool,
 }
 
 impl LoginRecord {
-    /// What the ID token must show of the user's authentication.
-    pub(super) fn demands(&self) -> StepUp {
-        let max_age = self.max_age.map(|seconds| Duration::from_secs(seconds.into()));
-        StepUp { acr_values: self.acr_values.clone(), max_age }
-    }
-
     pub(super) fn former(&self) -> Option<SessionId> {
         SessionId::parse(self.former.as_ref()?.as_bytes())
     }

@@ -9,42 +9,62 @@ use super::return_to::ReturnTo;
 use super::{LOGIN_LIFE, LOOP_LOGINS, Logins, Visit, error_answer, navigation, store_failed};
 use crate::answer::{Answer, Choice, Code, Page, continue_to};
 use crate::config::rules;
-use crate::oidc::{self, AuthorizationRequest};
+use crate::config::settings::LoginParameter;
+use crate::oidc::{self, AuthorizationRequest, OidcError};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::tally::Key;
 use crate::provider::Provider;
 use crate::session::cookie::Ticket;
 use crate::session::manager::SessionError;
 
-/// What a page may ask of the provider; everything else is dropped.
+/// What a page asks of a provider for its login. Which one that is may still be open.
 #[derive(Clone, Debug, Default)]
 pub struct Wishes {
-    /// `login`, `consent`, `select_account` or `create`.
-    pub prompt: Option<String>,
-    /// Whom the provider should expect.
-    pub login_hint: Option<String>,
-    /// How strongly the provider should authenticate.
-    pub acr_values: Option<String>,
-    /// How long ago the user may have authenticated, in seconds.
-    pub max_age: Option<u32>,
-    /// Whether both are demands: a login that does not meet them is none (behaviour L16).
-    pub step_up: bool,
+    /// As the page asked, each fit for a request; no name twice. Which of them count is up to the provider.
+    pub(super) asked: Vec<(LoginParameter, String)>,
+    /// Whether `acr_values` and `max_age` are demands: a login that does not meet them is none (behaviour L16).
+    pub(super) step_up: bool,
 }
+
+/// Longest value of a parameter.
+const LONGEST_WISH: usize = 256;
+/// The same of `claims`, which is JSON.
+const LONGEST_CLAIMS: usize = 1024;
 
 impl Wishes {
     fn parse(query: Option<&[u8]>) -> Self {
-        let wish = |name: &str| {
-            let value = single(query, name).ok().flatten()?.into_owned();
-            (value.len() <= 256 && !value.chars().any(char::is_control)).then_some(value)
+        let wish = |name: &LoginParameter| {
+            let value = single(query, name.as_str()).ok().flatten()?.into_owned();
+            is_fit(*name, &value).then_some((*name, value))
         };
-        Self {
-            prompt: wish("prompt").filter(|p| matches!(p.as_str(), "login" | "consent" | "select_account" | "create")),
-            login_hint: wish("login_hint"),
-            acr_values: wish("acr_values"),
-            max_age: wish("max_age").and_then(|age| u32::try_from(rules::max_age(&age)?.as_secs()).ok()),
-            step_up: wish("step_up").as_deref() == Some("1"),
-        }
+        let asked = LoginParameter::ALL.iter().filter_map(wish).collect();
+        Self { asked, step_up: single(query, "step_up").ok().flatten().as_deref() == Some("1") }
     }
+
+    /// What of them a provider of this allow list is told; `None` if they are demands and not all of those are.
+    fn heeded(&self, allowed: &[LoginParameter]) -> Option<Vec<(LoginParameter, String)>> {
+        let heeds = |(name, _): &&(LoginParameter, String)| allowed.contains(name);
+        let demand = |name| matches!(name, LoginParameter::AcrValues | LoginParameter::MaxAge);
+        let unheeded = self.asked.iter().any(|one| demand(one.0) && !heeds(&one));
+        (!self.step_up || !unheeded).then(|| self.asked.iter().filter(heeds).cloned().collect())
+    }
+}
+
+/// Whether the user is not to be asked anything.
+fn is_silent(asked: &[(LoginParameter, String)]) -> bool {
+    asked.iter().any(|(name, value)| *name == LoginParameter::Prompt && value == "none")
+}
+
+fn is_fit(name: LoginParameter, value: &str) -> bool {
+    let longest = if name == LoginParameter::Claims { LONGEST_CLAIMS } else { LONGEST_WISH };
+    (1..=longest).contains(&value.len())
+        && !value.chars().any(char::is_control)
+        && match name {
+            LoginParameter::Prompt => matches!(value, "none" | "login" | "consent" | "select_account" | "create"),
+            LoginParameter::MaxAge => rules::max_age(value).is_some(),
+            LoginParameter::Claims => rules::claims(value).is_some(),
+            _ => true,
+        }
 }
 
 /// The secrets of one login.
@@ -98,8 +118,13 @@ impl Logins {
                 None => return error_answer(visit, Code::BadRequest, "This site has no such login service."),
             },
         };
+        let allowed = provider.oidc().map_or(&[][..], |oidc| oidc.login_parameters());
+        let Some(asked) = wishes.heeded(allowed) else {
+            let text = "This login service is not asked for a stronger or more recent login.";
+            return error_answer(visit, Code::BadRequest, text);
+        };
         match &**provider {
-            Provider::Oidc(oidc) => self.to_provider(visit, oidc, return_to, wishes).await,
+            Provider::Oidc(oidc) => self.to_provider(visit, oidc, return_to, &asked, wishes.step_up).await,
             Provider::Credentials(backend) => self.to_login_page(visit, backend, &return_to),
         }
     }
@@ -109,7 +134,8 @@ impl Logins {
         visit: &Visit<'_>,
         provider: &oidc::Provider,
         return_to: ReturnTo,
-        wishes: Wishes,
+        asked: &[(LoginParameter, String)],
+        step_up: bool,
     ) -> Answer {
         let binding = visit_binding(self, visit);
         if let Some(binding) = &binding
@@ -122,9 +148,10 @@ impl Logins {
             Ok(fresh) => fresh,
             Err(error) => return internal(visit, &error.to_string()),
         };
-        match self.redirect(visit, provider, &return_to, &wishes, &fresh).await {
+        match self.redirect(visit, provider, &return_to, (asked, step_up), &fresh).await {
             Ok(location) => {
-                let cookie = self.sessions.cookies().set_login(&fresh.binding);
+                // One cookie for logins at all providers of the site, under way at the same time.
+                let cookie = self.sessions.cookies().set_login(&fresh.binding, visit.site.takes_posted_answers());
                 Answer::redirect(location.as_str()).map_or_else(
                     || internal(visit, "the authorization address is no header value"),
                     |a| a.cookie(cookie),
@@ -133,6 +160,11 @@ impl Logins {
             Err(StartError::NotReady) => {
                 self.count_login(provider.name(), "failure", "provider_unavailable");
                 error_answer(visit, Code::ProviderUnavailable, "Please try again in a moment.")
+            }
+            Err(StartError::Refused(error)) => {
+                tracing::warn!(provider = %provider.name(), %error, "a login cannot be started");
+                self.count_login(provider.name(), "failure", error.reason());
+                error_answer(visit, Code::LoginFailed, "The login service does not take logins from here.")
             }
             Err(StartError::Session(error)) => store_failed(visit, &error),
             Err(StartError::Address) => internal(visit, "the redirect URI cannot be built"),
@@ -144,24 +176,22 @@ impl Logins {
         visit: &Visit<'_>,
         provider: &oidc::Provider,
         return_to: &ReturnTo,
-        wishes: &Wishes,
+        (asked, step_up): (&[(LoginParameter, String)], bool),
         fresh: &Fresh,
     ) -> Result<Url, StartError> {
         let origin = visit.site.public_origin(visit.origin);
         let redirect_uri = format!("{origin}{}", visit.site.callback_path(provider.name()));
         let redirect_uri = Url::parse(&redirect_uri).map_err(|_| StartError::Address)?;
         let location = provider
-            .authorization_url(&AuthorizationRequest {
+            .begin(&AuthorizationRequest {
                 redirect_uri: &redirect_uri,
                 state: &fresh.state,
                 nonce: &fresh.nonce,
                 pkce_verifier: &fresh.pkce_verifier,
-                prompt: wishes.prompt.as_deref(),
-                login_hint: wishes.login_hint.as_deref(),
-                acr_values: wishes.acr_values.as_deref(),
-                max_age: wishes.max_age,
+                asked,
             })
-            .map_err(|_| StartError::NotReady)?;
+            .await
+            .map_err(StartError::of)?;
         let now = self.sessions.clock().now();
         let former = match visit.ticket {
             Ticket::One(id) => Some(id.expose()),
@@ -176,8 +206,8 @@ impl Logins {
             return_to: return_to.as_str().to_owned(),
             started: now,
             former,
-            acr_values: wishes.acr_values.clone().filter(|_| wishes.step_up),
-            max_age: wishes.max_age,
+            demands: provider.demands(asked, step_up),
+            silent: is_silent(asked),
         };
         let expires = now.plus(LOGIN_LIFE);
         record
@@ -190,8 +220,16 @@ impl Logins {
 
 enum StartError {
     NotReady,
+    /// The provider answers, but not with a login.
+    Refused(OidcError),
     Address,
     Session(SessionError),
+}
+
+impl StartError {
+    fn of(error: OidcError) -> Self {
+        if error.is_transient() { Self::NotReady } else { Self::Refused(error) }
+    }
 }
 
 impl Fresh {

@@ -177,6 +177,23 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Reads an error body of RFC 6749 §5.2; `secrets` were part of the request.
+    pub(super) fn refusal(body: &[u8], secrets: &[&str]) -> Self {
+        #[derive(Deserialize)]
+        struct Shape {
+            error: String,
+            #[serde(default)]
+            error_description: Option<String>,
+        }
+        let Ok(refusal) = serde_json::from_slice::<Shape>(body) else {
+            return Self::Unexpected("the answer is not understood".to_owned());
+        };
+        let code = ErrorCode::new(&refusal.error);
+        let description = text::description(&refusal.error_description.unwrap_or_default(), secrets);
+        tracing::info!(%code, description, "the provider refuses a request");
+        Self::Refused(code)
+    }
+
     /// Reads the crate's error; `secrets` were part of the request.
     pub(super) fn read<T>(error: RequestTokenError<http::Error, T>, secrets: &[&str]) -> Self
     where

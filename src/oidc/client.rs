@@ -5,14 +5,12 @@ use openidconnect::core::{
     CoreRevocableToken, CoreRevocationErrorResponse, CoreTokenIntrospectionResponse,
 };
 use openidconnect::{
-    AuthType, ClientId, ClientSecret, EmptyAdditionalClaims, EndpointNotSet, EndpointSet, IssuerUrl, JsonWebKeySet,
-    RevocationUrl,
+    AuthType, ClientId, EmptyAdditionalClaims, EndpointNotSet, EndpointSet, IssuerUrl, JsonWebKeySet, RevocationUrl,
 };
 use url::Url;
 
 use super::answer::{Refusal, TokenAnswer};
 use super::metadata::Metadata;
-use crate::config::settings::{self, ClientAuth};
 
 /// The crate's client, with our own token response.
 pub(super) type Core<Address, Revocation = EndpointNotSet> = openidconnect::Client<
@@ -44,27 +42,14 @@ pub(super) struct Discovered {
 }
 
 impl Discovered {
-    pub(super) fn new(
-        metadata: Metadata,
-        settings: &settings::Provider,
-        client_id: ClientId,
-        issuer: IssuerUrl,
-    ) -> Self {
+    pub(super) fn new(metadata: Metadata, client_id: ClientId, issuer: IssuerUrl) -> Self {
         // Its own key set stays empty: verification takes the cached one.
         let client = Core::<EndpointNotSet>::new(client_id, issuer, JsonWebKeySet::default())
             .disable_openid_scope()
             .set_auth_uri(metadata.authorization_endpoint.clone())
             .set_token_uri(metadata.token_endpoint.clone());
-        let (method, secret) = match &settings.client_auth {
-            ClientAuth::Basic(secret) => (AuthType::BasicAuth, Some(secret)),
-            ClientAuth::Post(secret) => (AuthType::RequestBody, Some(secret)),
-            ClientAuth::None => (AuthType::RequestBody, None),
-        };
-        let client = client.set_auth_type(method);
-        let client = match secret {
-            Some(secret) => client.set_client_secret(ClientSecret::new(secret.expose().to_owned())),
-            None => client,
-        };
+        // The crate knows us as a public client; what proves who we are is added to what it sends (`Credentials`).
+        let client = client.set_auth_type(AuthType::RequestBody);
         let revocation = metadata.revocation_endpoint.clone().map(|url| {
             // The crate insists on https (RFC 7009 §2). Plain http has got past the metadata's check only on
             // loopback; the crate is shown https, and the request is sent to the true address.

@@ -50,6 +50,9 @@ pub enum OidcError {
     /// The provider announces `iss` in responses, and this one has none.
     #[error("the response does not name its issuer")]
     ResponseIssuerMissing,
+    /// The UserInfo answer is of another user than the ID token.
+    #[error("the UserInfo answer is of another subject")]
+    UserInfoSubject,
     /// The ID token.
     #[error(transparent)]
     IdToken(#[from] IdTokenError),
@@ -67,6 +70,12 @@ impl OidcError {
 }
 
 impl OidcError {
+    /// Whether the user has authenticated, but not as it was asked for (behaviour T3, L16).
+    #[must_use]
+    pub fn is_about_strength(&self) -> bool {
+        matches!(self, Self::IdToken(IdTokenError::AuthTime | IdTokenError::AuthClass))
+    }
+
     /// A word for metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -75,6 +84,7 @@ impl OidcError {
             Self::Refused(_) => "code_refused",
             Self::Unexpected(_) => "unexpected_answer",
             Self::ResponseIssuer | Self::ResponseIssuerMissing => "response_issuer",
+            Self::UserInfoSubject => "userinfo",
             Self::IdToken(_) => "id_token",
             Self::Argument(_) => "argument",
         }

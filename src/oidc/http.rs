@@ -13,7 +13,9 @@ use http::{HeaderMap, StatusCode};
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use url::Url;
 
+use super::credentials::Credentials;
 use super::text;
+use super::tls::{self, Tls};
 use crate::primitives::secret::SecretText;
 
 /// A provider that asks for more patience than this is asked again anyway.
@@ -59,6 +61,10 @@ pub enum Endpoint {
     Token,
     /// The revocation endpoint.
     Revocation,
+    /// The pushed authorization request endpoint.
+    Pushed,
+    /// The UserInfo endpoint.
+    UserInfo,
     /// Where a backend takes credentials.
     Login,
     /// Where a backend exchanges refresh tokens.
@@ -76,6 +82,8 @@ impl Endpoint {
             Self::Jwks => "jwks",
             Self::Token => "token",
             Self::Revocation => "revocation",
+            Self::Pushed => "pushed_authorization",
+            Self::UserInfo => "userinfo",
             Self::Login => "login",
             Self::Refresh => "refresh",
             Self::Logout => "logout",
@@ -183,6 +191,13 @@ impl Error {
     }
 }
 
+/// The `Authorization` of a bearer (RFC 6750 §2.1).
+fn bearer(token: &SecretText) -> Result<HeaderValue, Error> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| Error::Invalid)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// The HTTP client of one provider. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
@@ -196,20 +211,24 @@ impl Client {
     ///
     /// # Errors
     /// [`BuildError`]
-    pub fn new(observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
-        Self::with_limits(Limits::default(), observer)
+    pub fn new(tls: Tls<'_>, observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
+        Self::with_limits(Limits::default(), tls, observer)
     }
 
-    /// A client with limits of its own. Certificates are always verified, against the system's roots.
+    /// A client with limits of its own. Certificates are always verified.
     ///
     /// # Errors
     /// [`BuildError`]
-    pub fn with_limits(limits: Limits, observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
+    pub fn with_limits(limits: Limits, tls: Tls<'_>, observer: Arc<dyn Observer>) -> Result<Self, BuildError> {
         // reqwest panics without one.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(BuildError::NoCryptoProvider);
         }
-        let inner = reqwest::Client::builder()
+        let builder = match tls::config(tls).map_err(BuildError::Client)? {
+            Some(config) => reqwest::Client::builder().tls_backend_preconfigured(config),
+            None => reqwest::Client::builder(),
+        };
+        let inner = builder
             .user_agent(concat!("cloakroom/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             // A refresh token is shown once (behaviour R2): nobody repeats a request but its owner.
@@ -226,7 +245,7 @@ impl Client {
 
     /// This client as `openidconnect` wants it, for one endpoint.
     pub(super) fn endpoint(&self, endpoint: Endpoint) -> Call {
-        Call { client: self.clone(), endpoint, url: None, total: self.limits.total }
+        Call { client: self.clone(), endpoint, url: None, total: self.limits.total, credentials: None }
     }
 
     /// Tells the observer of a fetched key set.
@@ -243,22 +262,48 @@ impl Client {
         self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
     }
 
-    /// Posts JSON, or nothing, and returns the body of a good answer. `bearer` goes into `Authorization`.
+    /// The same, for the bearer of an access token (RFC 6750 §2.1).
+    pub(super) async fn get_as(&self, endpoint: Endpoint, url: &Url, token: &SecretText) -> Result<Vec<u8>, Error> {
+        let request = http::Request::get(url.as_str())
+            .header(ACCEPT, "application/json")
+            .header(AUTHORIZATION, bearer(token)?)
+            .body(Vec::new())
+            .map_err(|_| Error::Invalid)?;
+        self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
+    }
+
+    /// Posts a form that is proved to be ours.
+    pub(super) async fn post_form(
+        &self,
+        endpoint: Endpoint,
+        url: &Url,
+        form: &[(String, String)],
+        credentials: &Credentials,
+    ) -> Result<HttpResponse, Error> {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let mut request = http::Request::post(url.as_str())
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body.into_bytes())
+            .map_err(|_| Error::Invalid)?;
+        credentials.apply(&mut request)?;
+        self.send(endpoint, request, self.limits.total).await
+    }
+
+    /// Posts JSON, or nothing, and returns the body of a good answer. `token` goes into `Authorization`.
     pub(crate) async fn post(
         &self,
         endpoint: Endpoint,
         url: &Url,
-        bearer: Option<&SecretText>,
+        token: Option<&SecretText>,
         json: Vec<u8>,
     ) -> Result<Vec<u8>, Error> {
         let mut request = http::Request::post(url.as_str()).header(ACCEPT, "application/json");
         if !json.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        if let Some(token) = bearer {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| Error::Invalid)?;
-            value.set_sensitive(true);
-            request = request.header(AUTHORIZATION, value);
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, bearer(token)?);
         }
         let request = request.body(json).map_err(|_| Error::Invalid)?;
         let total = if endpoint == Endpoint::Refresh { self.limits.refresh } else { self.limits.total };
@@ -283,16 +328,18 @@ impl Client {
         let mut answer = self.inner.execute(request).await.map_err(classify)?;
         let status = answer.status();
         let unparsed = Error::Status { status, retry_after: retry_after(answer.headers()) };
-        let oauth = matches!(endpoint, Endpoint::Token | Endpoint::Revocation);
+        let oauth = matches!(endpoint, Endpoint::Token | Endpoint::Revocation | Endpoint::Pushed);
         let may_be_an_oauth_error = oauth
             && status.is_client_error()
             && !matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY);
         let good = match endpoint {
             // RFC 7009 §2.2 says 200 and ignores the body; some say 204.
             Endpoint::Revocation | Endpoint::Logout => status.is_success(),
-            // To some backends a session is a thing that is made.
-            Endpoint::Login | Endpoint::Refresh => matches!(status, StatusCode::OK | StatusCode::CREATED),
-            Endpoint::Discovery | Endpoint::Jwks | Endpoint::Token => status == StatusCode::OK,
+            // RFC 9126 §2.2 says 201, some say 200; and to some backends a session is a thing that is made.
+            Endpoint::Pushed | Endpoint::Login | Endpoint::Refresh => {
+                matches!(status, StatusCode::OK | StatusCode::CREATED)
+            }
+            Endpoint::Discovery | Endpoint::Jwks | Endpoint::Token | Endpoint::UserInfo => status == StatusCode::OK,
         };
         if !good && !may_be_an_oauth_error {
             if answer.headers().contains_key(LOCATION) {
@@ -341,9 +388,16 @@ pub(super) struct Call {
     endpoint: Endpoint,
     url: Option<Url>,
     total: Duration,
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl Call {
+    /// Proves with each request that it is ours.
+    pub(super) fn proving(mut self, credentials: &Arc<Credentials>) -> Self {
+        self.credentials = Some(credentials.clone());
+        self
+    }
+
     /// Sends to this address, whatever the request says.
     pub(super) fn to(mut self, url: Url) -> Self {
         self.url = Some(url);
@@ -365,6 +419,9 @@ impl<'c> AsyncHttpClient<'c> for Call {
         Box::pin(async move {
             if let Some(url) = &self.url {
                 *request.uri_mut() = url.as_str().parse().map_err(|_| Error::Invalid)?;
+            }
+            if let Some(credentials) = &self.credentials {
+                credentials.apply(&mut request)?;
             }
             self.client.send(self.endpoint, request, self.total).await
         })

@@ -14,6 +14,7 @@ use openidconnect::{
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq as _;
 
+use super::demands::Demands;
 use super::jwt::{ALGORITHMS, Jwt, JwtError, SKEW, is_for, is_subject, time};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
@@ -96,6 +97,9 @@ pub enum IdTokenError {
     /// `auth_time` against `max_age`.
     #[error("the user's authentication is too old")]
     AuthTime,
+    /// `acr`, where it was asked for as essential.
+    #[error("the user's authentication is not of the class that was asked for")]
+    AuthClass,
     /// `at_hash`
     #[error("the ID token belongs to another access token")]
     AccessTokenHash,
@@ -134,8 +138,8 @@ pub(crate) enum Origin<'a> {
     Login {
         /// Sent with the authorization request.
         nonce: &'a str,
-        /// `max_age` if it was sent (Core §3.1.2.1).
-        max_age: Option<Duration>,
+        /// What was asked for and must be there.
+        demands: &'a Demands,
     },
     /// A refresh.
     Refresh(Previous<'a>),
@@ -193,11 +197,17 @@ fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<
         return Err(IdTokenError::Subject);
     }
     match expected.origin {
-        Origin::Login { nonce: sent, max_age } => {
+        Origin::Login { nonce: sent, demands } => {
             if sent.is_empty() || !nonce.is_some_and(|n| same(n, sent)) {
                 return Err(IdTokenError::Nonce);
             }
-            if max_age.is_some_and(|most| auth_time.is_none_or(|at| now.since(at) > most.saturating_add(SKEW))) {
+            if !demands.accept_class(claims.get("acr").and_then(Value::as_str)) {
+                return Err(IdTokenError::AuthClass);
+            }
+            if demands
+                .max_age()
+                .is_some_and(|most| auth_time.is_none_or(|at| now.since(at) > most.saturating_add(SKEW)))
+            {
                 return Err(IdTokenError::AuthTime);
             }
         }

@@ -14,15 +14,20 @@ use crate::config::rules::is_loopback_http;
 
 /// What is read of a provider's metadata. Everything else is left out before parsing, so that a provider's oddity in
 /// a field we never use cannot keep its users out.
-const USED: [&str; 7] = [
+const USED: [&str; 8] = [
     "issuer",
     "authorization_endpoint",
     "token_endpoint",
     "jwks_uri",
     "end_session_endpoint",
     "revocation_endpoint",
+    "pushed_authorization_request_endpoint",
     "authorization_response_iss_parameter_supported",
 ];
+
+/// Endpoints that may have another address for clients with a certificate (RFC 8705 §5).
+const ALIASED: [&str; 4] =
+    ["token_endpoint", "revocation_endpoint", "pushed_authorization_request_endpoint", "userinfo_endpoint"];
 
 /// Required by the standard, of no use to us; provided for the parser.
 const UNUSED_LISTS: [&str; 3] =
@@ -47,6 +52,7 @@ pub(super) enum MetadataError {
 struct Additional {
     end_session_endpoint: Option<Url>,
     revocation_endpoint: Option<Url>,
+    pushed_authorization_request_endpoint: Option<Url>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
 }
@@ -76,18 +82,27 @@ pub(super) struct Metadata {
     pub(super) jwks_uri: Url,
     pub(super) end_session_endpoint: Option<Url>,
     pub(super) revocation_endpoint: Option<Url>,
+    /// `None` as well where its address cannot be read: most never need it.
+    pub(super) userinfo_endpoint: Option<Url>,
+    /// RFC 9126 §5.
+    pub(super) pushed_endpoint: Option<Url>,
     /// RFC 9207 §3: an authorization response without `iss` is refused.
     pub(super) names_issuer_in_response: bool,
 }
 
 impl Metadata {
-    /// Reads a metadata document of `issuer`.
-    pub(super) fn parse(body: &[u8], issuer: &IssuerUrl) -> Result<Self, MetadataError> {
+    /// Reads a metadata document of `issuer`. Who shows a certificate takes the endpoints that ask for one (RFC 8705 §5).
+    pub(super) fn parse(body: &[u8], issuer: &IssuerUrl, with_certificate: bool) -> Result<Self, MetadataError> {
         let mut document: Map<String, Value> = serde_json::from_slice(body).map_err(|_| MetadataError::NotAnObject)?;
         // Behaviour L7, Discovery §4.3: exactly, as text; no final slash is forgiven.
         if document.get("issuer").and_then(Value::as_str) != Some(issuer.as_str()) {
             return Err(MetadataError::OtherIssuer);
         }
+        if with_certificate && let Some(Value::Object(aliases)) = document.remove("mtls_endpoint_aliases") {
+            document.extend(aliases.into_iter().filter(|(name, _)| ALIASED.contains(&name.as_str())));
+        }
+        let userinfo = document.get("userinfo_endpoint").and_then(Value::as_str);
+        let userinfo_endpoint = userinfo.and_then(|url| Url::parse(url).ok());
         document.retain(|name, value| USED.contains(&name.as_str()) && !value.is_null() && value != "");
         document.extend(UNUSED_LISTS.map(|name| (name.to_owned(), Value::Array(Vec::new()))));
         for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
@@ -106,6 +121,8 @@ impl Metadata {
             jwks_uri: document.jwks_uri().url().clone(),
             end_session_endpoint: more.end_session_endpoint.clone(),
             revocation_endpoint: more.revocation_endpoint.clone(),
+            userinfo_endpoint,
+            pushed_endpoint: more.pushed_authorization_request_endpoint.clone(),
             names_issuer_in_response: more.authorization_response_iss_parameter_supported,
         };
         metadata.check_schemes(is_loopback_http(issuer.url()))?;
@@ -119,6 +136,8 @@ impl Metadata {
             ("jwks_uri", Some(&self.jwks_uri)),
             ("end_session_endpoint", self.end_session_endpoint.as_ref()),
             ("revocation_endpoint", self.revocation_endpoint.as_ref()),
+            ("userinfo_endpoint", self.userinfo_endpoint.as_ref()),
+            ("pushed_authorization_request_endpoint", self.pushed_endpoint.as_ref()),
         ];
         for (name, url) in endpoints {
             if !url.is_none_or(|url| url.scheme() == "https" || (loopback && is_loopback_http(url))) {

@@ -13,6 +13,8 @@ mod access_token;
 mod answer;
 mod breaker;
 mod client;
+mod credentials;
+mod demands;
 mod error;
 pub mod http;
 mod id_token;
@@ -22,9 +24,12 @@ mod logout_token;
 mod maintain;
 mod metadata;
 mod provider;
+mod pushed;
 mod revocation;
 pub mod step_up;
 mod text;
+mod tls;
+mod userinfo;
 
 #[cfg(test)]
 mod tests;
@@ -33,13 +38,17 @@ pub use access_token::{AccessToken, AccessTokenError};
 pub use answer::Tokens;
 pub use breaker::Breaker;
 pub(crate) use breaker::Health;
+pub use demands::Demands;
 pub use error::{OidcError, RefreshError, SetupError};
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
 pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
 pub(crate) use revocation::patiently;
+#[cfg(test)]
+pub(crate) use tests::RSA_PKCS8;
 pub use text::ErrorCode;
+pub use tls::Tls;
 #[cfg(any(test, fuzzing))]
 pub(crate) use {
     id_token::{Expected as ExpectedIdToken, Origin, verify as verify_id_token},

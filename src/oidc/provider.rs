@@ -17,6 +17,8 @@ use super::access_token::{self, AccessToken, AccessTokenError};
 use super::answer::{Failure, OFFLINE_ACCESS, Tokens};
 use super::breaker::{Breaker, Health};
 use super::client::Discovered;
+use super::credentials::Credentials;
+use super::demands::Demands;
 use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
@@ -25,9 +27,12 @@ use super::jwt::{Jwt, JwtError};
 use super::logout_token::{self, LogoutToken, LogoutTokenError};
 use super::metadata::Metadata;
 use crate::config::rules;
-use crate::config::settings::{self, ClientAuth, LogoutScope};
+use crate::config::settings::{
+    self, ClientAuth, FrontchannelLogout, LoginParameter, LogoutScope, PushedAuthorization, ResponseMode,
+};
 use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
+use crate::primitives::signing::SigningKey;
 
 /// One provider. Made without I/O; [`Provider::maintain`] brings it to life.
 pub struct Provider {
@@ -35,8 +40,8 @@ pub struct Provider {
     issuer: IssuerUrl,
     client_id: ClientId,
     settings: settings::Provider,
-    max_age: Option<Duration>,
     pub(super) http: http::Client,
+    credentials: Arc<Credentials>,
     clock: Clock,
     jwks: Jwks,
     discovered: ArcSwapOption<Discovered>,
@@ -55,14 +60,8 @@ pub struct AuthorizationRequest<'a> {
     pub nonce: &'a str,
     /// Stays here; its hash goes out (RFC 7636, always S256).
     pub pkce_verifier: &'a str,
-    /// As the page asked, from an allow list.
-    pub prompt: Option<&'a str>,
-    /// As the page asked.
-    pub login_hint: Option<&'a str>,
-    /// As the page asked.
-    pub acr_values: Option<&'a str>,
-    /// In seconds; the shorter one counts if the settings say one too.
-    pub max_age: Option<u32>,
+    /// As the page asked, from an allow list; no name twice.
+    pub asked: &'a [(LoginParameter, String)],
 }
 
 /// What a redeemed code brings.
@@ -99,13 +98,20 @@ impl Provider {
             }
         }
         let max_age = settings.authorization_params.get("max_age");
-        let max_age = max_age.map(|text| rules::max_age(text).ok_or(SetupError::MaxAge)).transpose()?;
+        if max_age.is_some_and(|text| rules::max_age(text).is_none()) {
+            return Err(SetupError::MaxAge);
+        }
         Ok(Self {
             name: settings.name.clone(),
             issuer,
             client_id: ClientId::new(settings.client_id.clone()),
+            credentials: Arc::new(Credentials::new(
+                &settings.client_id,
+                &settings.issuer,
+                &settings.client_auth,
+                clock.clone(),
+            )),
             settings: settings.clone(),
-            max_age,
             jwks: Jwks::new(http.clone(), clock.clone()),
             breaker: Breaker::new(clock.clone()),
             http,
@@ -173,9 +179,10 @@ impl Provider {
     async fn read_metadata(&self) -> Result<(), String> {
         let url = self.issuer.join(".well-known/openid-configuration").map_err(|e| e.to_string())?;
         let body = self.http.get(Endpoint::Discovery, &url).await.map_err(|e| format!("discovery: {e}"))?;
-        let metadata = Metadata::parse(&body, &self.issuer).map_err(|e| e.to_string())?;
+        let with_certificate = matches!(self.settings.client_auth, ClientAuth::Tls(_));
+        let metadata = Metadata::parse(&body, &self.issuer, with_certificate).map_err(|e| e.to_string())?;
         self.jwks.load(&metadata.jwks_uri).await.map_err(|e| format!("key set: {e}"))?;
-        let discovered = Discovered::new(metadata, &self.settings, self.client_id.clone(), self.issuer.clone());
+        let discovered = Discovered::new(metadata, self.client_id.clone(), self.issuer.clone());
         self.discovered.store(Some(Arc::new(discovered)));
         Ok(())
     }
@@ -184,7 +191,7 @@ impl Provider {
         self.discovered.load_full().ok_or(OidcError::NotReady)
     }
 
-    /// Where the browser goes to log in. No I/O: [`OidcError::NotReady`] at once when there is no metadata yet, or while
+    /// Where the browser goes to log in if the request is not pushed ([`Provider::begin`]). No I/O: [`OidcError::NotReady`] at once when there is no metadata yet, or while
     /// the provider is known to be down (behaviour D2).
     ///
     /// # Errors
@@ -198,31 +205,90 @@ impl Provider {
         let challenge =
             PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(request.pkce_verifier.to_owned()));
         let (state, nonce) = (request.state.to_owned(), request.nonce.to_owned());
-        let max_age =
-            request.max_age.map(|age| u64::from(age).min(self.max_age.map_or(u64::MAX, |most| most.as_secs())));
-        let max_age = max_age.map(|age| age.to_string());
-        let asked = [
-            ("prompt", request.prompt),
-            ("login_hint", request.login_hint),
-            ("acr_values", request.acr_values),
-            ("max_age", max_age.as_deref()),
-        ];
-        let asked: Vec<_> = asked.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let mut url = discovered
             .client
             .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(state), || Nonce::new(nonce))
             .add_scopes(self.scopes())
             .set_pkce_challenge(challenge)
             .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(request.redirect_uri.clone())));
-        // RFC 6749 §3.1: no parameter twice; what the page asks for counts more than the settings.
-        let configured = self.settings.authorization_params.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in configured.filter(|(name, _)| !asked.iter().any(|(other, _)| other == name)) {
+        if self.posts_response() {
+            url = url.add_extra_param("response_mode", "form_post");
+        }
+        for (name, value) in self.parameters(request.asked) {
             url = url.add_extra_param(name.to_owned(), value.to_owned());
         }
-        for (name, value) in asked {
-            url = url.add_extra_param(name, value.to_owned());
-        }
         Ok(url.url().0)
+    }
+
+    /// The free parameters of a request, no name twice (RFC 6749 §3.1). What the page asks for counts more than the
+    /// settings, but for what makes a login stronger: a link must not make it weaker. So its `claims` count only where the
+    /// settings have none, and of two `max_age` the shorter.
+    fn parameters<'p>(&'p self, asked: &'p [(LoginParameter, String)]) -> Vec<(&'p str, &'p str)> {
+        let fixed = &self.settings.authorization_params;
+        let seconds = |text: &str| rules::max_age(text).unwrap_or(Duration::MAX);
+        let counts = |(name, value): &(LoginParameter, String)| match (name, fixed.get(name.as_str())) {
+            (LoginParameter::Claims, Some(_)) => false,
+            (LoginParameter::MaxAge, Some(fixed)) => seconds(value) < seconds(fixed),
+            _ => true,
+        };
+        let asked = asked.iter().filter(|one| counts(one)).map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut all: Vec<_> = asked.collect();
+        for (name, value) in fixed {
+            if !all.iter().any(|(other, _)| other == name) {
+                all.push((name, value));
+            }
+        }
+        all
+    }
+
+    /// What the ID token of such a login must hold; with `step_up` one of the `acr_values` that were asked for, too, which
+    /// are else as the provider likes.
+    #[must_use]
+    pub fn demands(&self, asked: &[(LoginParameter, String)], step_up: bool) -> Demands {
+        let demands = Demands::of(self.parameters(asked).into_iter());
+        let contexts = asked.iter().find(|(name, _)| step_up && *name == LoginParameter::AcrValues);
+        contexts.map_or(demands.clone(), |(_, contexts)| demands.with_contexts(contexts))
+    }
+
+    /// What pages may ask for.
+    #[must_use]
+    pub fn login_parameters(&self) -> &[LoginParameter] {
+        &self.settings.login_parameters
+    }
+
+    /// Whether its answer to a login is posted.
+    #[must_use]
+    pub fn posts_response(&self) -> bool {
+        self.settings.response_mode == ResponseMode::FormPost
+    }
+
+    /// Whether and how it may end sessions by way of the browser.
+    #[must_use]
+    pub fn frontchannel_logout(&self) -> FrontchannelLogout {
+        self.settings.frontchannel_logout
+    }
+
+    /// Origins of its pages: the issuer's, and that of its logout page where it is another.
+    #[must_use]
+    pub fn page_origins(&self) -> Vec<String> {
+        let mut origins = vec![self.issuer.url().origin().ascii_serialization()];
+        if let Some(page) = self.discovered.load().as_ref().and_then(|it| it.metadata.end_session_endpoint.clone()) {
+            let page = page.origin().ascii_serialization();
+            if !origins.contains(&page) {
+                origins.push(page);
+            }
+        }
+        origins
+    }
+
+    pub(super) fn merges_userinfo(&self) -> bool {
+        self.settings.merge_userinfo
+    }
+
+    /// Whether access tokens are revoked at logout, too.
+    #[must_use]
+    pub fn revokes_access_tokens(&self) -> bool {
+        self.settings.revoke_access_tokens
     }
 
     fn scopes(&self) -> impl Iterator<Item = Scope> + '_ {
@@ -246,7 +312,7 @@ impl Provider {
     }
 
     /// Exchanges a code for tokens (RFC 6749 §4.1.3) and verifies the ID token. If that is refused, the refresh token that
-    /// came with it is revoked, for nobody holds it.
+    /// came with it is revoked, for nobody holds it; unless the right user has merely not authenticated as was asked.
     ///
     /// # Errors
     /// [`OidcError`]
@@ -256,6 +322,7 @@ impl Provider {
         pkce_verifier: &str,
         redirect_uri: &Url,
         nonce: &str,
+        demands: &Demands,
     ) -> Result<Login, OidcError> {
         let discovered = self.discovered()?;
         check_pkce_verifier(pkce_verifier)?;
@@ -265,22 +332,32 @@ impl Provider {
             .exchange_code(AuthorizationCode::new(code.to_owned()))
             .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()))
             .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(redirect_uri.clone())))
-            .request_async(&self.http.endpoint(Endpoint::Token))
+            .request_async(&self.http.endpoint(Endpoint::Token).proving(&self.credentials))
             .await
             .map_err(|error| Failure::read(error, &[code, pkce_verifier, self.client_secret()]).into());
         self.breaker.note(Health::of_login(&answer));
         let answer = answer?;
         let (tokens, id_token) = answer.into_parts(sent)?;
-        let origin = Origin::Login { nonce, max_age: self.max_age };
+        let origin = Origin::Login { nonce, demands };
         let verified = match &id_token {
             Some(id_token) => self.verify(id_token, tokens.access_token.expose(), origin).await,
             None => Err(IdTokenError::Missing),
         };
-        match verified {
+        let complete = match verified {
+            Ok(mut id_token) => {
+                let added = self.add_userinfo(&discovered, &tokens.access_token, &mut id_token).await;
+                added.map(|()| id_token)
+            }
+            Err(error) => Err(error.into()),
+        };
+        match complete {
             Ok(id_token) => Ok(Login { tokens, id_token }),
+            // The provider's session is the one that the user had, and so may a former session's refresh token be: both go on
+            // (behaviour L16).
+            Err(error) if error.is_about_strength() => Err(error),
             Err(error) => {
                 self.disown(tokens);
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -301,7 +378,7 @@ impl Provider {
         let answer = discovered
             .client
             .exchange_refresh_token(&RefreshToken::new(token.expose().to_owned()))
-            .request_async(&self.http.endpoint(Endpoint::Token).for_refresh())
+            .request_async(&self.http.endpoint(Endpoint::Token).for_refresh().proving(&self.credentials))
             .await
             .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]).into());
         self.breaker.note(Health::of_refresh(&answer));
@@ -309,7 +386,18 @@ impl Provider {
         let (tokens, id_token) = answer.into_parts(sent)?;
         let Some(text) = id_token else { return Ok(Refreshed { tokens, id_token: None }) };
         match self.verify(&text, tokens.access_token.expose(), Origin::Refresh(previous)).await {
-            Ok(id_token) => Ok(Refreshed { tokens, id_token: Some(id_token) }),
+            Ok(mut id_token) => match self.add_userinfo(&discovered, &tokens.access_token, &mut id_token).await {
+                Ok(()) => Ok(Refreshed { tokens, id_token: Some(id_token) }),
+                Err(OidcError::UserInfoSubject) => {
+                    self.disown(tokens);
+                    Err(RefreshError::IdentityChanged(IdTokenError::Subject))
+                }
+                // The tokens are good. Claims stay as they were, for half of the new ones would take some away.
+                Err(error) => {
+                    tracing::warn!(provider = %self.name, %error, "a user's claims stay as they were");
+                    Ok(Refreshed { tokens, id_token: None })
+                }
+            },
             // Its claims are the same user's, and it came straight from the provider over TLS (Core §3.1.3.7, 6.).
             // A key set that cannot be fetched for a moment must not end every session that is refreshed just then;
             // but no claim is taken from it either.
@@ -440,11 +528,32 @@ impl Provider {
         &self.jwks
     }
 
+    /// What proves to the provider that a request is ours.
+    pub(super) fn credentials(&self) -> &Arc<Credentials> {
+        &self.credentials
+    }
+
     pub(super) fn client_secret(&self) -> &str {
-        match &self.settings.client_auth {
-            ClientAuth::Basic(secret) | ClientAuth::Post(secret) => secret.expose(),
-            ClientAuth::None => "",
-        }
+        self.credentials.secret()
+    }
+
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    pub(super) fn pushed_authorization(&self) -> PushedAuthorization {
+        self.settings.pushed_authorization
+    }
+
+    /// Public keys of `private_key_jwt`, each as a JWK (RFC 7517 §4), for the provider to fetch; none without such keys.
+    #[must_use]
+    pub fn client_keys(&self) -> Vec<serde_json::Value> {
+        self.credentials.public_keys()
+    }
+
+    /// Signs with other keys from now on, if it signs at all.
+    pub fn replace_client_keys(&self, keys: &Arc<[SigningKey]>) {
+        self.credentials.replace_keys(keys);
     }
 }
 

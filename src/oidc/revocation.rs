@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openidconnect::RefreshToken;
+use openidconnect::core::CoreRevocableToken;
+use openidconnect::{AccessToken, RefreshToken};
 
 use super::answer::{Failure, Tokens};
 use super::http::Endpoint;
@@ -21,12 +22,25 @@ impl Provider {
     /// # Errors
     /// [`OidcError`]; worth another try if [`OidcError::is_transient`].
     pub async fn revoke(&self, token: &SecretText) -> Result<(), OidcError> {
+        self.revoke_one(RefreshToken::new(token.expose().to_owned()).into(), token).await
+    }
+
+    /// The same for an access token, once: it ends by itself soon. A provider that cannot (RFC 7009 §2.2.1:
+    /// `unsupported_token_type`), and any other failure, is in the log.
+    pub async fn revoke_access_token(self: Arc<Self>, token: SecretText) {
+        if let Err(error) = self.revoke_one(AccessToken::new(token.expose().to_owned()).into(), &token).await {
+            tracing::warn!(provider = %self.name(), %error, "an access token could not be revoked");
+        }
+    }
+
+    async fn revoke_one(&self, named: CoreRevocableToken, token: &SecretText) -> Result<(), OidcError> {
         let discovered = self.discovered()?;
         let Some((client, url)) = &discovered.revocation else { return Ok(()) };
-        let request = client
-            .revoke_token(RefreshToken::new(token.expose().to_owned()).into())
-            .map_err(|_| OidcError::Argument("the revocation endpoint"))?;
-        match request.request_async(&self.http.endpoint(Endpoint::Revocation).to(url.clone())).await {
+        let request = client.revoke_token(named).map_err(|_| OidcError::Argument("the revocation endpoint"))?;
+        match request
+            .request_async(&self.http.endpoint(Endpoint::Revocation).to(url.clone()).proving(self.credentials()))
+            .await
+        {
             Ok(()) => Ok(()),
             Err(error) => match Failure::read(error, &[token.expose(), self.client_secret()]) {
                 // Google names what RFC 7009 §2.2 calls success.

@@ -10,8 +10,6 @@ use serde_json::{Map, Value};
 use crate::config::rules;
 use crate::primitives::clock::Timestamp;
 
-/// Clocks may differ by so much (behaviour T3).
-const SKEW: Duration = Duration::from_secs(60);
 /// Longest list of authentication contexts.
 const LONGEST: usize = 256;
 
@@ -42,24 +40,11 @@ impl StepUp {
         fields.find_map(|field| ChallengeParser::new(field.to_str().ok()?).find_map(|challenge| read(&challenge.ok()?)))
     }
 
-    /// Compares with the claims of an ID token that was verified just now.
+    /// Compares with the claims of a session; an authentication may be older by `tolerance` than what is asked for.
     ///
     /// # Errors
     /// What is lacking.
-    pub fn check(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), Lacking> {
-        self.check_within(claims, now, SKEW)
-    }
-
-    /// The same with another tolerance for the age.
-    ///
-    /// # Errors
-    /// What is lacking.
-    pub fn check_within(
-        &self,
-        claims: &Map<String, Value>,
-        now: Timestamp,
-        tolerance: Duration,
-    ) -> Result<(), Lacking> {
+    pub fn check(&self, claims: &Map<String, Value>, now: Timestamp, tolerance: Duration) -> Result<(), Lacking> {
         if let Some(wanted) = &self.acr_values {
             let acr = claims.get("acr").and_then(Value::as_str);
             if !acr.is_some_and(|acr| wanted.split(' ').any(|one| one == acr)) {
@@ -151,7 +136,7 @@ mod tests {
         let now = Timestamp::from_secs(1_000);
         let check = |acr: Option<&str>, age: Option<u64>, claims: serde_json::Value| {
             let asked = StepUp { acr_values: acr.map(str::to_owned), max_age: age.map(Duration::from_secs) };
-            asked.check(claims.as_object().unwrap(), now)
+            asked.check(claims.as_object().unwrap(), now, Duration::from_secs(60))
         };
         assert_eq!(check(Some("gold silver"), None, json!({"acr": "silver"})), Ok(()));
         for claims in [json!({"acr": "bronze"}), json!({}), json!({"acr": ["gold"]}), json!({"acr": "gold silver"})] {

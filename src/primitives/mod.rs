@@ -8,4 +8,5 @@ pub mod path;
 pub mod random;
 pub mod reserved;
 pub mod secret;
+pub mod signing;
 pub mod tally;

@@ -150,6 +150,23 @@ impl Provider {
         }
     }
 
+    /// Whether access tokens are revoked at logout, too.
+    #[must_use]
+    pub fn revokes_access_tokens(&self) -> bool {
+        match self {
+            Self::Oidc(provider) => provider.revokes_access_tokens(),
+            Self::Credentials(_) => false,
+        }
+    }
+
+    /// Tells it, once, that an access token is done with, if it can be told; for a task of its own.
+    pub async fn revoke_access_token(self: Arc<Self>, token: SecretText) {
+        match &*self {
+            Self::Oidc(provider) => provider.clone().revoke_access_token(token).await,
+            Self::Credentials(_) => {}
+        }
+    }
+
     /// Its own logout page (RP-Initiated Logout §2); `None` if it has none.
     #[must_use]
     pub fn end_session_url(&self, id_token_hint: Option<&SecretText>, back: &Url, state: Option<&str>) -> Option<Url> {

@@ -40,22 +40,29 @@ pub struct Revoker {
 pub enum By {
     /// A provider, by a logout token.
     Backchannel,
+    /// A provider, by way of the browser.
+    Frontchannel,
     /// An administrator.
     Admin,
+    /// The user, from another browser.
+    User,
 }
 
 impl By {
     fn as_str(self) -> &'static str {
         match self {
             Self::Backchannel => "backchannel",
+            Self::Frontchannel => "frontchannel",
             Self::Admin => "admin",
+            Self::User => "user",
         }
     }
 
     fn actor(self) -> Actor {
         match self {
-            Self::Backchannel => Actor::Idp,
+            Self::Backchannel | Self::Frontchannel => Actor::Idp,
             Self::Admin => Actor::Admin,
+            Self::User => Actor::User,
         }
     }
 }
@@ -162,6 +169,39 @@ impl Revoker {
         let lag = clock.now().since(token.issued);
         self.metrics.revocation_lag_seconds.observe(lag.as_secs_f64());
         Ok(ended.len())
+    }
+
+    /// Ends the sessions of a session at the provider, as it says through the browser (Front-Channel Logout §3), and tells
+    /// how many. Logins on their way that belong to it end too.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store fails; a second call ends the rest.
+    pub async fn log_out_in_front(
+        &self,
+        provider: &oidc::Provider,
+        sid: &str,
+        client_ip: IpAddr,
+    ) -> Result<usize, SessionError> {
+        let (store, now) = (self.sessions.store(), self.sessions.clock().now());
+        tombstone::set(&**store, provider.name(), Grave::Session(sid), now, now).await?;
+        let owner = Owner::ProviderSession { provider: provider.name(), sid };
+        Ok(self.end_of(&owner, By::Frontchannel, client_ip).await?.len())
+    }
+
+    /// Ends the sessions that a user has in other browsers than this one, on all sites of the provider.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store fails; a second call ends the rest.
+    pub async fn log_out_elsewhere(
+        &self,
+        provider: &str,
+        subject: &str,
+        here: &SessionKey,
+        client_ip: IpAddr,
+    ) -> Result<usize, SessionError> {
+        let found = self.sessions.store().find(&Owner::Subject { provider, subject }).await?;
+        let others = found.into_iter().map(|(key, _)| key).filter(|key| key != here).collect();
+        Ok(self.end_all(others, By::User, client_ip).await?.len())
     }
 
     /// Whether a logout has overtaken the login. To be asked after its session was stored.
@@ -297,8 +337,16 @@ impl Revoker {
         self.sessions.audit().tell(Event::SessionEnded, &entry);
         let token =
             secrets.as_ref().filter(|secrets| !secrets.offline).and_then(|secrets| secrets.refresh_token.clone());
-        let provider = self.providers.get(record.provider.as_str());
-        if let (Some(provider), Some(token)) = (provider.cloned(), token) {
+        let Some(provider) = self.providers.get(record.provider.as_str()) else { return };
+        if let Some(secrets) = secrets.as_ref().filter(|_| provider.revokes_access_tokens()) {
+            let (provider, token, turn) = (provider.clone(), secrets.access_token.clone(), self.turns.clone());
+            tokio::spawn(async move {
+                let _turn = turn.acquire().await;
+                provider.revoke_access_token(token).await;
+            });
+        }
+        if let Some(token) = token {
+            let provider = provider.clone();
             let turn = self.turns.clone();
             tokio::spawn(async move {
                 let _turn = turn.acquire().await;

@@ -147,10 +147,12 @@ impl Cookies {
 
     /// `Set-Cookie` for a login binding. Lax, because the provider's redirect back is a cross-site navigation. It lasts
     /// until the browser is closed, so that all tabs that wake up after a session share one binding (behaviour L13); it
-    /// says nothing but "the same browser as before".
+    /// says nothing but "the same browser as before". A provider that has the browser post its answer gets it only with
+    /// `None` (behaviour L3).
     #[must_use]
-    pub fn set_login(&self, binding: &str) -> Option<HeaderValue> {
-        self.write(self.login, binding, CookieSameSite::Lax, true, None)
+    pub fn set_login(&self, binding: &str, posted: bool) -> Option<HeaderValue> {
+        let same_site = if posted { CookieSameSite::None } else { CookieSameSite::Lax };
+        self.write(self.login, binding, same_site, true, None)
     }
 
     /// `Set-Cookie` fields that remove the session and CSRF cookies: same name, path and flags (behaviour S10).
@@ -319,7 +321,8 @@ mod tests {
             format!("__Host-session={}; HttpOnly; SameSite=Strict; Secure; Path=/", id.expose())
         );
         assert_eq!(text(cookies().set_csrf("t")), "XSRF-TOKEN=t; SameSite=Strict; Secure; Path=/");
-        assert_eq!(text(cookies().set_login("b")), "__Host-login=b; HttpOnly; SameSite=Lax; Secure; Path=/");
+        assert_eq!(text(cookies().set_login("b", false)), "__Host-login=b; HttpOnly; SameSite=Lax; Secure; Path=/");
+        assert_eq!(text(cookies().set_login("b", true)), "__Host-login=b; HttpOnly; SameSite=None; Secure; Path=/");
         let cleared: Vec<_> = cookies().clear().into_iter().map(|v| text(Some(v))).collect();
         assert_eq!(cleared[0], "__Host-session=; HttpOnly; SameSite=Strict; Secure; Path=/; Max-Age=0");
         assert_eq!(cleared[1], "XSRF-TOKEN=; SameSite=Strict; Secure; Path=/; Max-Age=0");

@@ -205,7 +205,7 @@ async fn a_page_may_wish_for_a_prompt_but_not_for_a_protocol() {
     assert_eq!(sent["scope"], "openid profile email");
     assert_eq!(sent["code_challenge_method"], "S256");
     assert!(!sent.contains_key("response_mode"));
-    for odd in ["prompt=none", "prompt=login&prompt=consent", "prompt=%0d%0a"] {
+    for odd in ["prompt=other", "prompt=login&prompt=consent", "prompt=%0d%0a"] {
         let start = browser.navigate(&format!("/auth/login?{odd}")).await;
         assert!(!query(start.location()).contains_key("prompt"), "{odd}");
     }

@@ -8,6 +8,7 @@ mod backchannel;
 mod backchannel_kit;
 mod backchannel_races;
 mod bearer;
+mod client_auth;
 mod client_certificates;
 mod cookies;
 mod cors;
@@ -45,12 +46,15 @@ mod login_callback;
 mod login_id_token;
 mod login_info;
 mod login_kit;
+mod login_parameters;
 mod login_provider;
 mod login_return;
 mod login_session;
 mod login_start;
 mod login_tabs;
+mod login_userinfo;
 mod logout;
+mod logout_wide;
 #[path = "../support/postgres_server.rs"]
 mod postgres_server;
 #[path = "../support/process.rs"]

@@ -93,6 +93,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         shutdown: shutdown?,
     };
     note_csrf_off(reader, &fields, &settings);
+    note_form_post(reader, &fields, &settings);
     if let Some(node) = fields.get("sites") {
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
         routes::note_nobody_returns(reader, node, &settings);
@@ -120,6 +121,20 @@ fn note_csrf_off(reader: &mut Reader<'_>, fields: &super::decode::Fields<'_>, se
     if let (Some(mode), super::settings::CsrfMode::Off, true) = (mode, settings.session.csrf.mode, sessions) {
         let help = "`report` counts and logs without blocking; `csrf: false` on a route exempts that route alone";
         reader.note(Code::CsrfOff, mode, "any page may send requests in the user's name", help);
+    }
+}
+
+/// An answer that another site posts brings only cookies with `SameSite=None`, and browsers take those only with `Secure`.
+fn note_form_post(reader: &mut Reader<'_>, fields: &super::decode::Fields<'_>, settings: &Settings) {
+    if settings.session.cookie.secure {
+        return;
+    }
+    let Some(Kind::List(items)) = fields.get("providers").map(|node| &node.kind) else { return };
+    for node in items.iter().filter_map(|item| child(item, "response_mode")) {
+        if matches!(&node.kind, Kind::Text(mode) if mode == "form_post") {
+            let help = "use `response_mode: query`, or HTTPS and `session.cookie.secure: true`";
+            reader.note(Code::Contradiction, node, "browsers bring no login cookie without `Secure` here", help);
+        }
     }
 }
 

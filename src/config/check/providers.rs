@@ -1,16 +1,21 @@
 //! Providers; those of `kind: oidc` are read here.
 
+mod client_auth;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::upstreams::authorities;
 use super::{Names, child, credentials};
 use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::rules;
-use crate::config::schema::{BACKCHANNEL_LOGOUT, CLIENT_AUTH, PROVIDER};
-use crate::config::secrets::secret;
-use crate::config::settings::{BackchannelLogout, ClientAuth, LogoutScope, Provider, ProviderKind, Settings};
+use crate::config::schema::{BACKCHANNEL_LOGOUT, PROVIDER};
+use crate::config::settings::{
+    BackchannelLogout, FrontchannelLogout, LoginParameter, LogoutScope, Provider, ProviderKind, PushedAuthorization,
+    ResponseMode, Settings,
+};
 use crate::config::values;
 use crate::config::yaml::{Kind, Node};
 
@@ -18,6 +23,9 @@ use crate::config::yaml::{Kind, Node};
 const LONGEST_GRACE: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Characters of a title.
 const LONGEST_TITLE: usize = 60;
+
+const PUSHED: [(&str, PushedAuthorization); 3] =
+    [("auto", PushedAuthorization::Auto), ("require", PushedAuthorization::Require), ("off", PushedAuthorization::Off)];
 
 /// A provider of any kind. Each kind has keys of its own.
 pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<ProviderKind> {
@@ -62,13 +70,32 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
     let issuer = fields.required(reader, "issuer", "https://id.example.com/realms/main", values::issuer);
     let client_id = fields.required(reader, "client_id", "cloakroom", |r, n| r.word(n));
     let example = "{ method: client_secret_basic, secret: { env: CLIENT_SECRET } }";
-    let client_auth = fields.required(reader, "client_auth", example, client_auth);
+    let client_auth = fields.required(reader, "client_auth", example, client_auth::client_auth);
+    let ca = fields.maybe(reader, "ca", authorities);
+    let pushed_authorization =
+        fields.optional(reader, "pushed_authorization", PushedAuthorization::Auto, |r, n| r.choice(n, &PUSHED));
+    let modes = [("query", ResponseMode::Query), ("form_post", ResponseMode::FormPost)];
+    let response_mode = fields.optional(reader, "response_mode", ResponseMode::Query, |r, n| r.choice(n, &modes));
+    let login_parameters = fields.optional(reader, "login_parameters", default_login_parameters(), |reader, node| {
+        let words = LoginParameter::ALL.map(|one| (one.as_str(), one));
+        reader.list(node, |reader, item| reader.choice(item, &words))
+    });
+    let merge_userinfo =
+        fields.optional(reader, "userinfo", false, |r, n| r.choice(n, &[("off", false), ("merge", true)]));
+    let revoke_access_tokens = fields.optional(reader, "revoke_access_tokens", false, |r, n| r.boolean(n));
     let scopes = fields.optional(reader, "scopes", default_scopes(), scopes);
     let refresh_token_grace = fields.optional(reader, "refresh_token_grace", Duration::ZERO, |r, n| {
         values::duration(r, n, Duration::ZERO, LONGEST_GRACE)
     });
     let backchannel_logout =
         fields.optional(reader, "backchannel_logout", BackchannelLogout::default(), backchannel_logout);
+    let fronts = [
+        ("off", FrontchannelLogout::Off),
+        ("iss_and_sid", FrontchannelLogout::IssuerAndSession),
+        ("sid", FrontchannelLogout::Session),
+    ];
+    let frontchannel_logout =
+        fields.optional(reader, "frontchannel_logout", FrontchannelLogout::Off, |r, n| r.choice(n, &fronts));
     let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
     Some(Provider {
         title: title?,
@@ -76,9 +103,16 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
         issuer: issuer?,
         client_id: client_id?,
         client_auth: client_auth?,
+        ca: ca?,
+        pushed_authorization: pushed_authorization?,
+        response_mode: response_mode?,
+        login_parameters: login_parameters?,
+        merge_userinfo: merge_userinfo?,
+        revoke_access_tokens: revoke_access_tokens?,
         scopes: scopes?,
         refresh_token_grace: refresh_token_grace?,
         backchannel_logout: backchannel_logout?,
+        frontchannel_logout: frontchannel_logout?,
         authorization_params: authorization_params?,
     })
 }
@@ -108,44 +142,12 @@ fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<Backchanne
     Some(BackchannelLogout { scope: scope?, require_exp: require_exp? })
 }
 
+fn default_login_parameters() -> Vec<LoginParameter> {
+    vec![LoginParameter::Prompt, LoginParameter::LoginHint, LoginParameter::AcrValues, LoginParameter::MaxAge]
+}
+
 fn default_scopes() -> Vec<String> {
     ["openid", "profile", "email"].map(str::to_owned).to_vec()
-}
-
-#[derive(Clone, Copy)]
-enum Method {
-    Basic,
-    Post,
-    None,
-}
-
-fn client_auth(reader: &mut Reader<'_>, node: &Node) -> Option<ClientAuth> {
-    let fields = reader.fields(node, &CLIENT_AUTH)?;
-    let methods =
-        [("client_secret_basic", Method::Basic), ("client_secret_post", Method::Post), ("none", Method::None)];
-    let method = fields.required(reader, "method", "client_secret_basic", |r, n| r.choice(n, &methods));
-    let Some(method) = method else {
-        // Read all the same: mistakes in the secret are mistakes.
-        fields.maybe(reader, "secret", secret);
-        return None;
-    };
-    if let Method::None = method {
-        let at = fields.get("method").unwrap_or(node);
-        if let Some(node) = fields.get("secret") {
-            reader.note(
-                Code::Contradiction,
-                node,
-                "`method: none` shows no secret",
-                "remove it, or choose another method",
-            );
-        } else {
-            let help = "register a confidential client and use `client_secret_basic`";
-            reader.note(Code::PublicClient, at, "anyone may pose as this client at the provider", help);
-        }
-        return Some(ClientAuth::None);
-    }
-    let secret = fields.required(reader, "secret", "{ env: CLIENT_SECRET }", secret)?;
-    Some(if let Method::Post = method { ClientAuth::Post(secret) } else { ClientAuth::Basic(secret) })
 }
 
 /// Scope tokens (RFC 6749 §3.3), `openid` among them, none twice.
@@ -185,6 +187,10 @@ fn authorization_params(reader: &mut Reader<'_>, node: &Node) -> Option<BTreeMap
             let help = did_you_mean(entry.name.trim(), ["audience", "prompt"]).unwrap_or_default();
             reader.note_at(Code::BadValue, entry.at, &entry.value.setting, "this is no parameter name", help);
         } else if let Some(value) = value {
+            if entry.name == "claims" && rules::claims(&value).is_none() {
+                let help = "write a JSON object in quotes: '{\"id_token\":{\"acr\":{\"essential\":true}}}'";
+                reader.note(Code::BadValue, &entry.value, "this is no `claims` parameter", help);
+            }
             if entry.name == "max_age" && rules::max_age(&value).is_none() {
                 let help = "write whole seconds, at most 4294967295";
                 reader.note(Code::BadValue, &entry.value, format!("`{value}` is no `max_age`"), help);

@@ -3,6 +3,8 @@
 mod health;
 mod security;
 
+pub(super) use security::{authorities, certified};
+
 use std::time::Duration;
 
 use super::{Names, duplicate};

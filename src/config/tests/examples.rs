@@ -65,6 +65,12 @@ fn the_commented_parts_of_the_full_example_load() {
             "endpoints:",
             "- address: api.internal",
             "weight:",
+            "client_auth:",
+            "method: private_key_jwt",
+            "keys:",
+            "- key:",
+            "id:",
+            "algorithm:",
         ]
         .iter()
         .any(|p| bare.trim_start().starts_with(p));

@@ -170,6 +170,44 @@ fn issuers() {
 }
 
 #[test]
+fn keys_of_the_client_are_read_where_the_settings_are() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use crate::primitives::signing::Algorithm;
+
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str, rights: u32| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(rights)).unwrap();
+        path.display().to_string()
+    };
+    let pem = || rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let (good, other) = (write("good.pem", &pem(), 0o600), write("other.pem", &pem(), 0o600));
+    let (open, none) = (write("open.pem", &pem(), 0o644), write("none.pem", "no key", 0o600));
+    let read = |keys: &str| {
+        with(
+            "client_auth: { method: client_secret_basic, secret: { env: CLIENT_SECRET } }",
+            &format!("client_auth: {{ method: private_key_jwt, keys: [{keys}] }}"),
+        )
+    };
+    let loaded = read(&format!("{{ key: '{good}', id: a }}, {{ key: '{other}' }}")).unwrap();
+    assert!(loaded.files.iter().any(|file| file.display().to_string() == good), "it is watched");
+    let settings::ClientAuth::PrivateKeyJwt(keys) = &loaded.settings.providers[0].oidc().unwrap().client_auth else {
+        panic!()
+    };
+    assert_eq!((keys.len(), keys[0].id(), keys[0].algorithm()), (2, "a", Algorithm::Es256));
+    for (keys, expected) in [
+        (format!("{{ key: '{good}' }}, {{ key: '{good}' }}"), "E0401"),
+        (format!("{{ key: '{open}' }}"), "E0303"),
+        (format!("{{ key: '{none}' }}"), "E0305"),
+        (format!("{{ key: '{good}', algorithm: RS256 }}"), "E0305"),
+    ] {
+        assert_eq!(codes(&read(&keys)), [expected], "{keys}");
+    }
+}
+
+#[test]
 fn client_authentication_scopes_and_parameters() {
     expect(
         "client_auth: { method: client_secret_basic, secret: { env: CLIENT_SECRET } }",
@@ -179,7 +217,14 @@ fn client_authentication_scopes_and_parameters() {
             ("client_auth: { method: none, secret: { env: CLIENT_SECRET } }", &["E0408"]),
             ("client_auth: { method: client_secret_basic }", &["E0102"]),
             ("client_auth: { secret: { env: CLIENT_SECRET } }", &["E0102"]),
-            ("client_auth: { method: private_key_jwt }", &["E0104"]),
+            ("client_auth: { method: private_key_jwt }", &["E0102"]),
+            ("client_auth: { method: private_key_jwt, keys: [] }", &["E0105"]),
+            ("client_auth: { method: private_key_jwt, keys: [{ id: a }] }", &["E0102"]),
+            ("client_auth: { method: private_key_jwt, keys: [{ key: absent.pem, algorithm: HS256 }] }", &["E0104"]),
+            ("client_auth: { method: private_key_jwt, keys: [{ key: absent.pem }] }", &["E0302"]),
+            ("client_auth: { method: client_secret_post, secret: { env: CLIENT_SECRET }, keys: [] }", &["E0408"]),
+            ("client_auth: { method: tls_client_auth }", &["E0102", "E0102"]),
+            ("client_auth: { method: private_key }", &["E0104"]),
         ],
     );
     expect(
@@ -189,6 +234,17 @@ fn client_authentication_scopes_and_parameters() {
             ("scopes: openid", &["E0103"]),
             ("scopes: ['']", &["E0105"]),
             ("scopes: []", &[]),
+            ("pushed_authorization: always", &["E0104"]),
+            ("response_mode: fragment", &["E0104"]),
+            ("userinfo: maybe", &["E0104"]),
+            ("userinfo: merge", &[]),
+            ("login_parameters: [scope]", &["E0104"]),
+            ("login_parameters: [max_age, claims, kc_idp_hint, ui_locales]", &[]),
+            ("revoke_access_tokens: yes", &["E0103"]),
+            ("frontchannel_logout: iss", &["E0104"]),
+            ("authorization_params: { claims: acr }", &["E0201"]),
+            ("authorization_params: { claims: '{\"id_token\":{\"acr\":{\"essential\":true}}}' }", &[]),
+            ("ca: absent.pem", &["E0302"]),
         ],
     );
     let loaded = with("scopes: [openid, profile]", "scopes: [api, openid, api]").unwrap();

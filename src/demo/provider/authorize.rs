@@ -24,6 +24,8 @@ const SSO_COOKIE: &str = "demo-sso";
 struct WayBack<'a> {
     redirect_uri: &'a str,
     state: Option<&'a str>,
+    /// By a form that the browser posts (OAuth 2.0 Form Post Response Mode).
+    by_form: bool,
 }
 
 /// `GET /oauth/authorize`
@@ -51,12 +53,25 @@ fn answer(shared: &Shared, query: &str, headers: &HeaderMap, choice: Option<Stri
     let Some(client) = request.get("client_id").and_then(|id| shared.client(id)) else {
         return pages::problem(StatusCode::BAD_REQUEST, "This client is not registered here.");
     };
+    let request = match request.get("request_uri") {
+        Some(reference) => match shared.grants(|grants| grants.pushed(shared.now(), &client.id, reference)) {
+            Some(pushed) => Parameters::from(pushed),
+            None => {
+                return pages::problem(StatusCode::BAD_REQUEST, "This request is not known here, or it is too old.");
+            }
+        },
+        None if shared.switches.now().pushed_only => {
+            return pages::problem(StatusCode::BAD_REQUEST, "Requests must be pushed here.");
+        }
+        None => request,
+    };
     let Some(redirect_uri) =
         request.get("redirect_uri").filter(|uri| client.redirect_uris.iter().any(|rule| rule.allows(uri)))
     else {
         return pages::problem(StatusCode::BAD_REQUEST, "This redirect URI is not registered for the client.");
     };
-    let back = WayBack { redirect_uri, state: request.get("state") };
+    let by_form = request.get("response_mode") == Some("form_post");
+    let back = WayBack { redirect_uri, state: request.get("state"), by_form };
     if let Some(error) = shared.switches.now().callback_error {
         return back.error(shared, &error, "switched on by a test");
     }
@@ -159,6 +174,9 @@ impl WayBack<'_> {
         let mut pairs = pairs.to_vec();
         pairs.extend(self.state.map(|state| ("state", state)));
         pairs.extend(issuer.as_deref().map(|issuer| ("iss", issuer)));
+        if self.by_form {
+            return pages::send_back(self.redirect_uri, &pairs);
+        }
         let headers = [(header::CACHE_CONTROL, "no-store"), (header::REFERRER_POLICY, "no-referrer")];
         (headers, Redirect::to(&with_query(self.redirect_uri, &pairs))).into_response()
     }

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq;
 use url::form_urlencoded;
 
+use super::assertion;
 use super::config::Client;
 use super::parameters::Parameters;
 use super::state::Shared;
@@ -42,6 +43,12 @@ pub(super) fn authenticate<'a>(
     let client = shared.client(&id).ok_or_else(|| TokenError::invalid_client("unknown client"))?;
     if shared.switches.now().any_client_credentials {
         return Ok(client);
+    }
+    if let Some(keys) = &client.jwks {
+        if secret.is_some() {
+            return Err(TokenError::invalid_client("this client signs assertions"));
+        }
+        return assertion::check(shared, client, keys, form).map(|()| client).map_err(TokenError::invalid_client);
     }
     let right = match (&client.secret, &secret) {
         (Some(known), Some(shown)) => bool::from(known.as_bytes().ct_eq(shown.as_bytes())),

@@ -71,6 +71,8 @@ pub struct Client {
     pub id: String,
     /// Its secret, sent by Basic or in the form. None makes it a public client.
     pub secret: Option<String>,
+    /// Its public keys, as a JWK Set: then it shows signed assertions, and nothing else (RFC 7523).
+    pub jwks: Option<serde_json::Value>,
     /// Where a login may end.
     pub redirect_uris: Vec<UriRule>,
     /// Where a logout may end.
@@ -89,6 +91,7 @@ impl Client {
         Self {
             id: crate::demo::CLIENT_ID.to_owned(),
             secret: Some(crate::demo::CLIENT_SECRET.to_owned()),
+            jwks: None,
             redirect_uris: rules("/auth/callback"),
             post_logout_redirect_uris: rules("/*"),
         }

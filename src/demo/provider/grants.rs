@@ -73,6 +73,13 @@ struct Family {
     expires: u64,
 }
 
+/// A login request that came before its browser.
+struct Pushed {
+    client_id: String,
+    asked: Vec<(String, String)>,
+    expires: u64,
+}
+
 /// All promises.
 #[derive(Default)]
 pub(super) struct Grants {
@@ -81,11 +88,35 @@ pub(super) struct Grants {
     refresh_tokens: HashMap<String, RefreshToken>,
     access_tokens: HashMap<String, AccessToken>,
     sso: HashMap<String, SsoSession>,
+    pushed: HashMap<String, Pushed>,
+    /// Ids of client assertions, until they end.
+    assertions: HashMap<String, u64>,
     next_family: u64,
     since_sweep: usize,
 }
 
 impl Grants {
+    /// Keeps a pushed request; returns the reference to it.
+    pub(super) fn push(&mut self, now: u64, client_id: &str, asked: Vec<(String, String)>, expires: u64) -> String {
+        self.pushed.retain(|_, pushed| pushed.expires > now);
+        let reference = format!("urn:ietf:params:oauth:request_uri:{}", random_value());
+        self.pushed.insert(reference.clone(), Pushed { client_id: client_id.to_owned(), asked, expires });
+        reference
+    }
+
+    /// What this client pushed under `reference`. The login page comes back to it, so it lives on until its time is over.
+    pub(super) fn pushed(&self, now: u64, client_id: &str, reference: &str) -> Option<Vec<(String, String)>> {
+        let pushed =
+            self.pushed.get(reference).filter(|pushed| pushed.expires > now && pushed.client_id == client_id)?;
+        Some(pushed.asked.clone())
+    }
+
+    /// Whether an assertion of this id comes for the first time.
+    pub(super) fn first_use(&mut self, now: u64, id: &str, expires: u64) -> bool {
+        self.assertions.retain(|_, expires| *expires > now);
+        self.assertions.insert(id.to_owned(), expires).is_none()
+    }
+
     pub(super) fn new_code(
         &mut self,
         now: u64,

@@ -15,6 +15,8 @@ pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> 
     Json(document(&shared))
 }
 
+const METHODS: [&str; 4] = ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"];
+
 fn document(shared: &Shared) -> Value {
     let switches = shared.switches.now();
     json!({
@@ -25,13 +27,15 @@ fn document(shared: &Shared) -> Value {
         "jwks_uri": shared.url("jwks"),
         "revocation_endpoint": shared.url("revoke"),
         "end_session_endpoint": (!switches.no_logout_page).then(|| shared.url("end-session")),
+        "pushed_authorization_request_endpoint": switches.pushed_only.then(|| shared.url("par")),
+        "require_pushed_authorization_requests": switches.pushed_only,
         "response_types_supported": ["code"],
-        "response_modes_supported": ["query"],
+        "response_modes_supported": ["query", "form_post"],
         "grant_types_supported": ["authorization_code", "refresh_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
-        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
-        "revocation_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post", "none"],
+        "token_endpoint_auth_methods_supported": METHODS,
+        "revocation_endpoint_auth_methods_supported": METHODS,
         "code_challenge_methods_supported": ["S256"],
         "scopes_supported": ["openid", "profile", "email", "offline_access"],
         "claims_supported": [
@@ -63,6 +67,9 @@ pub(super) async fn userinfo(State(shared): State<Arc<Shared>>, headers: HeaderM
     let mut claims = user.claims();
     if let Some(claims) = claims.as_object_mut() {
         claims.insert("sub".to_owned(), subject.into());
+        if let Some((name, value)) = shared.switches.now().userinfo {
+            claims.insert(name, value.into());
+        }
     }
     ([(header::CACHE_CONTROL, "no-store")], Json(claims)).into_response()
 }

@@ -5,6 +5,7 @@
 //! tokens with reuse detection, single sign-on, revocation, logout. It is not a safe one: everybody logs in
 //! with one click. Therefore it refuses to listen on anything but loopback.
 
+mod assertion;
 mod authorize;
 mod backchannel;
 mod client;
@@ -17,6 +18,7 @@ mod logout;
 mod metadata;
 mod pages;
 mod parameters;
+mod pushed;
 mod state;
 mod switches;
 #[cfg(test)]
@@ -163,6 +165,7 @@ fn router(shared: &Arc<Shared>) -> Router {
         .route(&at("jwks"), route(Endpoint::Jwks, get(metadata::jwks)))
         .route(&at("authorize"), route(Endpoint::Authorize, get(authorize::show).post(authorize::choose)))
         .route(&at("token"), route(Endpoint::Token, post(token::token)))
+        .route(&at("par"), route(Endpoint::Pushed, post(pushed::push)))
         .route(&at("userinfo"), route(Endpoint::Userinfo, get(metadata::userinfo).post(metadata::userinfo)))
         .route(&at("revoke"), route(Endpoint::Revoke, post(logout::revoke)))
         .route(&at("end-session"), route(Endpoint::EndSession, get(logout::end_session).post(logout::end_session)))

@@ -42,6 +42,21 @@ pub(super) fn login(shared: &Shared, query: &str, redirect_uri: &str, hint: Opti
     page(StatusCode::OK, "Log in", &content, &target)
 }
 
+/// A form that takes the answer of a login back to the client (OAuth 2.0 Form Post Response Mode).
+pub(super) fn send_back(redirect_uri: &str, pairs: &[(&str, &str)]) -> Response {
+    let target = Url::parse(redirect_uri).map(|uri| uri.origin().ascii_serialization()).unwrap_or_default();
+    let field = |(name, value): &(&str, &str)| {
+        format!(r#"<input type="hidden" name="{}" value="{}">"#, escaped(name), escaped(value))
+    };
+    let fields: String = pairs.iter().map(field).collect();
+    let content = format!(
+        r#"<h1>Logged in</h1>
+<form method="post" action="{action}">{fields}<button type="submit">Continue</button></form>"#,
+        action = escaped(redirect_uri),
+    );
+    page(StatusCode::OK, "Continue", &content, &target)
+}
+
 fn user_button(user: &User, focus: bool) -> String {
     let roles: String =
         user.roles.iter().map(|role| format!("<span class=\"role\">{}</span>", escaped(role))).collect();

@@ -9,6 +9,12 @@ pub(super) struct Parameters(Vec<(String, String)>);
 #[derive(Debug)]
 pub(super) struct Doubled;
 
+impl From<Vec<(String, String)>> for Parameters {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
+    }
+}
+
 impl Parameters {
     pub(super) fn parse(text: &[u8]) -> Result<Self, Doubled> {
         let mut pairs: Vec<(String, String)> = Vec::new();

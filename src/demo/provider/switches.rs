@@ -25,6 +25,8 @@ pub enum Endpoint {
     Revoke,
     /// The end-session endpoint.
     EndSession,
+    /// The endpoint for pushed authorization requests.
+    Pushed,
 }
 
 /// One thing wrong with an ID token, and nothing else.
@@ -151,6 +153,8 @@ pub struct Misbehaviour {
     pub other_subject_on_refresh: bool,
     /// The userinfo answer belongs to somebody else.
     pub other_subject_at_userinfo: bool,
+    /// A claim that the userinfo answer has, and no token.
+    pub userinfo: Option<(String, String)>,
     /// Token answers do not say how long the access token lives.
     pub omit_expires_in: bool,
     /// The roles of everybody from now on.
@@ -167,6 +171,8 @@ pub struct Misbehaviour {
     pub backchannel_logout_uri: Option<String>,
     /// Faults in every logout token sent there.
     pub logout_token: BTreeSet<LogoutTokenFault>,
+    /// The discovery document names the endpoint for pushed requests, and the login page takes nothing else.
+    pub pushed_only: bool,
     /// A client is believed without looking at its credentials (they are recorded all the same).
     pub any_client_credentials: bool,
 }

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{Fake, NONCE, Reply, VERIFIER, callback, client_with, http_client, metadata, ready, settings, until};
+use crate::config::settings::LoginParameter;
 use crate::oidc::metadata::{Metadata, MetadataError};
-use crate::oidc::{AuthorizationRequest, OidcError, Provider, SetupError};
+use crate::oidc::{AuthorizationRequest, Demands, OidcError, Provider, SetupError};
 use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
 
@@ -18,10 +19,7 @@ fn request(redirect_uri: &Url) -> AuthorizationRequest<'_> {
         state: "state-of-this-login",
         nonce: NONCE,
         pkce_verifier: VERIFIER,
-        prompt: None,
-        login_hint: None,
-        acr_values: None,
-        max_age: None,
+        asked: &[],
     }
 }
 
@@ -62,10 +60,11 @@ async fn l1_the_authorization_url() {
     assert!(!url.as_str().contains(VERIFIER));
 
     let asked = AuthorizationRequest {
-        prompt: Some("login"),
-        login_hint: Some("alice&client_id=evil"),
-        acr_values: Some("gold"),
-        max_age: None,
+        asked: &[
+            (LoginParameter::Prompt, "login".to_owned()),
+            (LoginParameter::LoginHint, "alice&client_id=evil".to_owned()),
+            (LoginParameter::AcrValues, "gold".to_owned()),
+        ],
         ..request(&redirect_uri)
     };
     let query = query(&provider.authorization_url(&asked).unwrap());
@@ -82,7 +81,7 @@ async fn l1_a_verifier_that_breaks_the_rules_is_an_error_not_a_panic() {
     for verifier in ["", "short", &"v".repeat(129), &"ü".repeat(30), &format!("{VERIFIER} ")] {
         let request = AuthorizationRequest { pkce_verifier: verifier, ..request(&redirect_uri) };
         assert_eq!(provider.authorization_url(&request), Err(OidcError::Argument("the PKCE verifier")));
-        let redeemed = provider.redeem("code", verifier, &redirect_uri, NONCE).await;
+        let redeemed = provider.redeem("code", verifier, &redirect_uri, NONCE, &Demands::default()).await;
         assert_eq!(redeemed.unwrap_err(), OidcError::Argument("the PKCE verifier"));
     }
 }
@@ -194,7 +193,7 @@ fn plain_http_endpoints_only_beside_a_loopback_issuer() {
         document.to_string().into_bytes()
     };
     let https = "https://id.example.com";
-    let parse = |of: &str, token: &str| Metadata::parse(&document(of, token), &issuer(of)).map(drop);
+    let parse = |of: &str, token: &str| Metadata::parse(&document(of, token), &issuer(of), false).map(drop);
     assert_eq!(parse(https, "https://other.example/token"), Ok(()));
     assert_eq!(parse(https, "http://127.0.0.1/token"), Err(MetadataError::Insecure("token_endpoint")));
     assert_eq!(parse("http://127.0.0.1", "http://localhost:9/token"), Ok(()));
@@ -213,7 +212,7 @@ fn documents_of_real_providers_are_understood() {
     ] {
         let value: Value = serde_json::from_str(document).unwrap();
         let issuer = IssuerUrl::new(value["issuer"].as_str().unwrap().to_owned()).unwrap();
-        let metadata = Metadata::parse(document.as_bytes(), &issuer).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let metadata = Metadata::parse(document.as_bytes(), &issuer, false).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(metadata.token_endpoint.as_str(), value["token_endpoint"].as_str().unwrap(), "{name}");
         assert_eq!(metadata.end_session_endpoint.is_some(), logout, "{name}");
         assert_eq!(metadata.revocation_endpoint.is_some(), revocation, "{name}");
@@ -222,7 +221,7 @@ fn documents_of_real_providers_are_understood() {
     // Its common endpoint stands for every tenant, and its issuer is a template: no exact match, no login (L7).
     let entra = include_str!("metadata/entra.json").replace("4f6a1d3e-3c52-4c3b-9d9a-0c5f0b8f7a11", "{tenantid}");
     let common = IssuerUrl::new("https://login.microsoftonline.com/common/v2.0".to_owned()).unwrap();
-    assert_eq!(Metadata::parse(entra.as_bytes(), &common).map(drop), Err(MetadataError::OtherIssuer));
+    assert_eq!(Metadata::parse(entra.as_bytes(), &common, false).map(drop), Err(MetadataError::OtherIssuer));
 }
 
 #[tokio::test]
@@ -237,7 +236,9 @@ async fn d2_a_provider_that_comes_late_is_found() {
     until(|| provider.status().contains("cannot connect")).await;
     let redirect_uri = callback();
     assert_eq!(provider.authorization_url(&request(&redirect_uri)), Err(OidcError::NotReady));
-    assert!(provider.redeem("code", VERIFIER, &redirect_uri, NONCE).await.unwrap_err().is_transient());
+    assert!(
+        provider.redeem("code", VERIFIER, &redirect_uri, NONCE, &Demands::default()).await.unwrap_err().is_transient()
+    );
 
     let fake = Fake::start_at(address).await;
     until(|| provider.is_ready()).await;

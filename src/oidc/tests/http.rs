@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Reply, client_with, log_in, ready, refresh, settings};
-use crate::oidc::Provider;
 use crate::oidc::http::{Client, Endpoint, Limits, Observer, Outcome};
+use crate::oidc::{Provider, Tls};
 use crate::primitives::clock::Clock;
 
 #[derive(Default)]
@@ -28,7 +28,7 @@ async fn every_request_is_observed() {
     let (fake, _, _) = ready().await;
     let seen = Arc::new(Seen::default());
     let limits = Limits { refresh: Duration::from_millis(200), ..Limits::default() };
-    let http = Client::with_limits(limits, seen.clone()).unwrap();
+    let http = Client::with_limits(limits, Tls::default(), seen.clone()).unwrap();
     let provider = Arc::new(Provider::new(&settings(&fake.issuer()), http, Clock::system()).unwrap());
     provider.discover().await.unwrap();
     for reply in [Reply::Raw(429, &[], vec![]), Reply::Raw(400, &[], vec![]), Reply::Raw(502, &[], vec![]), Reply::Hang]
@@ -57,7 +57,7 @@ async fn every_request_is_observed() {
 async fn r9_a_refresh_may_take_longer_than_other_calls() {
     let (fake, _, _) = ready().await;
     let limits = Limits { total: Duration::from_millis(300), refresh: Duration::from_secs(10), ..Limits::default() };
-    let http = Client::with_limits(limits, Arc::new(())).unwrap();
+    let http = Client::with_limits(limits, Tls::default(), Arc::new(())).unwrap();
     let provider = Arc::new(Provider::new(&settings(&fake.issuer()), http, Clock::system()).unwrap());
     provider.discover().await.unwrap();
     fake.set_token(Reply::Slow(

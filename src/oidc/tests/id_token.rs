@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::signer::{self, Signer};
 use super::{CLIENT_SECRET, Fake, NONCE, NOW, Reply, VERIFIER, callback, client_with, log_in, ready, settings};
-use crate::oidc::{IdTokenError, OidcError};
+use crate::oidc::{Demands, IdTokenError, OidcError};
 use crate::primitives::clock::Timestamp;
 
 /// A change of the claims, by name.
@@ -212,7 +212,7 @@ async fn t4_an_empty_nonce_equals_nothing() {
     let mut claims = fake.claims();
     claims["nonce"] = "".into();
     fake.grant(&Signer::es256("key-1").sign(&claims));
-    let error = provider.redeem("code", VERIFIER, &callback(), "").await.unwrap_err();
+    let error = provider.redeem("code", VERIFIER, &callback(), "", &Demands::default()).await.unwrap_err();
     assert_eq!(error, OidcError::IdToken(IdTokenError::Nonce));
 }
 

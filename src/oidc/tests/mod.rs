@@ -1,11 +1,13 @@
 //! A small provider in this process, with one manner at a time, and the client against it.
 
 mod access_token;
+mod credentials;
 mod discovery;
 mod http;
 mod id_token;
 mod keys;
 mod logout_token;
+mod pushed;
 mod refresh;
 mod signer;
 
@@ -25,10 +27,11 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use super::http::{Client, Limits};
-use super::{OidcError, Previous, Provider, Refreshed};
+use super::{OidcError, Previous, Provider, Refreshed, Tls};
 use crate::config::settings::{self, ClientAuth};
 use crate::primitives::clock::{Clock, Timestamp};
 use crate::primitives::secret::SecretText;
+pub(crate) use signer::RSA_PKCS8;
 use signer::Signer;
 
 const NOW: u64 = 1_800_000_000;
@@ -63,6 +66,7 @@ struct Shared {
     jwks: Mutex<Reply>,
     token: Mutex<Reply>,
     revoke: Mutex<Reply>,
+    pushed: Mutex<Reply>,
     hits: Hits,
     last: Mutex<(HeaderMap, String)>,
 }
@@ -88,12 +92,19 @@ impl Fake {
     async fn start_at(address: SocketAddr) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let issuer = format!("http://{address}/realm");
+        Self::over(listener, address, &format!("http://{address}/realm"))
+    }
+
+    fn over<L>(listener: L, address: SocketAddr, issuer: &str) -> Self
+    where
+        L: axum::serve::Listener<Addr = SocketAddr>,
+    {
         let shared = Arc::new(Shared {
-            metadata: Mutex::new(Reply::Json(200, metadata(&issuer))),
+            metadata: Mutex::new(Reply::Json(200, metadata(issuer))),
             jwks: Mutex::new(Reply::Json(200, json!({"keys": [Signer::es256("key-1").jwk()]}))),
             token: Mutex::new(Reply::Json(500, json!({}))),
             revoke: Mutex::new(Reply::Json(200, json!({}))),
+            pushed: Mutex::new(Reply::Json(201, json!({"request_uri": "urn:x:1", "expires_in": 60}))),
             hits: Hits::default(),
             last: Mutex::default(),
         });
@@ -129,6 +140,14 @@ impl Fake {
 
     fn set_revoke(&self, reply: Reply) {
         *self.shared.revoke.lock().unwrap() = reply;
+    }
+
+    /// From now on the metadata offers pushed requests, which are answered like this.
+    fn offer_pushed(&self, reply: Reply) {
+        let mut offered = metadata(&self.issuer());
+        offered["pushed_authorization_request_endpoint"] = format!("{}/par", self.issuer()).into();
+        self.set_metadata(Reply::Json(200, offered));
+        *self.shared.pushed.lock().unwrap() = reply;
     }
 
     /// The next code or refresh token brings this ID token.
@@ -177,6 +196,7 @@ async fn handle(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
         "/realm/.well-known/openid-configuration" => (&shared.hits.discovery, &shared.metadata),
         "/realm/keys" => (&shared.hits.jwks, &shared.jwks),
         "/realm/token" => (&shared.hits.token, &shared.token),
+        "/realm/par" => (&shared.hits.other, &shared.pushed),
         "/realm/revoke" => (&shared.hits.other, &shared.revoke),
         _ => {
             shared.hits.other.fetch_add(1, Ordering::SeqCst);
@@ -227,6 +247,13 @@ fn settings(issuer: &str) -> settings::Provider {
         issuer: issuer.to_owned(),
         client_id: "cloakroom".to_owned(),
         client_auth: ClientAuth::Basic(SecretText::new(CLIENT_SECRET.to_owned())),
+        ca: None,
+        pushed_authorization: settings::PushedAuthorization::Auto,
+        response_mode: settings::ResponseMode::Query,
+        login_parameters: settings::LoginParameter::ALL.to_vec(),
+        merge_userinfo: false,
+        revoke_access_tokens: false,
+        frontchannel_logout: settings::FrontchannelLogout::Off,
         scopes: ["openid", "profile"].map(str::to_owned).to_vec(),
         refresh_token_grace: Duration::ZERO,
         backchannel_logout: settings::BackchannelLogout::default(),
@@ -239,7 +266,7 @@ fn http_client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (connect, second) = (Duration::from_millis(300), Duration::from_secs(1));
     let limits = Limits { connect, total: second, refresh: second, ..Limits::default() };
-    Client::with_limits(limits, Arc::new(())).unwrap()
+    Client::with_limits(limits, Tls::default(), Arc::new(())).unwrap()
 }
 
 fn client_with(settings: &settings::Provider) -> (Arc<Provider>, Clock) {
@@ -260,7 +287,7 @@ fn callback() -> Url {
 }
 
 async fn log_in(provider: &Arc<Provider>) -> Result<super::Login, OidcError> {
-    sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE)).await
+    sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE, &provider.demands(&[], false))).await
 }
 
 async fn refresh(provider: &Arc<Provider>) -> Result<Refreshed, super::RefreshError> {

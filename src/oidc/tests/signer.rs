@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::{Arc, LazyLock, Mutex};
 
 /// Guards nothing: `ring` cannot make RSA keys, so this one was made for these tests.
-const RSA_PKCS8: &str = "MIIEvAIBADANBgkqhkiG9w0BAQEFAASCBKYwggSiAgEAAoIBAQC4+dhV1Oo88O+8IugBll6qjz54LFFluP6e4+GIB4cLJTTmwWK8\
+pub(crate) const RSA_PKCS8: &str = "MIIEvAIBADANBgkqhkiG9w0BAQEFAASCBKYwggSiAgEAAoIBAQC4+dhV1Oo88O+8IugBll6qjz54LFFluP6e4+GIB4cLJTTmwWK8\
     qW6bgNGrKWHFsYW/M065DhVnFCpLb13GUBYOtwU8gLNAt5QSe5UpUFpNJgB4jzea0MBmm929xQP3wh9S0GFnnhipMvcXVCrDqPVt\
     QQxdbmbsple65E3jzI99hlGZxjad2vBKpBd9Ov6tNva6lKNe00XN5Ga51kXsgANkSASWryw+WwgClI+MkxXFNeiSqflTf6jVNikO\
     p5pXcWKsdhms+fYGPC/0vFn6MrNZapusccGqe/JKLibLGATCXFFMoYvbs6mt9XYEoUXslGzn3hoM6nhyrt+OWwJ33HVNAgMBAAEC\

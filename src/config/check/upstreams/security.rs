@@ -73,7 +73,7 @@ fn server_name(reader: &mut Reader<'_>, node: &Node) -> Option<ServerName> {
     name
 }
 
-fn authorities(reader: &mut Reader<'_>, node: &Node) -> Option<Arc<[CertificateDer<'static>]>> {
+pub(crate) fn authorities(reader: &mut Reader<'_>, node: &Node) -> Option<Arc<[CertificateDer<'static>]>> {
     let (path, certificates) = chain(reader, node)?;
     let usable =
         |der: &CertificateDer<'_>| webpki::anchor_from_trusted_cert(der).is_ok() && parse_x509_certificate(der).is_ok();
@@ -87,6 +87,11 @@ fn authorities(reader: &mut Reader<'_>, node: &Node) -> Option<Arc<[CertificateD
 
 fn client_certificate(reader: &mut Reader<'_>, node: &Node) -> Option<ClientCertificate> {
     let fields = reader.fields(node, &CLIENT_CERTIFICATE)?;
+    certified(reader, node, &fields)
+}
+
+/// `certificate` and `key` of a mapping, which must belong together.
+pub(crate) fn certified(reader: &mut Reader<'_>, node: &Node, fields: &Fields<'_>) -> Option<ClientCertificate> {
     let chain = fields.required(reader, "certificate", "client.crt", chain);
     let key = fields.required(reader, "key", "client.key", tls::key);
     let ((_, chain), (_, key)) = (chain?, key?);

@@ -165,6 +165,7 @@ async fn clients_prove_who_they_are() {
         id: "public".to_owned(),
         secret: None,
         redirect_uris: vec![UriRule::new(CALLBACK)],
+        jwks: None,
         post_logout_redirect_uris: vec![],
     };
     let (_provider, guest) =

@@ -1,0 +1,59 @@
+//! Front-channel logout: the provider's logout page shows this endpoint in a frame, to say that a user has logged out there
+//! (OpenID Connect Front-Channel Logout; behaviour O10).
+//!
+//! The browser brings no cookie of ours into a frame of another site, so the session is found by the provider's `sid`
+//! alone, which nobody knows but the provider and those who hold an ID token.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_SECURITY_POLICY;
+use http::{HeaderValue, StatusCode};
+
+use super::query::single;
+use super::{Logins, SiteAuth, Visit};
+use crate::answer::{Answer, Code};
+use crate::config::settings::FrontchannelLogout;
+use crate::oidc;
+
+/// Longest `sid` that is looked for.
+const LONGEST_SID: usize = 255;
+
+impl Logins {
+    /// `GET /auth/frontchannel-logout`.
+    pub(super) async fn frontchannel_logout(&self, visit: Visit<'_>) -> Answer {
+        if visit.site.oidc().all(|(_, oidc)| oidc.frontchannel_logout() == FrontchannelLogout::Off) {
+            return Answer::problem(Code::NotFound, None, None);
+        }
+        let query = visit.query.map(str::as_bytes);
+        let (Ok(issuer), Ok(sid)) = (single(query, "iss"), single(query, "sid")) else {
+            return Answer::status_only(StatusCode::BAD_REQUEST);
+        };
+        let speakers = speakers(visit.site, issuer.as_deref());
+        let sid = sid.filter(|sid| !speakers.is_empty() && (1..=LONGEST_SID).contains(&sid.len()));
+        let Some(sid) = sid else { return Answer::status_only(StatusCode::BAD_REQUEST) };
+        for provider in &speakers {
+            if let Err(error) = self.revoker.log_out_in_front(provider, &sid, visit.client_ip).await {
+                tracing::error!(provider = %provider.name(), %error, "a logout of the provider could not be done");
+                return Answer::problem(Code::StoreUnavailable, None, None);
+            }
+        }
+        // It looks the same whether there was a session. The provider's page alone may show it.
+        let origins: Vec<_> = speakers.iter().flat_map(|provider| provider.page_origins()).collect();
+        let policy = format!("default-src 'none'; frame-ancestors {}", origins.join(" "));
+        match HeaderValue::from_str(&policy) {
+            Ok(policy) => Answer::empty().header(CONTENT_SECURITY_POLICY, policy),
+            Err(_) => Answer::empty(),
+        }
+    }
+}
+
+/// Whose page it may be: that of the issuer that is named, if it may end sessions in this way. Where none is named, that of
+/// each provider that need not name itself: a `sid` is one provider's own, so it ends nothing at the others.
+fn speakers<'s>(site: &'s SiteAuth, issuer: Option<&str>) -> Vec<&'s Arc<oidc::Provider>> {
+    let may_be = |provider: &oidc::Provider| match (provider.frontchannel_logout(), issuer) {
+        (FrontchannelLogout::Off, _) | (FrontchannelLogout::IssuerAndSession, None) => false,
+        (FrontchannelLogout::Session, None) => true,
+        (_, Some(issuer)) => issuer == provider.issuer(),
+    };
+    site.oidc().map(|(_, oidc)| oidc).filter(|oidc| may_be(oidc)).collect()
+}
