@@ -6,6 +6,7 @@ mod answers;
 mod bearer;
 mod client;
 mod context;
+mod dpop;
 mod dress;
 mod https;
 mod hygiene;
@@ -146,6 +147,13 @@ impl Pass {
     pub fn level_value(&self) -> Option<HeaderValue> {
         let known = self.session.is_some() || self.bearer.is_some();
         known.then(|| HeaderValue::from_static(self.level.as_str()))
+    }
+
+    /// What a proof says of the token in `Authorization` (RFC 9449 §4.2); `None` = it needs none.
+    #[must_use]
+    pub fn token_hash(&self) -> Option<&str> {
+        let open = self.session.as_ref().filter(|_| self.route.token == Token::Access)?;
+        open.token_hash().filter(|_| self.level != Level::Returning)
     }
 
     /// What the route sends of a session in `Authorization`: nothing of a user who is no longer logged on.

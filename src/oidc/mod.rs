@@ -15,6 +15,7 @@ mod breaker;
 mod client;
 mod credentials;
 mod demands;
+mod dpop;
 mod error;
 pub mod http;
 mod id_token;

@@ -22,12 +22,15 @@ use super::rules::judge;
 use super::ticket::SessionId;
 use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
+use crate::primitives::dpop::{SCHEME, token_hash};
 use crate::primitives::secret::SecretText;
 use crate::store::Touch;
 use crate::store::record::{Record, SessionKey};
 
 /// How far behind its plan a refresh must be before a request begins it.
 const OVERDUE: Duration = Duration::from_secs(3);
+
+const BEARER: &str = "Bearer";
 
 /// What an entry costs beside its own bytes: its places in the cache and in the index, and the allocator's share.
 const OVERHEAD: usize = 256;
@@ -59,6 +62,8 @@ pub struct Open {
     access_expires: Option<Timestamp>,
     has_refresh_token: bool,
     authorization: Option<HeaderValue>,
+    /// Of an access token that goes with a proof.
+    token_hash: Option<Box<str>>,
     id_authorization: Option<HeaderValue>,
     identity: Box<[Option<HeaderValue>]>,
     met: Box<[bool]>,
@@ -132,8 +137,13 @@ impl Open {
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
             has_refresh_token: secrets.refresh_token.is_some() && record.refresh_in_doubt.is_none(),
-            authorization: bearer(&secrets.access_token),
-            id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
+            authorization: authorization(if secrets.bound { SCHEME } else { BEARER }, &secrets.access_token),
+            token_hash: secrets.bound.then(|| token_hash(secrets.access_token.expose()).into()),
+            id_authorization: secrets
+                .id_token
+                .as_ref()
+                .filter(|_| profile.id_token)
+                .and_then(|token| authorization(BEARER, token)),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
             context: profile.context.as_ref().map(|told| {
                 let header = |level| context::header(level, &record.subject, &secrets.claims, told, &secrets.context);
@@ -258,10 +268,16 @@ impl Open {
         self.has_refresh_token
     }
 
-    /// `Bearer …` with the access token; `None` if the token has bytes that no header may carry.
+    /// `Bearer …` or `DPoP …` with the access token; `None` if the token has bytes that no header may carry.
     #[must_use]
     pub fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
+    }
+
+    /// What a proof beside the access token says of it (RFC 9449 §4.2); `None` = it needs none.
+    #[must_use]
+    pub fn token_hash(&self) -> Option<&str> {
+        self.token_hash.as_deref()
     }
 
     /// `Bearer …` with the ID token, where the site's [`Profile`] asks for it.
@@ -366,6 +382,7 @@ impl Open {
         let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);
         let identity: usize = self.identity.iter().map(|value| size_of::<Option<HeaderValue>>() + header(value)).sum();
         let texts = header(&self.authorization) + header(&self.id_authorization) + header(&self.csrf_cookie);
+        let texts = texts + self.token_hash.as_ref().map_or(0, |hash| hash.len());
         let context = |all: &[Option<HeaderValue>; 2]| {
             all.iter().map(|value| header(value) + size_of::<Option<HeaderValue>>()).sum()
         };
@@ -439,11 +456,11 @@ impl Open {
     }
 }
 
-fn bearer(token: &SecretText) -> Option<HeaderValue> {
+fn authorization(scheme: &str, token: &SecretText) -> Option<HeaderValue> {
     if token.expose().is_empty() {
         return None;
     }
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
+    let mut value = HeaderValue::from_str(&format!("{scheme} {}", token.expose())).ok()?;
     value.set_sensitive(true);
     Some(value)
 }

@@ -10,6 +10,7 @@ mod authorize;
 mod backchannel;
 mod client;
 mod config;
+mod dpop;
 mod grants;
 mod issue;
 mod keys;
