@@ -11,6 +11,7 @@
 
 mod access_token;
 mod answer;
+mod authorization;
 mod breaker;
 mod client;
 mod credentials;
@@ -37,6 +38,7 @@ mod tests;
 
 pub use access_token::{AccessToken, AccessTokenError};
 pub use answer::Tokens;
+pub use authorization::AuthorizationRequest;
 pub use breaker::Breaker;
 pub(crate) use breaker::Health;
 pub use demands::Demands;
@@ -44,7 +46,7 @@ pub use error::{OidcError, RefreshError, SetupError};
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
-pub use provider::{AuthorizationRequest, Login, Provider, Refreshed};
+pub use provider::{Login, Provider, Refreshed};
 pub(crate) use revocation::patiently;
 #[cfg(test)]
 pub(crate) use tests::RSA_PKCS8;

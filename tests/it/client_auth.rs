@@ -13,10 +13,10 @@ use crate::harness::{Browser, Proxy, Wishes, World, eventually};
 use crate::kit::{NEARLY_OVER, log_out, ticking};
 use crate::login_kit::{query, refused};
 
-const SECRET: &str = "{ method: client_secret_basic, secret: { env: TEST_SECRET } }";
+pub(crate) const SECRET: &str = "{ method: client_secret_basic, secret: { env: TEST_SECRET } }";
 
 /// A key in a file, and its public half.
-fn key_file(folder: &tempfile::TempDir, name: &str) -> (String, Value) {
+pub(crate) fn key_file(folder: &tempfile::TempDir, name: &str) -> (String, Value) {
     let pair = rcgen::KeyPair::generate().expect("a key");
     let path = folder.path().join(name);
     std::fs::write(&path, pair.serialize_pem()).expect("a file");
@@ -25,7 +25,8 @@ fn key_file(folder: &tempfile::TempDir, name: &str) -> (String, Value) {
     (path.display().to_string(), key.public_jwk().clone())
 }
 
-fn signing(keys: &[&str]) -> String {
+/// Settings of a client that proves itself with these keys.
+pub(crate) fn signing(keys: &[&str]) -> String {
     let keys = keys.iter().map(|key| format!("{{ key: \"{key}\" }}")).collect::<Vec<_>>().join(", ");
     format!("{{ method: private_key_jwt, keys: [{keys}] }}")
 }

@@ -133,3 +133,20 @@ pub(crate) fn guarded(page: &Seen) {
         assert!(page.body[at..].starts_with(&format!("<script nonce=\"{nonce}\">")), "{page:?}");
     }
 }
+
+/// The fields of the form in which the provider answers, and where it goes.
+pub(crate) fn posted_answer(page: &Seen) -> (String, String) {
+    let part =
+        |text: &str, from: &str| text.split_once(from).expect("it is there").1.split('"').next().unwrap().to_owned();
+    let mut fields = url::form_urlencoded::Serializer::new(String::new());
+    for input in page.body.split("<input type=\"hidden\"").skip(1) {
+        fields.append_pair(&unescaped(&part(input, "name=\"")), &unescaped(&part(input, "value=\"")));
+    }
+    (part(&page.body, "<form method=\"post\" action=\""), fields.finish())
+}
+
+/// What a browser posts for the provider.
+pub(crate) fn posted(browser: &Browser, target: &str, body: &str) -> Draft {
+    let draft = browser.draft(Method::POST, target).body(body);
+    from_another_site(draft).header("content-type", "application/x-www-form-urlencoded").header("origin", "null")
+}

@@ -4,9 +4,9 @@
 use cloakroom::demo::provider::Endpoint;
 use reqwest::{Method, StatusCode};
 
-use crate::harness::{Browser, Draft, LOGIN, SESSION, Seen, Wishes, World};
+use crate::harness::{LOGIN, SESSION, Wishes, World};
 use crate::kit::{secs, ticking, world};
-use crate::login_kit::{from_another_site, onward, query, refused, sessions_begun, token_calls, unescaped, with};
+use crate::login_kit::{onward, posted, posted_answer, query, refused, sessions_begun, token_calls, with};
 
 fn provider(yaml: &str) -> Wishes {
     Wishes { provider_yaml: yaml.to_owned(), ..ticking() }
@@ -24,10 +24,10 @@ async fn only_parameters_of_the_list_are_passed_on() {
     let all = "/auth/login?prompt=login&login_hint=alice&acr_values=gold&max_age=60&ui_locales=de&kc_idp_hint=github&scope=admin&claims=%7B%7D";
     let usual = world(ticking()).await;
     let asked_usual = asked(&usual, all).await;
-    for (name, value) in [("prompt", "login"), ("login_hint", "alice"), ("acr_values", "gold")] {
+    for (name, value) in [("prompt", "login"), ("login_hint", "alice"), ("acr_values", "gold"), ("max_age", "60")] {
         assert_eq!(asked_usual[name], value);
     }
-    for name in ["max_age", "ui_locales", "kc_idp_hint", "claims"] {
+    for name in ["ui_locales", "kc_idp_hint", "claims"] {
         assert!(!asked_usual.contains_key(name), "{name}");
     }
     let wide = world(provider("    login_parameters: [max_age, ui_locales, kc_idp_hint, claims]")).await;
@@ -51,6 +51,9 @@ async fn a_link_cannot_weaken_what_the_settings_fix() {
     let world = world(provider(fixed)).await;
     assert_eq!(asked(&world, "/auth/login?max_age=3600").await["max_age"], "60");
     assert_eq!(asked(&world, "/auth/login?max_age=10").await["max_age"], "10");
+    for (age, sent) in [("3600", "60"), ("10", "10")] {
+        assert_eq!(asked(&world, &format!("/auth/login?max_age={age}&step_up=1")).await["max_age"], sent);
+    }
     assert_eq!(asked(&world, "/auth/login?claims=%7B%7D").await["claims"], "{\"id_token\":{}}");
 }
 
@@ -126,22 +129,6 @@ async fn l14_a_page_that_tries_silently_again_and_again_is_stopped() {
     browser.authorize(silent).await;
 }
 
-/// The fields of the form in which the provider answers, and where it goes.
-fn form(page: &Seen) -> (String, String) {
-    let part =
-        |text: &str, from: &str| text.split_once(from).expect("it is there").1.split('"').next().unwrap().to_owned();
-    let mut fields = url::form_urlencoded::Serializer::new(String::new());
-    for input in page.body.split("<input type=\"hidden\"").skip(1) {
-        fields.append_pair(&unescaped(&part(input, "name=\"")), &unescaped(&part(input, "value=\"")));
-    }
-    (part(&page.body, "<form method=\"post\" action=\""), fields.finish())
-}
-
-fn posted(browser: &Browser, target: &str, body: &str) -> Draft {
-    let draft = browser.draft(Method::POST, target).body(body);
-    from_another_site(draft).header("content-type", "application/x-www-form-urlencoded").header("origin", "null")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn l3_an_answer_that_is_posted_shows_no_code_in_any_address() {
     let world = world(provider("    response_mode: form_post")).await;
@@ -151,7 +138,7 @@ async fn l3_an_answer_that_is_posted_shows_no_code_in_any_address() {
     let cookies = away.set_cookies();
     let login = cookies.iter().find(|cookie| cookie.starts_with(LOGIN)).expect("a login cookie");
     assert!(login.contains("SameSite=None") && login.contains("Secure") && login.contains("HttpOnly"), "{login}");
-    let (target, body) = form(&browser.navigate(away.location()).await);
+    let (target, body) = posted_answer(&browser.navigate(away.location()).await);
     assert!(body.contains("code=") && body.contains("iss="), "{body}");
 
     let calls = token_calls(&world);

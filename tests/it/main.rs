@@ -83,6 +83,7 @@ mod secrets_found;
 mod secure_upstream;
 mod session_times;
 mod several_providers;
+mod several_providers_oidc;
 #[path = "../support/shared_store.rs"]
 mod shared_store;
 mod signals;

@@ -15,9 +15,9 @@ use crate::kit::*;
 use crate::login_kit::{guarded, query, refused, unescaped, with};
 
 /// A site with the OpenID providers `demo` and `second` and the backend `legacy`, and one on `localhost` with `second`.
-struct Several {
-    world: World,
-    second: Provider,
+pub(crate) struct Several {
+    pub(crate) world: World,
+    pub(crate) second: Provider,
     backend: Backend,
 }
 
@@ -35,7 +35,12 @@ const ROUTES: &str = r#"
 
 impl Several {
     async fn start() -> Self {
-        let wishes = ticking();
+        Self::with("", "").await
+    }
+
+    /// With more settings of the OpenID providers.
+    pub(crate) async fn with(of_demo: &str, of_second: &str) -> Self {
+        let wishes = Wishes { provider_yaml: of_demo.to_owned(), ..ticking() };
         let clock = wishes.clock.clone();
         let client =
             Client { redirect_uris: vec![UriRule::new("http://127.0.0.1:*/auth/callback/second")], ..Client::demo() };
@@ -47,9 +52,10 @@ impl Several {
         let second = second.expect("the second provider");
         second.switches().auto_login("alice");
         let backend = start_backend();
+        let auth = "    client_auth: { method: client_secret_basic, secret: { env: TEST_SECRET } }\n";
+        let auth = if of_second.contains("client_auth:") { "" } else { auth };
         let providers = format!(
-            "  - name: second\n    title: \"Second & <Sons>\"\n    issuer: {}\n    client_id: {CLIENT_ID}\n    client_auth: {{ method: \
-             client_secret_basic, secret: {{ env: TEST_SECRET }} }}\n{}",
+            "  - name: second\n    title: \"Second & <Sons>\"\n    issuer: {}\n    client_id: {CLIENT_ID}\n{auth}{of_second}\n{}",
             second.issuer(),
             legacy(&backend, "body", "")
         );
@@ -62,14 +68,14 @@ impl Several {
         Self { world, second, backend }
     }
 
-    fn token_calls(&self) -> (usize, usize, usize) {
+    pub(crate) fn token_calls(&self) -> (usize, usize, usize) {
         let second = self.second.ledger().count(Endpoint::Token);
         (token_calls(&self.world), second, self.backend.posted(BackendEndpoint::Refresh).len())
     }
 }
 
 /// The links of the page with the choice, as a browser reads them.
-fn choices(page: &Seen) -> Vec<(String, String)> {
+pub(crate) fn choices(page: &Seen) -> Vec<(String, String)> {
     assert_eq!(page.status, StatusCode::OK, "{page:?}");
     guarded(page);
     let links = page.body.split("class=\"choice\" href=\"").skip(1);

@@ -116,6 +116,7 @@ async fn l16_a_login_that_shows_less_is_none_and_is_not_tried_again() {
     assert!(page.body.contains("as strongly as is needed") && !page.body.contains("step_up"), "{page:?}");
     assert_eq!(world.metric("cloakroom_logins_total{provider=\"demo\",reason=\"acr\"").await, 1.0);
     assert_eq!(ticket(&browser), before, "the former session is as it was");
+    assert!(world.demo.provider.ledger().revoked().is_empty(), "and so is the user's session at the provider");
     assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
     // What a page asks for without demanding it is as the provider likes.
     browser.log_in("/auth/login?acr_values=gold").await;
@@ -148,6 +149,13 @@ async fn a_route_may_leave_it_to_its_upstream_and_its_page() {
     let mut browser = world.logged_in().await;
     theirs(&browser.navigate("/off/x").await);
     theirs(&browser.fetch("/off/x").await);
+    // Nor is there a way where the provider may not be asked.
+    let deaf = world.replica_with("issuer:", "login_parameters: [prompt, max_age]\n    issuer:").await;
+    deaf.knows_provider().await;
+    let mut browser = Browser::new(deaf.address);
+    browser.log_in("/api/whoami").await;
+    theirs(&browser.navigate("/gold/x").await);
+    theirs(&browser.fetch("/gold/x").await);
     // Nobody is logged in, so there is nobody to step up.
     theirs(&world.browser().navigate("/never/x").await);
 }

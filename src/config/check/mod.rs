@@ -98,7 +98,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
         routes::note_nobody_returns(reader, node, &settings);
     }
-    providers::check_issuers(reader, &fields, &settings);
+    providers::check_sites(reader, &fields, &settings);
     credentials::check_login_pages(reader, &fields, &settings);
     bearer::check(reader, &fields, &settings);
     edge::note_nobody_trusted(reader, fields.get("listeners"), &settings);

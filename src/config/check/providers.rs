@@ -120,12 +120,18 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
     })
 }
 
-/// Who sends a logout token is found by its issuer.
-pub(super) fn check_issuers(reader: &mut Reader<'_>, fields: &Fields<'_>, settings: &Settings) {
+/// What providers of one site may not have in common. Who sends a logout token is found by its issuer; which of our keys
+/// an assertion is signed with by its name, and all of a site are published together.
+pub(super) fn check_sites(reader: &mut Reader<'_>, fields: &Fields<'_>, settings: &Settings) {
     let Some(Kind::List(nodes)) = fields.get("sites").map(|node| &node.kind) else { return };
     for (node, site) in nodes.iter().zip(&settings.sites) {
         let named = settings.providers.iter().filter(|provider| site.providers.contains(provider.name()));
-        let mut issuers: Vec<_> = named.filter_map(|provider| Some(&provider.oidc()?.issuer)).collect();
+        let named: Vec<_> = named.filter_map(ProviderKind::oidc).collect();
+        if let (Some(at), Some(id)) = (child(node, "providers"), client_auth::ambiguous_key(&named)) {
+            let message = format!("two providers of this site have different keys of the name `{id}`");
+            reader.note(Code::Duplicate, at, message, "give one of the keys another `id`, or leave `id` out");
+        }
+        let mut issuers: Vec<_> = named.iter().map(|provider| &provider.issuer).collect();
         issuers.sort_unstable();
         if let (Some(at), Some([one, _])) =
             (child(node, "providers"), issuers.windows(2).find(|two| matches!(two, [one, other] if one == other)))

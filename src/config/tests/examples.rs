@@ -67,7 +67,7 @@ fn the_commented_parts_of_the_full_example_load() {
             "weight:",
             "client_auth:",
             "method: private_key_jwt",
-            "keys:",
+            "keys: # the first signs, all are published",
             "- key:",
             "id:",
             "algorithm:",

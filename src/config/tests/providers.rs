@@ -134,6 +134,32 @@ fn a_site_has_one_provider_or_several() {
         several("providers: [legacy, main, twin]", "").replace("  - name: main", &format!("{twin}  - name: main"));
     let found = load_text(&yaml).unwrap_err();
     assert_eq!(found.iter().map(|found| found.code.as_str()).collect::<Vec<_>>(), ["E0408"]);
+    let folder = tempfile::tempdir().unwrap();
+    let key = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    let (one, other) = (key("one.pem"), key("other.pem"));
+    let twin = twin.replace("https://id.example.com/", "https://other.example.com/");
+    for (keys, expected) in [
+        (format!("{{ key: '{other}', id: a }}"), &["E0401"][..]),
+        (format!("{{ key: '{other}' }}, {{ key: '{one}', id: a }}"), &[]),
+    ] {
+        let with = |yaml: &str, keys: &str| {
+            yaml.replace(
+                "method: client_secret_basic, secret: { env: CLIENT_SECRET }",
+                &format!("method: private_key_jwt, keys: [{keys}]"),
+            )
+        };
+        let yaml = with(&several("providers: [legacy, main, twin]", ""), &format!("{{ key: '{one}', id: a }}"));
+        let found = match load_text(&yaml.replace("  - name: main", &format!("{}  - name: main", with(&twin, &keys)))) {
+            Ok(loaded) => loaded.warnings,
+            Err(found) => found,
+        };
+        assert_eq!(found.iter().map(|found| found.code.as_str()).collect::<Vec<_>>(), expected, "{keys}");
+    }
     let long = several("providers: [legacy, main]", "").replace("The main one", &"x".repeat(61));
     assert_eq!(load_text(&long).unwrap_err().iter().next().unwrap().code.as_str(), "E0202");
 }

@@ -11,7 +11,7 @@ use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::Code;
 use crate::config::schema::{CLIENT_AUTH, CLIENT_KEY};
 use crate::config::secrets::{read_file, secret};
-use crate::config::settings::ClientAuth;
+use crate::config::settings::{ClientAuth, Provider};
 use crate::config::values;
 use crate::config::yaml::Node;
 use crate::primitives::signing::{Algorithm, KeyError, SigningKey};
@@ -102,6 +102,21 @@ fn keys(reader: &mut Reader<'_>, node: &Node) -> Option<Arc<[SigningKey]>> {
         Some(key)
     })?;
     (!keys.is_empty()).then(|| keys.into())
+}
+
+/// The name of two keys of these providers that are not the same key.
+pub(super) fn ambiguous_key<'p>(providers: &[&'p Provider]) -> Option<&'p str> {
+    let keys = providers.iter().filter_map(|provider| match &provider.client_auth {
+        ClientAuth::PrivateKeyJwt(keys) => Some(keys.iter()),
+        _ => None,
+    });
+    let mut keys: Vec<_> = keys.flatten().collect();
+    keys.sort_by_key(|key| key.id());
+    let mut pairs = keys.windows(2);
+    pairs.find_map(|pair| match pair {
+        [one, other] if one.id() == other.id() && one != other => Some(one.id()),
+        _ => None,
+    })
 }
 
 fn key(reader: &mut Reader<'_>, node: &Node) -> Option<SigningKey> {
