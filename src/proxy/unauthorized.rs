@@ -33,7 +33,8 @@ pub(super) fn take_nonce(response: &mut ResponseHeader, ctx: &Context) -> bool {
     heard == Some(true)
 }
 
-/// Decides about an answer that [`is_refusal`]; `nonce`: it brought one. An error ends this attempt; what follows is in the error's type.
+/// Decides about an answer that [`is_refusal`]; `nonce`: it brought one. An error ends this attempt; what follows is in the
+/// error's type.
 pub(super) async fn filter(
     gate: &Gate,
     session: &mut Session,
