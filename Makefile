@@ -23,7 +23,7 @@ demo: ## Start everything on this machine: provider, sample API and page, proxy 
 	$(CARGO) run --locked --profile demo -- demo $(if $(PORT),--port $(PORT))
 
 test: ## Run all Rust tests
-	@scripts/need.sh $(BUILD) redis-server postgresql
+	@scripts/need.sh $(BUILD) redis-server postgresql nginx
 	$(CARGO) test --locked --all-targets
 	$(CARGO) test --locked --doc
 

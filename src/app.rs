@@ -26,6 +26,7 @@ use crate::admin::readiness::Readiness;
 use crate::config::Env;
 use crate::config::settings::{self, Settings, Store};
 use crate::credentials::Backend;
+use crate::grants::Grants;
 use crate::listener::tls::{TlsError, install_crypto_provider};
 use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, overload};
 use crate::login::Logins;
@@ -200,6 +201,7 @@ impl App {
             logins: Arc::new(Logins::new(sessions.clone(), revoker.clone(), proxy_tokens.clone(), metrics.clone())),
             proxy_tokens,
             refresher: refresher.clone(),
+            grants: Arc::new(Grants::new(sessions.clone(), refresher.clone(), &settings.refresh, metrics.clone())),
             metrics: metrics.clone(),
             lookup,
             clock: clock.clone(),

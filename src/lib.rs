@@ -10,6 +10,7 @@
 //! - [`gate`]: what happens to a request before it goes upstream;
 //! - [`login`]: login, callback, logout, who am I;
 //! - [`revocation`]: the end of sessions that comes from outside;
+//! - [`grants`]: tokens for single upstreams, one request for all who wait;
 //! - [`refresh`]: fresh access tokens, one refresh for all who wait;
 //! - [`answer`]: the pages and errors that Cloakroom writes itself;
 //! - [`provider`]: who logs users in and gives tokens, whatever its kind;
@@ -35,6 +36,7 @@ pub mod files;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gate;
+pub mod grants;
 pub mod listener;
 pub mod login;
 pub mod oidc;

@@ -75,6 +75,7 @@ fn secrets(tickets: TicketSeed) -> Secrets {
         access_issued: Timestamp::from_secs(0),
         access_expires: None,
         forced: None,
+        max_age: None,
         refresh_token: Some(SecretText::new("r".repeat(512))),
         refresh_expires: None,
         offline: false,

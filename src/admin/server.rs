@@ -272,7 +272,13 @@ mod tests {
         let mut service = service(&settings, Readiness::new(), Arc::new(Metrics::new().unwrap()), nobody());
         let (_stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move { service.start_service(None, stopped, 1).await });
-        let listener = settings::Listener { address, tls: None, redirect_to_https: None, proxy_protocol: false };
+        let listener = settings::Listener {
+            address,
+            tls: None,
+            redirect_to_https: None,
+            proxy_protocol: false,
+            forward_auth: None,
+        };
         let listening = crate::listener::until_listening(std::slice::from_ref(&listener));
         tokio::time::timeout(Duration::from_secs(10), listening).await.unwrap();
         let client = reqwest::Client::new();

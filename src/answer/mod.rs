@@ -110,6 +110,13 @@ impl Answer {
         self
     }
 
+    /// With another status, for a reader that knows few of them.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        *self.0.status_mut() = status;
+        self
+    }
+
     /// With a cookie.
     #[must_use]
     pub fn cookie(mut self, set_cookie: Option<HeaderValue>) -> Self {

@@ -28,6 +28,12 @@ pub enum Code {
     CsrfFailed,
     /// A rule of the route keeps the user out.
     RuleFailed,
+    /// The provider lets this user have no token for the upstream.
+    UpstreamTokenDenied,
+    /// The provider gives Cloakroom no token for the upstream.
+    UpstreamTokenRefused,
+    /// A proxy in front asks about a request in a way that is not understood, or may not ask.
+    CheckRefused,
     /// The session store does not answer.
     StoreUnavailable,
     /// The OpenID provider does not answer.
@@ -89,6 +95,9 @@ impl Code {
             Self::TokenBound => "token_bound",
             Self::CsrfFailed => "csrf_failed",
             Self::RuleFailed => "rule_failed",
+            Self::UpstreamTokenDenied => "upstream_token_denied",
+            Self::UpstreamTokenRefused => "upstream_token_refused",
+            Self::CheckRefused => "check_refused",
             Self::StoreUnavailable => "store_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::UpstreamUnavailable => "upstream_unavailable",
@@ -122,11 +131,15 @@ impl Code {
             Self::TokenMissing | Self::StepUpRequired | Self::TokenInvalid | Self::TokenBound | Self::LoginRefused => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::CsrfFailed | Self::InsufficientScope | Self::RuleFailed => StatusCode::FORBIDDEN,
+            Self::CsrfFailed
+            | Self::InsufficientScope
+            | Self::RuleFailed
+            | Self::UpstreamTokenDenied
+            | Self::CheckRefused => StatusCode::FORBIDDEN,
             Self::StoreUnavailable | Self::ProviderUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::UpstreamFailed | Self::ProviderFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamFailed | Self::ProviderFailed | Self::UpstreamTokenRefused => StatusCode::BAD_GATEWAY,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BadRequest | Self::LoginFailed => StatusCode::BAD_REQUEST,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
@@ -155,6 +168,9 @@ impl Code {
             Self::TokenBound => "The access token is bound to a key",
             Self::StepUpRequired => "This needs a stronger or more recent login",
             Self::RuleFailed => "You may not do this",
+            Self::UpstreamTokenDenied => "You may not use the service behind this address",
+            Self::UpstreamTokenRefused => "The login service gives no token for the service behind this address",
+            Self::CheckRefused => "The question about a request was not understood",
             Self::CsrfFailed => "The request did not prove that it comes from this site",
             Self::StoreUnavailable => "Sessions are out of reach for the moment",
             Self::ProviderUnavailable => "The login service is out of reach for the moment",

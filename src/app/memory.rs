@@ -72,6 +72,7 @@ mod tests {
             access_issued: START,
             access_expires: None,
             forced: None,
+            max_age: None,
             refresh_token: None,
             refresh_expires: None,
             offline: false,

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::config::settings::{self, ClientAuth, ProviderKind, Settings};
 use crate::gate::{Bearers, Gate, Hygiene};
+use crate::grants::Grants;
 use crate::listener::Trusted;
 use crate::login::{Logins, SiteAuth};
 use crate::primitives::clock::Clock;
@@ -56,6 +57,7 @@ pub(super) struct Parts {
     pub(super) logins: Arc<Logins>,
     pub(super) proxy_tokens: Option<Arc<ProxyTokens>>,
     pub(super) refresher: Arc<Refresher>,
+    pub(super) grants: Arc<Grants>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) lookup: Lookup,
     pub(super) clock: Clock,
@@ -77,11 +79,14 @@ impl Parts {
             Some(Arc::new(Bearers::new(providers, site.bearer.clone()?, auth.profile.clone())))
         });
         let bearers = bearers.collect();
+        let places = |site: &Arc<Site>| site.client_tokens.iter().map(|token| self.grants.place_of(token)).collect();
+        let client_tokens = table.sites().iter().map(places).collect();
         let reserved = table.sites().first().map(|site| site.reserved_headers.clone()).unwrap_or_default();
         Ok(Gate {
             table,
             auth,
             bearers,
+            client_tokens,
             hygiene: Hygiene::new(&reserved),
             trusted_proxies: settings.trusted_proxies.clone(),
             csrf_mode: settings.session.csrf.mode,
@@ -90,6 +95,7 @@ impl Parts {
             logins: self.logins.clone(),
             proxy_tokens: self.proxy_tokens.clone(),
             refresher: self.refresher.clone(),
+            grants: self.grants.clone(),
             unknown: Arc::new(self.metrics.route("none", "none")),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
@@ -104,6 +110,7 @@ impl Parts {
             conditions: site.conditions.clone(),
             context: site.context_claims.clone(),
             proxy_token: site.routes().any(|route| route.token == settings::Token::Proxy),
+            exchanges: site.exchanges.clone(),
             id_token: site.routes().any(|route| route.token == settings::Token::Id),
         };
         // Sessions in the local cache are prepared for the very profile that they hold.

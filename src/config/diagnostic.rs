@@ -152,6 +152,7 @@ codes! {
     HostWithoutOrigin = "W0013", "a host that no origin of its site names";
     HeaderDecides = "W0014", "a header that anybody may send decides who may pass";
     PlainBackend = "W0015", "passwords go to the login backend over plain HTTP";
+    SharedName = "W0016", "a name of the user that another one may have too";
 }
 
 impl Code {

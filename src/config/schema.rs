@@ -21,7 +21,7 @@ macro_rules! sections {
 
 sections! {
     ROOT "": "listeners" "threads" "trusted_proxies" "limits" "admin" "keys" "proxy_token" "store" "session" "refresh" "providers" "upstreams" "idle_connections" "sites" "shutdown";
-    LISTENER "listeners[]": "address" "tls" "redirect_to_https" "proxy_protocol";
+    LISTENER "listeners[]": "address" "tls" "redirect_to_https" "proxy_protocol" "forward_auth";
     TLS "listeners[].tls": "certificates" "min_version" "client_ca" "client_certificate";
     CERTIFICATE "listeners[].tls.certificates[]": "certificate" "key";
     LIMITS "limits": "header_timeout" "handshake_timeout" "keepalive_timeout" "body_timeout" "body_rate" "write_timeout" "header_size" "header_fields" "uri_length" "requests_per_connection" "connections" "connections_per_address" "memory" "http2";
@@ -66,7 +66,7 @@ sections! {
     REDIRECT "sites[].routes[].redirect": "to" "status" "path";
     RESPOND "sites[].routes[].respond": "status" "body" "content_type";
     FILES "sites[].routes[].files": "root" "fallback" "precompressed" "fingerprinted" "max_age";
-    TOKEN "sites[].routes[].token": "kind";
+    TOKEN "sites[].routes[].token": "kind" "audience" "resource" "scope" "provider";
     REQUEST_HEADERS "sites[].routes[].request_headers": "set" "add" "remove";
     RESPONSE_HEADERS "sites[].routes[].response_headers": "set" "add" "remove";
     CORS "sites[].routes[].cors": "origins" "methods" "headers" "expose" "max_age" "credentials";

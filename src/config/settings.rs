@@ -9,6 +9,7 @@ mod provider;
 mod route;
 mod rule;
 mod session;
+mod token;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -22,7 +23,7 @@ use ipnet::IpNet;
 use url::Url;
 
 pub use credentials::{AnswerFields, Credentials, CredentialsRefresh, LoginLimits, SendToken};
-pub use edge::{Certificate, ClientCertificates, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
+pub use edge::{Certificate, ClientCertificates, ForwardAuth, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::provider::{
     BackchannelLogout, ClientAuth, FrontchannelLogout, LoginParameter, LogoutScope, Provider, ProviderKind,
@@ -34,6 +35,7 @@ pub use self::route::{
 };
 pub use self::rule::{ClaimCondition, ClaimTest, ClaimValue, Pattern, Rule};
 pub use self::session::{Cache, Csrf, CsrfMode, ReturningTokens, SameSite, Session, SessionCookie};
+pub use self::token::{ClientToken, Target, Token};
 use crate::primitives::path::PathPrefix;
 use crate::primitives::secret::{Key256, SecretText};
 
@@ -356,19 +358,6 @@ pub enum OnMissing {
     Redirect,
     /// Always 401.
     Unauthorized,
-}
-
-/// Which token goes upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Token {
-    /// None.
-    None,
-    /// The access token.
-    Access,
-    /// The ID token.
-    Id,
-    /// A proxy token, see [`ProxyToken`].
-    Proxy,
 }
 
 /// A dotted path into the claims, for example `realm_access.roles`; `\.` is a dot within a name.

@@ -8,6 +8,7 @@ mod rates;
 mod relations;
 mod report;
 mod secrecy;
+mod tokens;
 mod values;
 
 use super::*;
@@ -131,7 +132,7 @@ sites:
     let settings = load_text(bare).map_err(|found| found.plain()).unwrap().settings;
     insta_like(
         &settings,
-        r#"Settings { listeners: [Listener { address: [::1]:8080, tls: None, redirect_to_https: None, proxy_protocol: false }], threads: N, trusted_proxies: [],
+        r#"Settings { listeners: [Listener { address: [::1]:8080, tls: None, redirect_to_https: None, proxy_protocol: false, forward_auth: None }], threads: N, trusted_proxies: [],
 limits: Limits { header_timeout: 10s, handshake_timeout: 10s, keepalive_timeout: 60s, body_timeout: 30s, body_rate: 240, write_timeout: 30s, header_size: 32768, header_fields: 100, uri_length: 8192, requests_per_connection: Some(10000), connections: Fitting, connections_per_address: Fitting, memory: Fitting, http2: Http2 { streams: 100, header_list: 16384, window: 1048576, idle: 300s } }, admin: None,
 keys: [SealingKey { id: "one", secret: Key256(…) }], proxy_token: None, store: Memory,
 session: Session { idle_timeout: 1800s, absolute_timeout: 43200s, returning_timeout: 0ns, returning_tokens: Drop, rotate_every: 900s, rotation_grace: 60s, cookie: SessionCookie { name: "__Host-session", same_site: Strict, secure: true },

@@ -39,6 +39,8 @@ pub(super) struct Reading<'a> {
     pub(super) sent: Timestamp,
     /// Whether anybody has use for a refresh token.
     pub(super) refreshes: bool,
+    /// Tokens that the backend has been shown, and may repeat.
+    pub(super) shown: &'a [&'a SecretText],
 }
 
 impl Reading<'_> {
@@ -59,8 +61,9 @@ impl Reading<'_> {
         let subject = at(&answer, &fields.subject).and_then(subject_of);
         let token_subject = claims.as_ref().and_then(|claims| subject_of(claims.get("sub")?));
         let user = at(&answer, &fields.user).and_then(Value::as_object).map(|user| {
-            let tokens = [Some(access_token.as_str()), refresh_token.as_deref()];
-            without_tokens(user, &tokens.into_iter().flatten().collect::<Vec<_>>())
+            let new = [Some(access_token.as_str()), refresh_token.as_deref()].into_iter().flatten();
+            let tokens: Vec<_> = new.chain(self.shown.iter().map(|token| token.expose())).collect();
+            without_tokens(user, &tokens)
         });
         let refresh_token = refresh_token.filter(|_| self.refreshes);
         let tokens = Tokens {
@@ -77,6 +80,11 @@ impl Reading<'_> {
         };
         Ok(Granted { tokens, subject, token_subject, user })
     }
+}
+
+/// `sub` of an access token, if it is a JWT.
+pub(super) fn token_subject(token: &SecretText) -> Option<String> {
+    subject_of(jwt_claims(token.expose())?.get("sub")?)
 }
 
 /// A text or a whole number.
@@ -165,7 +173,9 @@ mod tests {
 
     fn read_with(fields: &AnswerFields, json: &Value) -> Result<Granted, &'static str> {
         let default_lifetime = Duration::from_secs(300);
-        Reading { fields, default_lifetime, sent: SENT, refreshes: true }.read(json.to_string().as_bytes())
+        let shown = [&SecretText::new("shown-canary".into())];
+        let reading = Reading { fields, default_lifetime, sent: SENT, refreshes: true, shown: &shown };
+        reading.read(json.to_string().as_bytes())
     }
 
     fn read(json: &Value) -> Result<Granted, &'static str> {
@@ -245,6 +255,7 @@ mod tests {
         let answer = json!({ "refreshToken": refresh, "user": {
             "id": "1", "jwt": access, "again": access, "header": format!("Bearer {access}"),
             "list": [refresh, "kept", { "deep": refresh, "kept": 1 }], access: "as a name",
+            "before": "shown-canary", "link": "https://x.example/?t=shown-canary",
         } });
         let granted = read_with(&fields, &answer).unwrap();
         assert_eq!(Value::Object(granted.user.unwrap()), json!({ "id": "1", "list": ["kept", { "kept": 1 }] }));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Granted, Reading};
+use super::answer::{Granted, Reading, token_subject};
 use super::attempts::{Attempts, TooMany};
 use super::form::{Form, FormError};
 use crate::config::settings::{self, SendToken};
@@ -24,6 +24,8 @@ pub struct Backend {
     http: Client,
     clock: Clock,
     breaker: Breaker,
+    /// Of logins alone: anybody may cause those to fail, and sessions must not feel it.
+    logins: Breaker,
     attempts: Attempts,
 }
 
@@ -64,13 +66,18 @@ impl LoginError {
             Self::Odd(_) => "unexpected_answer",
         }
     }
+}
 
-    fn health(&self) -> Health {
-        match self {
-            Self::Busy(Some(asked)) | Self::Unavailable { retry_after: Some(asked), .. } => Health::Busy(*asked),
-            Self::Unavailable { retry_after: None, .. } => Health::Bad,
-            Self::Refused | Self::Form | Self::Busy(None) | Self::Odd(_) => Health::Good,
-        }
+/// What a failed login tells of the logins of others. A refusal, 429 or 500 may be for this one's sake.
+fn health(error: &Error) -> Health {
+    match error {
+        Error::NotSent(_) | Error::Timeout | Error::Broken(_) => Health::Bad,
+        Error::Status { status, retry_after } => match (status.as_u16(), retry_after) {
+            (502..=504, Some(asked)) => Health::Busy(*asked),
+            (408 | 502..=504, _) => Health::Bad,
+            _ => Health::Good,
+        },
+        Error::TooLarge(_) | Error::Invalid => Health::Good,
     }
 }
 
@@ -106,8 +113,9 @@ impl Backend {
     /// A backend. No I/O.
     #[must_use]
     pub fn new(settings: &settings::Credentials, http: Client, clock: Clock) -> Self {
-        let (breaker, attempts) = (Breaker::new(clock.clone()), Attempts::new(settings.limits));
-        Self { settings: settings.clone(), http, clock, breaker, attempts }
+        let (breaker, logins) = (Breaker::new(clock.clone()), Breaker::new(clock.clone()));
+        let attempts = Attempts::new(settings.limits);
+        Self { settings: settings.clone(), http, clock, breaker, logins, attempts }
     }
 
     /// The name in the settings.
@@ -134,7 +142,13 @@ impl Backend {
         self.settings.refresh_token_grace
     }
 
-    /// Whether it is to be left alone for the moment.
+    /// Whether there is a way to new tokens.
+    #[must_use]
+    pub fn refreshes(&self) -> bool {
+        self.settings.refresh.is_some()
+    }
+
+    /// Whether refreshes are to leave it alone for the moment.
     #[must_use]
     pub fn breaker(&self) -> &Breaker {
         &self.breaker
@@ -156,27 +170,37 @@ impl Backend {
         self.attempts.admit(form.account(), address, self.clock.now())
     }
 
-    /// Shows the credentials to the backend.
+    /// Shows the credentials to the backend. To be run to its end, for the answer may hold tokens.
     ///
     /// # Errors
     /// [`LoginError`]
-    pub async fn login(&self, form: &Form) -> Result<Granted, LoginError> {
-        if let Some(wait) = self.breaker.wait() {
+    pub async fn login(self: &Arc<Self>, form: &Form) -> Result<Granted, LoginError> {
+        if let Some(wait) = self.logins.admit() {
             let reason = "it did not answer of late".to_owned();
             return Err(LoginError::Unavailable { reason, retry_after: Some(wait) });
         }
         let sent = self.clock.now();
         let answer = self.http.post(Endpoint::Login, &self.settings.login_url, None, form.body().to_vec()).await;
-        let answer = answer.map_err(LoginError::from);
-        self.breaker.note(answer.as_ref().err().map_or(Health::Good, LoginError::health));
-        self.reading(sent).read(&answer?).map_err(|what| LoginError::Odd(what.to_owned()))
+        self.logins.note(answer.as_ref().err().map_or(Health::Good, health));
+        let granted = self.reading(sent, &[]).read(&answer?).map_err(|what| LoginError::Odd(what.to_owned()))?;
+        if granted.tokens.access_expires.is_some_and(|end| end <= sent) {
+            self.disown(granted.tokens);
+            return Err(LoginError::Odd("its access token has no life at all: see `fields.expires_in`".to_owned()));
+        }
+        Ok(granted)
     }
 
-    /// Gets new tokens. The refresh token is shown once; nothing here repeats it.
+    /// Gets new tokens. The refresh token is shown once; nothing here repeats it. `subject` is the session's, and `old` its
+    /// access token so far.
     ///
     /// # Errors
     /// [`RefreshError`]
-    pub async fn refresh(self: &Arc<Self>, token: &SecretText, subject: &str) -> Result<Refreshed, RefreshError> {
+    pub async fn refresh(
+        self: &Arc<Self>,
+        token: &SecretText,
+        subject: &str,
+        old: &SecretText,
+    ) -> Result<Refreshed, RefreshError> {
         let Some(settings) = &self.settings.refresh else {
             return Err(RefreshError::Misconfigured("there is no `refresh`".to_owned()));
         };
@@ -187,19 +211,35 @@ impl Backend {
             Error::Status { status, .. } if settings.refused.contains(&status) => {
                 RefreshError::Rejected(ErrorCode::new(&format!("status_{}", status.as_u16())))
             }
-            other => other.into(),
+            Error::Status { status, .. } if status.is_client_error() => match error.into() {
+                RefreshError::Misconfigured(what) => RefreshError::Misconfigured(format!(
+                    "{what}; if it means that the refresh token is worth nothing, list it in `refresh.refused`"
+                )),
+                other => other,
+            },
+            _ => error.into(),
         });
         self.breaker.note(Health::of_refresh(&answer));
         // Whoever answers 200 has acted: the old refresh token may be used up.
-        let granted = self.reading(sent).read(&answer?).map_err(|what| RefreshError::InDoubt(what.to_owned()))?;
-        if granted.subject.as_ref().is_some_and(|other| other != subject) {
-            if let Some(orphan) = granted.tokens.refresh_token {
-                tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
-            }
+        let granted = self.reading(sent, &[token, old]).read(&answer?);
+        let granted = granted.map_err(|what| RefreshError::InDoubt(what.to_owned()))?;
+        let other_user = granted.subject.as_ref().is_some_and(|other| other != subject);
+        // The user may have one name in the answer and another one in the token, so each is compared with its like.
+        let before = token_subject(old);
+        let other_token = granted.token_subject.as_ref().is_some_and(|sub| before.is_some_and(|before| before != *sub));
+        if other_user || other_token {
+            self.disown(granted.tokens);
             return Err(RefreshError::IdentityChanged(IdTokenError::Subject));
         }
         let claims = granted.user.map(|user| claims(user, subject));
         Ok(Refreshed { tokens: granted.tokens, claims })
+    }
+
+    /// Tokens came that nobody will hold.
+    fn disown(self: &Arc<Self>, tokens: Tokens) {
+        if let Some(orphan) = tokens.refresh_token {
+            tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
+        }
     }
 
     /// Tells the backend that a refresh token is done with, if it wants to know. One that it does not know is as good as
@@ -219,12 +259,13 @@ impl Backend {
         patiently(self.name(), || self.revoke(&token)).await;
     }
 
-    fn reading(&self, sent: Timestamp) -> Reading<'_> {
+    fn reading<'a>(&'a self, sent: Timestamp, shown: &'a [&'a SecretText]) -> Reading<'a> {
         Reading {
             fields: &self.settings.fields,
             default_lifetime: self.settings.default_lifetime,
             sent,
-            refreshes: self.settings.refresh.is_some(),
+            refreshes: self.refreshes(),
+            shown,
         }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::fold::fold;
 use crate::config::settings::ClaimPath;
 
 /// A form that can be sent.
@@ -21,17 +22,20 @@ pub struct Form {
 /// Why a form is not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormError {
-    /// No JSON, or a name twice in an object, whatever its case.
+    /// No JSON, or a name twice in an object, whatever its case and spelling.
     #[error("The form is no JSON object that can be read in one way only.")]
     Malformed,
     /// There is no text where the account should stand.
     #[error("The form names no account.")]
     NoAccount,
+    /// A name that some backends take for that of the account, and others do not.
+    #[error("The form names the account by a field that is spelt in another way than the settings have it.")]
+    OtherSpelling,
 }
 
 impl Form {
-    /// Reads a form. The account is looked for where `path` says, whatever the case of the names: some backends do not
-    /// look at it.
+    /// Reads a form. The account is looked for where `path` says. A name that merely resembles one on this path is refused:
+    /// some backends would take it for the account's.
     ///
     /// # Errors
     /// [`FormError`]
@@ -40,13 +44,21 @@ impl Form {
         if !value.is_object() {
             return Err(FormError::Malformed);
         }
-        let found = path.0.iter().try_fold(&value, |value, name| {
-            let name = name.to_lowercase();
-            value.as_object()?.iter().find(|(key, _)| key.to_lowercase() == name).map(|(_, value)| value)
-        });
+        let mut found = &value;
+        for name in &path.0 {
+            let object = found.as_object().ok_or(FormError::NoAccount)?;
+            // No other name in the object means the same: then it would be there twice.
+            found = match object.get(name) {
+                Some(value) => value,
+                None if object.keys().any(|key| fold(key) == fold(name)) => return Err(FormError::OtherSpelling),
+                None => return Err(FormError::NoAccount),
+            };
+        }
         let account = match found {
-            Some(Value::String(text)) => text.trim().to_lowercase(),
-            Some(Value::Number(number)) => number.to_string(),
+            // Some backends read no further than the first NUL.
+            Value::String(text) if !text.trim().chars().any(char::is_control) => fold(text),
+            // Fractions are cut off by some, so that there would be any number of ways to write one account.
+            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
             _ => String::new(),
         };
         if account.is_empty() { Err(FormError::NoAccount) } else { Ok(Self { body, account }) }
@@ -58,8 +70,8 @@ impl Form {
         &self.body
     }
 
-    /// The account, in lower case and without blanks around it: what is counted. Not what a user is called: the backend may
-    /// read the form in another way.
+    /// The account, [folded](fold): what is counted. Not what a user is called: the backend may read the form in another
+    /// way.
     #[must_use]
     pub fn account(&self) -> &str {
         &self.account
@@ -73,8 +85,8 @@ impl fmt::Debug for Form {
     }
 }
 
-/// JSON in which no object has two names that differ in case alone, or not at all: of two, one reader takes the first and
-/// another the last (RFC 8259 §4).
+/// JSON in which no object has two names that differ in case or spelling alone, or not at all: of two, one reader takes the
+/// first and another the last (RFC 8259 §4).
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {
@@ -127,7 +139,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let (mut object, mut names) = (serde_json::Map::new(), HashSet::new());
         while let Some((name, Strict(value))) = entries.next_entry::<String, Strict>()? {
-            if !names.insert(name.to_lowercase()) {
+            if !names.insert(fold(&name)) {
                 return Err(A::Error::custom("a name twice"));
             }
             object.insert(name, value);
@@ -149,7 +161,9 @@ mod tests {
     fn the_account_is_the_same_however_it_is_written() {
         for json in [
             r#"{"username":"alice","password":"x"}"#,
-            r#"{"password":"x","UserName":" Alice "}"#,
+            r#"{"password":"x","username":" Alice "}"#,
+            r#"{"username":"\u00c1LICE\u200b"}"#,
+            r#"{"username":"\uff21l\u0131ce"}"#,
             r#"{"\u0075sername":"ALICE"}"#,
             r#"{"username":"alice","more":[{"username":"bob"}]}"#,
         ] {
@@ -164,7 +178,9 @@ mod tests {
             r#"{"username":"alice","username":"bob"}"#,
             r#"{"username":"alice","Username":"bob"}"#,
             r#"{"username":"alice","\u0055SERNAME":"bob"}"#,
+            r#"{"username":"alice","u\u017fername":"bob"}"#,
             r#"{"username":"alice","a":{"b":1,"B":2}}"#,
+            r#"{"username":"alice","a":{"k":1,"\u212a":2}}"#,
             r#"{"username":"alice","a":[{"b":1,"b":2}]}"#,
             r#"{"username":"alice"} {"username":"bob"}"#,
             r#"{"username":"alice",}"#,
@@ -182,10 +198,32 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_only_some_backends_take_for_the_accounts_is_refused() {
+        for (json, path) in [
+            (r#"{"u\u017fername":"alice","password":"x"}"#, "username"),
+            (r#"{"Username":"alice"}"#, "username"),
+            (r#"{"user\u200bname":"alice"}"#, "username"),
+            (r#"{"to\u212aen":"alice"}"#, "token"),
+            (r#"{"Login":{"email":"a"},"email":"b"}"#, "login.email"),
+            (r#"{"login":{"EMA\u0130L":"a"}}"#, "login.email"),
+        ] {
+            assert_eq!(account(json, path), Err(FormError::OtherSpelling), "{json}");
+        }
+    }
+
+    #[test]
     fn a_form_without_account_is_refused_and_none_is_shown() {
-        for json in
-            ["{}", r#"{"username":""}"#, r#"{"username":"  "}"#, r#"{"username":null}"#, r#"{"username":["a"]}"#]
-        {
+        for json in [
+            "{}",
+            r#"{"username":""}"#,
+            r#"{"username":"  "}"#,
+            r#"{"username":null}"#,
+            r#"{"username":["a"]}"#,
+            r#"{"username":"alice\u0000bob"}"#,
+            r#"{"username":7.5}"#,
+            r#"{"username":7.0}"#,
+            r#"{"username":70e-1}"#,
+        ] {
             assert_eq!(account(json, "username"), Err(FormError::NoAccount), "{json}");
         }
         let form = Form::read(Bytes::from_static(br#"{"u":"canary"}"#), &ClaimPath(vec!["u".into()])).unwrap();

@@ -10,9 +10,13 @@
 mod answer;
 mod attempts;
 mod backend;
+mod fold;
 mod form;
 
 pub use answer::Granted;
 pub use attempts::TooMany;
 pub use backend::{Backend, LoginError, Refreshed, claims};
 pub use form::{Form, FormError};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -14,6 +14,8 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::faults::Faults;
@@ -34,8 +36,10 @@ pub struct Manners {
     pub roles: Vec<String>,
     /// Whether the user is said to be somebody else at the next refresh.
     pub other_user: bool,
-    /// Whether tokens stand in the user as well.
+    /// Whether tokens stand in the user as well, old and new.
     pub careless: bool,
+    /// `sub` of access tokens, which are JWTs then.
+    pub token_subject: Option<String>,
 }
 
 impl Default for Manners {
@@ -46,6 +50,7 @@ impl Default for Manners {
             roles: vec!["user".to_owned()],
             other_user: false,
             careless: false,
+            token_subject: None,
         }
     }
 }
@@ -186,7 +191,7 @@ async fn login(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
     match text("username") {
         user @ ("alice" | "bob") if text("password") == PASSWORD => {
             let user = user.to_owned();
-            books.issue(&user, true)
+            books.issue(&user, true, None)
         }
         "" => error(StatusCode::UNPROCESSABLE_ENTITY, "username is missing"),
         _ => error(StatusCode::UNAUTHORIZED, "bad credentials"),
@@ -201,7 +206,7 @@ async fn refresh(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: By
     match books.good.remove(&token) {
         Some(user) => {
             let with_user = !books.manners.roles.is_empty();
-            books.issue(&user, with_user)
+            books.issue(&user, with_user, Some(&token))
         }
         None => error(StatusCode::UNAUTHORIZED, "bad refresh token"),
     }
@@ -238,9 +243,16 @@ impl Books {
         self.posted.push(Posted { endpoint, authorization, content_type, cookie, body: body.clone() });
     }
 
-    /// Opaque tokens for a user.
-    fn issue(&mut self, user: &str, with_user: bool) -> Response {
-        let (access, refresh) = (format!("access-{}", random_value()), format!("refresh-{}", random_value()));
+    /// Tokens for a user, `shown` for another one.
+    fn issue(&mut self, user: &str, with_user: bool, shown: Option<&str>) -> Response {
+        let access = match &self.manners.token_subject {
+            Some(sub) => {
+                let claims = json!({ "sub": sub, "jti": random_value() }).to_string();
+                format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+            }
+            None => format!("access-{}", random_value()),
+        };
+        let refresh = format!("refresh-{}", random_value());
         self.good.insert(refresh.clone(), user.to_owned());
         self.last = Some((access.clone(), refresh.clone()));
         let mut answer = json!({ "accessToken": access, "refreshToken": refresh });
@@ -260,6 +272,7 @@ impl Books {
                 let mut person = json!({ "id": id, "name": user, "roles": self.manners.roles });
                 if let (true, Some(person)) = (self.manners.careless, person.as_object_mut()) {
                     person.insert("token".to_owned(), access.into());
+                    person.extend(shown.map(|shown| ("before".to_owned(), shown.into())));
                     person.insert("links".to_owned(), json!([format!("https://x.example/?t={refresh}")]));
                 }
                 object.insert("user".to_owned(), person);

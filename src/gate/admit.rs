@@ -11,6 +11,7 @@ use super::session::{Case, Origin};
 use super::{Bearers, Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
 use crate::answer::Code;
 use crate::config::settings::{CsrfMode, Level, SameSite};
+use crate::grants::Grants;
 use crate::login::{Endpoint, Logins, Reply, SiteAuth, Visit};
 use crate::primitives::clock::Clock;
 use crate::primitives::path;
@@ -19,6 +20,7 @@ use crate::routing::host::{self, Authority};
 use crate::routing::route::{is_preflight, rewritten};
 use crate::routing::table::{Action, Asked, Choice, Site, Table};
 use crate::session::cookie::{Foreign, Ticket};
+use crate::session::issued::Slot;
 use crate::session::manager::Sessions;
 use crate::session::open::Open;
 use crate::session::proxy_token::ProxyTokens;
@@ -46,6 +48,8 @@ pub struct Gate {
     pub auth: Vec<Arc<SiteAuth>>,
     /// The access tokens of each site that takes any, by [`Site::index`].
     pub bearers: Vec<Option<Arc<Bearers>>>,
+    /// The places of our own tokens of each site, by [`Site::index`] and [`Made::Own`](crate::routing::table::Made::Own).
+    pub client_tokens: Vec<Box<[Arc<Slot>]>>,
     /// Header fields that are ours alone.
     pub hygiene: Hygiene,
     /// Peers whose forwarding headers are believed.
@@ -62,6 +66,8 @@ pub struct Gate {
     pub proxy_tokens: Option<Arc<ProxyTokens>>,
     /// Fresh tokens.
     pub refresher: Arc<Refresher>,
+    /// Tokens for single upstreams.
+    pub grants: Arc<Grants>,
     /// Counts requests of no site.
     pub unknown: Arc<RouteMetrics>,
     /// Counters.
@@ -73,48 +79,76 @@ pub struct Gate {
 impl Gate {
     /// Decides about a request. Nothing has been sent anywhere when this returns.
     pub async fn admit(&self, request: Request<'_>) -> Verdict {
+        if let Some(manner) = request.connection.forward_auth {
+            // On the heap: it would make this future large for all others.
+            return Box::pin(self.check(request, manner)).await;
+        }
+        let client = Client::of(request.connection, request.headers, &self.trusted_proxies);
+        let upgrade = Upgrade::of(request.method, request.headers);
+        match self.decide(request, client, upgrade).await {
+            Ok(pass) => match &pass.route.action {
+                Action::Upstream(_) => Verdict::Forward(pass),
+                Action::Files(_) => Verdict::Files(pass),
+                Action::Redirect(_) | Action::Respond(_) => self.fixed_answer(&request, *pass),
+            },
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Whether a request may have what its route gives, and what is said to it if not. Everything that is decided is decided
+    /// here, whether the request goes on from here or a proxy in front asks about it.
+    pub(super) async fn decide(
+        &self,
+        request: Request<'_>,
+        client: Client,
+        upgrade: Upgrade,
+    ) -> Result<Box<Pass>, Verdict> {
         if is_echo(request.method) {
             self.metrics.requests_rejected_total.with_label_values(&["method"]).inc();
             let answer = refusal(&request, Code::MethodNotAllowed, "").header(http::header::ALLOW, METHODS);
-            return Verdict::Answer(Box::new(Refused { answer, metrics: None, dress: None }));
+            return Err(Verdict::Answer(Box::new(Refused { answer, metrics: None, dress: None })));
         }
-        let upgrade = Upgrade::of(request.method, request.headers);
         if upgrade == Upgrade::Malformed {
-            return self.reject(&request, None, Code::BadRequest, "upgrade", "A WebSocket begins with a bodiless GET.");
+            return Err(self.reject(
+                &request,
+                None,
+                Code::BadRequest,
+                "upgrade",
+                "A WebSocket begins with a bodiless GET.",
+            ));
         }
-        let client = Client::of(request.connection, request.headers, &self.trusted_proxies);
         let authority = match self.authority(&request, &client) {
             Ok(authority) => authority,
-            Err(error) => return self.reject(&request, None, Code::BadRequest, "host", &error.to_string()),
+            Err(error) => return Err(self.reject(&request, None, Code::BadRequest, "host", &error.to_string())),
         };
         let Some(site) = self.table.site(&authority.host) else {
-            return self.reject(&request, None, Code::UnknownHost, "unknown_host", "Check the address.");
+            return Err(self.reject(&request, None, Code::UnknownHost, "unknown_host", "Check the address."));
         };
         if let Some(name) = request.connection.only_for
             && self.table.site(name).is_none_or(|other| other.index != site.index)
         {
-            return self.reject(
+            return Err(self.reject(
                 &request,
                 Some(site),
                 Code::UnknownHost,
                 "server_name",
                 "Open a connection of its own.",
-            );
+            ));
         }
         let Some(auth) = self.auth.get(site.index) else {
-            return self.reject(&request, Some(site), Code::Internal, "internal", "Please try again in a moment.");
+            return Err(self.reject(&request, Some(site), Code::Internal, "internal", "Please try again in a moment."));
         };
         let path = match path::canonical(request.raw_path) {
             Ok(path) => path,
-            Err(error) => return self.reject(&request, Some(site), Code::BadRequest, "path", &error.to_string()),
+            Err(error) => return Err(self.reject(&request, Some(site), Code::BadRequest, "path", &error.to_string())),
         };
         let asked = Asked { host: &authority.host, method: request.method, headers: request.headers };
         if is_ambiguous(site, auth, &path, &asked) {
             let text = "a parameter in the path makes it one route's for us and another's for others";
-            return self.reject(&request, Some(site), Code::BadRequest, "path", text);
+            return Err(self.reject(&request, Some(site), Code::BadRequest, "path", text));
         }
         if let Some(verdict) = self.redirect_to_https(&request, &client, site, &asked, &path) {
-            return verdict;
+            return Err(verdict);
         }
         let sorted = self.sessions.cookies().sort(request.headers);
         if sorted.ticket == Ticket::Doubled {
@@ -127,10 +161,10 @@ impl Gate {
         match auth.endpoint(&path) {
             None => {}
             Some(None) => {
-                return self.reject(&request, Some(site), Code::NotFound, "not_found", "Check the address.");
+                return Err(self.reject(&request, Some(site), Code::NotFound, "not_found", "Check the address."));
             }
             Some(Some(endpoint)) => {
-                return Verdict::Endpoint(Box::new(Call {
+                return Err(Verdict::Endpoint(Box::new(Call {
                     endpoint,
                     site: auth.clone(),
                     path: path.into_owned(),
@@ -144,33 +178,34 @@ impl Gate {
                         grant: None,
                         tls: client.scheme == super::Scheme::Https,
                     },
-                }));
+                })));
             }
         }
         let route = match site.route(&path, &asked) {
             Choice::Route(route) => route,
-            Choice::Method(allow) => return self.wrong_method(&request, site, &client, allow),
+            Choice::Method(allow) => return Err(self.wrong_method(&request, site, &client, allow)),
             Choice::Elsewhere | Choice::Refused => {
-                return self.reject(&request, Some(site), Code::NotFound, "not_found", "Check the address.");
+                return Err(self.reject(&request, Some(site), Code::NotFound, "not_found", "Check the address."));
             }
         };
         let preflight = is_preflight(request.method, request.headers);
         let mut grant = None;
         if let Some(cors) = &route.cors {
             grant = cors.grant(request.headers);
-            if preflight {
-                return self.preflight(cors, site, route, grant, &client);
+            // Whoever asks about a request passes it on: then its upstream answers.
+            if preflight && request.connection.forward_auth.is_none() {
+                return Err(self.preflight(cors, site, route, grant, &client));
             }
         }
         if let Some(answer) = self.too_many_of_client(&request, route, &client) {
-            return answered(answer, site, route, grant, &client);
+            return Err(answered(answer, site, route, grant, &client));
         }
         let case =
             Case { request, upgrade, path: &path, origin, site, auth, route, grant: grant.as_ref(), sorted: &sorted };
         let bearer = match route.accept.bearer {
             true => match Box::pin(self.bearer(&case)).await {
                 Ok(bearer) => bearer,
-                Err(answer) => return answered(*answer, site, route, grant, &client),
+                Err(answer) => return Err(answered(*answer, site, route, grant, &client)),
             },
             false => None,
         };
@@ -179,9 +214,9 @@ impl Gate {
             Ok(Some(held)) if Arc::ptr_eq(held.open.profile(), &auth.profile) => Some(held),
             Ok(Some(held)) => match self.prepared(&case, &held).await {
                 Ok(held) => held,
-                Err(answer) => return answered(*answer, site, route, grant, &client),
+                Err(answer) => return Err(answered(*answer, site, route, grant, &client)),
             },
-            Err(answer) => return answered(*answer, site, route, grant, &client),
+            Err(answer) => return Err(answered(*answer, site, route, grant, &client)),
         };
         // What a token names is none of the browser's business, should one have sent it.
         let by_cookie = held.as_ref().is_some_and(|held| held.by_cookie);
@@ -199,10 +234,11 @@ impl Gate {
             }
             Action::Redirect(_) | Action::Respond(_) | Action::Files(_) => Some(path.into_owned()),
         };
-        let pass = Box::new(Pass {
+        let mut pass = Box::new(Pass {
             site: site.clone(),
             route: route.clone(),
             session,
+            by_cookie,
             bearer,
             level,
             minted,
@@ -216,18 +252,19 @@ impl Gate {
         if let Some(open) = &pass.session
             && let Some(answer) = self.kept_out(&request, &pass, open)
         {
-            return answered(answer, site, route, pass.grant, &pass.client);
+            return Err(answered(answer, site, route, pass.grant, &pass.client));
         }
         if let Some(bearer) = &pass.bearer
             && let Some(answer) = self.kept_out_bearer(&request, &pass, bearer)
         {
-            return answered(answer, site, route, pass.grant, &pass.client);
+            return Err(answered(answer, site, route, pass.grant, &pass.client));
         }
-        match &route.action {
-            Action::Upstream(_) => Verdict::Forward(pass),
-            Action::Files(_) => Verdict::Files(pass),
-            Action::Redirect(_) | Action::Respond(_) => self.fixed_answer(&request, *pass),
+        if let Some(made) = route.made
+            && let Err(answer) = self.make(&request, &mut pass, made).await
+        {
+            return Err(answered(*answer, site, route, pass.grant, &pass.client));
         }
+        Ok(pass)
     }
 
     /// The cookies that the answer to a request should bring.
@@ -274,7 +311,11 @@ impl Gate {
     }
 
     /// The host that counts. A trusted peer may say that the client asked for another one than it does.
-    fn authority<'r>(&self, request: &Request<'r>, client: &'r Client) -> Result<Authority<'r>, host::HostError> {
+    pub(super) fn authority<'r>(
+        &self,
+        request: &Request<'r>,
+        client: &'r Client,
+    ) -> Result<Authority<'r>, host::HostError> {
         let direct = host::of_request(request.uri, request.headers)?;
         match &client.host {
             Some(said) => Authority::parse(said.to_str().map_err(|_| host::HostError::Malformed)?),

@@ -7,8 +7,8 @@ use http::HeaderValue;
 use super::admit::Gate;
 use super::{Client, Dress, Pass, Refused, Request, Scheme, Verdict};
 use crate::answer::{Answer, Code, Page};
-use crate::config::settings::Access;
-use crate::login::navigation::wants_page;
+use crate::config::settings::{Access, OnMissing};
+use crate::login::navigation::{is_navigation, may_navigate, wants_page};
 use crate::routing::cors::{Cors, Grant};
 use crate::routing::route::{has_body, redirect_target};
 use crate::routing::table::{Action, Route, Site};
@@ -85,6 +85,15 @@ impl Gate {
         let tls = request.connection.tls;
         let dress = site.map(|site| Dress { site: site.clone(), route: None, grant: None, tls });
         Verdict::Answer(Box::new(Refused { answer: refusal(request, code, text), metrics, dress }))
+    }
+}
+
+/// Whether who lacks a session, or a login strong enough, is sent to log in rather than told that one is needed.
+pub(super) fn goes_to_login(request: &Request<'_>, route: &Route) -> bool {
+    match route.on_missing {
+        OnMissing::Auto => is_navigation(request.method, request.headers),
+        OnMissing::Redirect => may_navigate(request.method, request.headers),
+        OnMissing::Unauthorized => false,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::oidc::{AccessToken, AccessTokenError, Provider};
 use crate::primitives::clock::Timestamp;
 use crate::routing::route::is_preflight;
 use crate::session::claims::claim_header;
+use crate::session::issued::Slot;
 use crate::session::profile::Profile;
 use crate::session::rules::judge;
 use crate::telemetry::Throttle;
@@ -40,6 +41,7 @@ pub struct Bearer {
     scopes: Vec<String>,
     identity: Box<[Option<HeaderValue>]>,
     met: Box<[bool]>,
+    exchanged: Box<[Arc<Slot>]>,
     expires: Timestamp,
     /// From then on it is verified anew.
     until: Timestamp,
@@ -62,6 +64,12 @@ impl Bearer {
     #[must_use]
     pub fn meets(&self, condition: usize) -> bool {
         self.met.get(condition).is_some_and(|met| *met)
+    }
+
+    /// The place of the token that it is exchanged for, by target of the site's [`Profile`].
+    #[must_use]
+    pub fn exchanged(&self, target: usize) -> Option<&Arc<Slot>> {
+        self.exchanged.get(target)
     }
 
     /// Name of the provider that made the token.
@@ -88,7 +96,8 @@ impl Bearer {
         let places = self.identity.len() * size_of::<Option<HeaderValue>>();
         OVERHEAD
             + size_of::<Self>()
-            + 2 * self.authorization.len()
+            + (2 + self.exchanged.len()) * self.authorization.len()
+            + self.exchanged.len() * OVERHEAD
             + self.subject.len()
             + self.met.len()
             + identity
@@ -142,6 +151,7 @@ impl Bearers {
             provider: provider.name().clone(),
             identity: self.profile.claims.iter().map(|path| claim_header(&token.claims, path)).collect(),
             met: judge(&self.profile.conditions, &token.claims),
+            exchanged: self.profile.exchanges.iter().map(|_| Arc::default()).collect(),
             subject: token.subject,
             scopes: token.scopes,
             expires: token.expires,

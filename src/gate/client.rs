@@ -7,6 +7,8 @@ use http::HeaderMap;
 use http::header::HeaderValue;
 use ipnet::IpNet;
 
+use crate::config::settings::ForwardAuth;
+
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection<'r> {
@@ -20,13 +22,15 @@ pub struct Connection<'r> {
     pub redirect_to_https: Option<u16>,
     /// The name in the TLS handshake, where the client's certificate was asked for: it counts for that name's site alone.
     pub only_for: Option<&'r str>,
+    /// Its listener takes questions of proxies in front, told in this manner, and nothing else.
+    pub forward_auth: Option<ForwardAuth>,
 }
 
 impl Connection<'_> {
     /// Plain TCP from this peer, and no rules.
     #[must_use]
     pub fn plain(peer: IpAddr) -> Self {
-        Self { peer, nameless: false, tls: false, redirect_to_https: None, only_for: None }
+        Self { peer, nameless: false, tls: false, redirect_to_https: None, only_for: None, forward_auth: None }
     }
 }
 
@@ -64,13 +68,19 @@ pub struct Client {
 }
 
 impl Client {
+    /// Whether the other end of a connection is believed about the client.
+    #[must_use]
+    pub fn is_believed(connection: Connection<'_>, trusted: &[IpNet]) -> bool {
+        !connection.nameless && !trusted.is_empty() && is_trusted(connection.peer.to_canonical(), trusted)
+    }
+
     /// Reads the connection and, if its other end is in `trusted`, the forwarding headers.
     #[must_use]
     pub fn of(connection: Connection<'_>, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
         let scheme = if connection.tls { Scheme::Https } else { Scheme::Http };
         let peer = connection.peer.to_canonical();
         let mut client = Self { ip: peer, scheme, chain: None, host: None };
-        if connection.nameless || trusted.is_empty() || !is_trusted(peer, trusted) {
+        if !Self::is_believed(connection, trusted) {
             return client;
         }
         if let Some(chain) = joined(headers, "x-forwarded-for") {

@@ -1,5 +1,7 @@
 //! An upstream changes the user context.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 
 use super::Pass;
@@ -8,6 +10,9 @@ use crate::config::settings::ContextAccess;
 use crate::session::context::{UPDATE, parse_update};
 use crate::session::manager::ContextChange;
 use crate::telemetry::Throttle;
+
+/// How long an answer waits for its change to be stored. A store that takes longer may still do it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Gate {
     /// Keeps what the answer to a request of `pass` says of its user, as far as the route allows it. The answer waits for
@@ -34,13 +39,14 @@ impl Gate {
             Ok(patch) => patch,
             Err(reason) => return reason,
         };
-        match self.sessions.change_context(open, &patch).await {
-            Ok(ContextChange::Stored) => "stored",
-            Ok(ContextChange::Unchanged) => "unchanged",
-            Ok(ContextChange::TooLarge) => "too_large",
-            Ok(ContextChange::Busy) => "busy",
-            Ok(ContextChange::Ended) => "ended",
-            Err(error) => {
+        match tokio::time::timeout(PATIENCE, self.sessions.change_context(open, &patch)).await {
+            Ok(Ok(ContextChange::Stored)) => "stored",
+            Ok(Ok(ContextChange::Unchanged)) => "unchanged",
+            Ok(Ok(ContextChange::TooLarge)) => "too_large",
+            Ok(Ok(ContextChange::Busy)) => "busy",
+            Ok(Ok(ContextChange::Ended)) => "ended",
+            Err(_) => "timeout",
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "a change of the user context could not be stored");
                 "store"
             }

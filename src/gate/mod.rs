@@ -4,12 +4,14 @@
 mod admit;
 mod answers;
 mod bearer;
+mod check;
 mod client;
 mod context;
-mod dpop;
 mod dress;
 mod https;
 mod hygiene;
+mod made;
+mod proof;
 mod proxy_token;
 mod rate;
 mod refused;
@@ -18,9 +20,11 @@ mod session;
 mod step_up;
 mod upgrade;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 pub use admit::Gate;
@@ -36,9 +40,11 @@ pub use upgrade::Upgrade;
 use crate::answer::Answer;
 use crate::config::settings::{ContextAccess, Level, Token};
 use crate::login::{Endpoint, SiteAuth};
+use crate::primitives::dpop;
 use crate::routing::cors::Grant;
 use crate::routing::table::{Route, Site};
 use crate::routing::upstream::Upstream;
+use crate::session::context::HEADER as USER_CONTEXT;
 use crate::session::cookie::Foreign;
 use crate::session::open::Open;
 use crate::telemetry::handles::RouteMetrics;
@@ -88,11 +94,13 @@ pub struct Pass {
     pub route: Arc<Route>,
     /// Its session, if it has one here.
     pub session: Option<Arc<Open>>,
+    /// Whether it was a browser's cookie that named the session, and no token of an application.
+    pub by_cookie: bool,
     /// Who calls with a token of their own; then there is no session.
     pub bearer: Option<Arc<Bearer>>,
     /// How well its user is known by it.
     pub level: Level,
-    /// The proxy token for the upstream, where the route sends one.
+    /// The token that was made for this route: a proxy token, one that the user's was exchanged for, or one of our own.
     pub minted: Option<HeaderValue>,
     /// What `cors` grants to the page that asks.
     pub grant: Option<Grant>,
@@ -127,8 +135,39 @@ impl Pass {
     pub fn authorization(&self) -> Option<&HeaderValue> {
         match (&self.session, &self.bearer) {
             (Some(open), _) => self.token_of(open),
-            (None, Some(bearer)) if self.route.token == Token::Access => Some(bearer.authorization()),
-            (None, _) => None,
+            (None, Some(bearer)) if matches!(self.route.token, Token::Access | Token::ClientCredentials(_)) => {
+                Some(bearer.authorization())
+            }
+            (None, _) => self.minted.as_ref(),
+        }
+    }
+
+    /// The same, but for a token that its client has brought: that one is not ours to replace.
+    #[must_use]
+    pub fn own_token(&self) -> Option<&HeaderValue> {
+        match &self.session {
+            Some(open) => self.token_of(open),
+            None => self.minted.as_ref(),
+        }
+    }
+
+    /// Puts in what the route tells its upstream of the user, if there is one: token, claims, level and context.
+    pub fn identify(&self, headers: &mut HeaderMap) {
+        if let Some(value) = self.authorization() {
+            headers.insert(AUTHORIZATION, value.clone());
+        }
+        if let Some(name) = &self.route.level_header
+            && let Some(value) = self.level_value()
+        {
+            headers.insert(name.clone(), value);
+        }
+        if let Some(value) = self.context() {
+            headers.insert(USER_CONTEXT, value.clone());
+        }
+        for (name, claim) in &self.route.identity_headers {
+            if let Some(value) = self.identity(*claim) {
+                headers.insert(name.clone(), value.clone());
+            }
         }
     }
 
@@ -151,20 +190,32 @@ impl Pass {
 
     /// What a proof says of the token in `Authorization` (RFC 9449 §4.2); `None` = it needs none.
     #[must_use]
-    pub fn token_hash(&self) -> Option<&str> {
-        let open = self.session.as_ref().filter(|_| self.route.token == Token::Access)?;
-        open.token_hash().filter(|_| self.level != Level::Returning)
+    pub fn token_hash(&self) -> Option<Cow<'_, str>> {
+        let value = self.own_token()?;
+        let token = dpop::bound_token(value)?;
+        match self.session.as_ref().filter(|_| self.is_of_session(value)).and_then(|open| open.token_hash()) {
+            Some(ready) => Some(ready.into()),
+            None => Some(dpop::token_hash(token).into()),
+        }
+    }
+
+    /// Whether this is the access token of its session, and none that was made for the route.
+    fn is_of_session(&self, value: &HeaderValue) -> bool {
+        let own = self.session.as_ref().and_then(|open| open.authorization());
+        own.is_some_and(|own| std::ptr::eq(own, value))
     }
 
     /// What the route sends of a session in `Authorization`: nothing of a user who is no longer logged on.
     #[must_use]
     pub fn token_of<'o>(&'o self, open: &'o Open) -> Option<&'o HeaderValue> {
         match self.route.token {
+            // To the upstream he is nobody in particular.
+            Token::ClientCredentials(_) if self.level == Level::Returning => self.minted.as_ref(),
             _ if self.level == Level::Returning => None,
             Token::None => None,
-            Token::Access => open.authorization(),
+            Token::Access | Token::ClientCredentials(_) => open.authorization(),
             Token::Id => open.id_authorization(),
-            Token::Proxy => self.minted.as_ref(),
+            Token::Proxy | Token::Exchange(_) => self.minted.as_ref(),
         }
     }
 }

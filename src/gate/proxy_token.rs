@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue};
 use super::admit::Gate;
 use super::session::{Case, Held};
 use crate::answer::{Answer, Code};
-use crate::config::settings::{Level, Token};
+use crate::config::settings::{Access, Level, Token};
 use crate::routing::table::Route;
 use crate::session::open::Open;
 use crate::telemetry::Throttle;
@@ -14,7 +14,11 @@ use crate::telemetry::Throttle;
 impl Gate {
     /// The session that the request's proxy token names. It is no use of the session: a user who is gone must not stay
     /// logged on for what applications do among themselves. The cookie of such a request means nothing (behaviour A1).
+    /// Where a session is optional, who shows no token at all passes without one; whoever shows one is judged by it.
     pub(super) async fn by_proxy_token(&self, case: &Case<'_>) -> Result<Option<Held>, Box<Answer>> {
+        if case.route.access == Access::Optional && !shows_token(case.request.headers) {
+            return Ok(None);
+        }
         let token = bearer(case.request.headers);
         let key = match (&self.proxy_tokens, token) {
             (Some(tokens), Some(token)) => tokens.verify(token, self.sessions.clock().now()),
@@ -57,13 +61,55 @@ impl Gate {
 /// Whether a request shows a token where its route takes one, or has nothing else to show.
 pub(super) fn is_by_token(case: &Case<'_>) -> bool {
     let accept = case.route.accept;
-    accept.proxy_token && (!accept.session || case.request.headers.contains_key(AUTHORIZATION))
+    accept.proxy_token && (!accept.session || shows_token(case.request.headers))
+}
+
+/// Whether there is a token in `Authorization`, be it good or not. Another scheme is not for us, and does not go on.
+fn shows_token(headers: &HeaderMap) -> bool {
+    headers.get_all(AUTHORIZATION).iter().any(|value| token_of(value).is_some())
 }
 
 /// The one token in `Authorization`.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+    std::str::from_utf8(token_of(value)?).ok()
+}
+
+/// What stands behind the scheme `Bearer` (RFC 6750 §2.1).
+fn token_of(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, rest) = value.as_bytes().split_at_checked(6)?;
+    let bearer = scheme.eq_ignore_ascii_case(b"bearer") && rest.first().is_none_or(|next| *next == b' ');
+    bearer.then(|| rest.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_scheme_bearer_shows_a_token() {
+        let read = |fields: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(AUTHORIZATION, HeaderValue::from_bytes(field.as_bytes()).unwrap());
+            }
+            (shows_token(&headers), bearer(&headers).map(str::to_owned))
+        };
+        for (fields, shows, token) in [
+            (&[][..], false, None),
+            (&["Basic eDp5"], false, None),
+            (&["DPoP a.b.c"], false, None),
+            (&["Bearerx a"], false, None),
+            (&["Bea"], false, None),
+            (&["Bearer a.b.c"], true, Some("a.b.c")),
+            (&["bEARER  a "], true, Some("a")),
+            (&["Bearer"], true, Some("")),
+            (&["Bearer a", "Bearer a"], true, None),
+            (&["Basic eDp5", "Bearer a"], true, None),
+            (&["Bearer \u{fc}"], true, Some("\u{fc}")),
+        ] {
+            assert_eq!(read(fields), (shows, token.map(str::to_owned)), "{fields:?}");
+        }
+    }
 }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, HeaderValue};
 use http_auth::{ChallengeParser, ChallengeRef};
 
 use super::admit::Gate;
+use super::answers::goes_to_login;
 use super::{Pass, Request};
 use crate::answer::{Answer, Code};
-use crate::config::settings::{Access, OnMissing};
-use crate::login::navigation::{is_navigation, may_navigate};
+use crate::config::settings::Access;
 use crate::primitives::dpop::SCHEME;
 use crate::refresh::Refreshed;
 use crate::session::open::Open;
@@ -21,6 +21,8 @@ pub enum Refusal {
     PassOn,
     /// It goes upstream once more, as a request of this session.
     Again(Arc<Open>),
+    /// It goes upstream once more, with this token.
+    AgainWith(HeaderValue),
     /// The session is over, or its user may no longer pass. Here is the answer.
     Over(Box<Answer>),
 }
@@ -32,6 +34,9 @@ impl Gate {
     /// nothing about the request, so the upstream's own answer stands and the session is kept. Only where the provider
     /// has ended the session is there something to say that the upstream cannot know.
     pub async fn refused(&self, request: Request<'_>, pass: &Pass) -> Refusal {
+        if let (Some(made), Some(refused)) = (pass.route.made, &pass.minted) {
+            return self.made_anew(pass, made, refused).await;
+        }
         let Some(open) = &pass.session else { return Refusal::PassOn };
         let result = match self.refresher.replace(open).await {
             // The settings have changed meanwhile: what is prepared for others has its claims in other places.
@@ -51,24 +56,24 @@ impl Gate {
                     None => Refusal::Again(newer),
                 }
             }
-            Refreshed::Ended if pass.route.access == Access::Required => {
-                self.ended(request, pass).map_or(Refusal::PassOn, |answer| Refusal::Over(Box::new(answer)))
-            }
+            Refreshed::Ended if pass.route.access == Access::Required => self
+                .ended(request, pass, Code::RefreshRejected)
+                .map_or(Refusal::PassOn, |answer| Refusal::Over(Box::new(answer))),
             Refreshed::Renewed(_) | Refreshed::Ended | Refreshed::Failed(_) => Refusal::PassOn,
         }
     }
 
-    /// A navigation is sent to log in, everything else gets 401; as if the session had been over before.
-    fn ended(&self, request: Request<'_>, pass: &Pass) -> Option<Answer> {
+    /// A navigation is sent to log in, everything else gets 401; as if the session had been over before. An application
+    /// that showed a proxy token has no user in front of it, whatever headers it hands on.
+    pub(super) fn ended(&self, request: Request<'_>, pass: &Pass, code: Code) -> Option<Answer> {
+        if !pass.by_cookie {
+            return Some(*self.token_invalid());
+        }
         let login = self.auth.get(pass.site.index)?.login_url();
-        let to_login = match pass.route.on_missing {
-            OnMissing::Auto => is_navigation(request.method, request.headers),
-            OnMissing::Redirect => may_navigate(request.method, request.headers),
-            OnMissing::Unauthorized => false,
-        };
+        let to_login = goes_to_login(&request, &pass.route);
         self.count_unauthenticated(if to_login { "redirect" } else { "401" });
         if !to_login {
-            return Some(Answer::problem(Code::RefreshRejected, None, Some(&login)));
+            return Some(Answer::problem(code, None, Some(&login)));
         }
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
         let mut query = url::form_urlencoded::Serializer::new(String::new());

@@ -6,6 +6,7 @@ use super::{Bearer, Pass, Request};
 use crate::answer::{Answer, Code};
 use crate::routing::table::Rule;
 use crate::session::open::Open;
+use crate::telemetry::Throttle;
 use crate::telemetry::audit::{Actor, Entry, Event};
 
 impl Gate {
@@ -27,7 +28,12 @@ impl Gate {
     fn keep_out(&self, request: &Request<'_>, pass: &Pass, whose: Entry<'_>, rule: &Rule) -> Answer {
         let Pass { site, route, .. } = pass;
         self.metrics.requests_rejected_total.with_label_values(&["rule"]).inc();
-        tracing::info!(site = %site.name, route = %route.name, rule = %rule.name, "a rule of a route keeps a user out");
+        // Whoever is kept out may ask again and again; the audit log has each time.
+        static REFUSALS: Throttle = Throttle::new();
+        if let Some(held_back) = REFUSALS.pass() {
+            let (site, route, rule) = (&site.name, &route.name, &rule.name);
+            tracing::info!(%site, %route, %rule, held_back, "a rule of a route keeps a user out");
+        }
         self.sessions.audit().tell(
             Event::AccessDenied,
             &Entry {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::admit::Gate;
-use super::answers::refusal;
+use super::answers::{goes_to_login, refusal};
 use super::proxy_token::is_by_token;
 use super::{Bearer, Client, Request, Scheme, Upgrade};
 use crate::answer::{Answer, Code, continue_to};
-use crate::config::settings::{Access, CsrfMode, Level, OnMissing, SameSite, Token};
-use crate::login::navigation::{is_cross_site, is_navigation, may_navigate};
+use crate::config::settings::{Access, CsrfMode, Level, SameSite, Token};
+use crate::login::navigation::{is_cross_site, is_navigation};
 use crate::login::{ReturnTo, SiteAuth, Visit, Wishes};
 use crate::refresh::{Failure, Refreshed};
 use crate::routing::cors::Grant;
@@ -129,19 +129,26 @@ impl Gate {
         self.with_token(case, open, true).await
     }
 
-    /// The session with a token fit to be sent.
+    /// The session with a token fit to be sent, and with claims of its age where rules look at them. A route for users who
+    /// return takes one for whom there is no such token to be had.
     pub(super) async fn with_token(
         &self,
         case: &Case<'_>,
         open: Arc<Open>,
         by_cookie: bool,
     ) -> Result<Option<Held>, Box<Answer>> {
-        if matches!(case.route.token, Token::None | Token::Proxy) || self.refresher.is_fresh(&open) {
+        let route = case.route;
+        let needs_none = matches!(route.token, Token::None | Token::Proxy) && route.rules.is_empty();
+        if needs_none || self.refresher.is_fresh(&open) {
             return Ok(Some(Held::logged_on(open, by_cookie)));
         }
-        match self.refresher.freshen(open).await {
+        match self.refresher.freshen(open.clone()).await {
             Refreshed::Renewed(open) => Ok(Some(Held::logged_on(open, by_cookie))),
+            // After a logout nobody is known any more, nor after the provider's refusal.
             Refreshed::Ended => self.without_session(case, Code::RefreshRejected).await,
+            Refreshed::Failed(_) if route.level == Level::Returning && !open.was_ended() => {
+                Ok(Some(Held { open, level: Level::Returning, by_cookie }))
+            }
             Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {
                 self.without_session(case, Code::SessionExpired).await
             }
@@ -170,13 +177,7 @@ impl Gate {
             return Ok(None);
         }
         let Request { method, headers, .. } = case.request;
-        let navigation = is_navigation(method, headers);
-        let to_login = match case.route.on_missing {
-            OnMissing::Auto => navigation,
-            OnMissing::Redirect => may_navigate(method, headers),
-            OnMissing::Unauthorized => false,
-        };
-        if !to_login {
+        if !goes_to_login(&case.request, case.route) {
             self.count_unauthenticated("401");
             let answer = Answer::problem(code, None, Some(&case.auth.login_url()));
             return Err(Box::new(if case.route.accept.bearer { answer.or_bearer() } else { answer }));
@@ -193,10 +194,13 @@ impl Gate {
             client_ip: case.origin.client.ip,
             site: case.auth,
         };
+        if let Some(manner) = case.request.connection.forward_auth {
+            return Err(Box::new(self.log_in_first(case, &visit, manner, code)));
+        }
         let asked = visit.target();
         // The browser holds Strict cookies back on a navigation that another site began: ask again from our own page.
         let held_back = self.same_site == SameSite::Strict && case.sorted.ticket == Ticket::Absent;
-        if navigation && held_back && is_cross_site(headers) {
+        if held_back && is_cross_site(headers) && is_navigation(method, headers) {
             return Err(Box::new(continue_to(&asked)));
         }
         let return_to = ReturnTo::parse(&asked, case.auth);

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::crowd::Seat;
 use super::held::{self, Held};
 
+use crate::config::settings::ForwardAuth;
 use crate::telemetry::metrics::Metrics;
 
 /// `true`: the server is about to stop, and clients should not come back on the connection they have.
@@ -94,6 +95,8 @@ pub struct Connection {
     pub client_certificate: Option<HeaderValue>,
     /// Plain requests are sent to `https` on this port.
     pub redirect_to_https: Option<u16>,
+    /// Requests are questions of proxies in front, told in this manner.
+    pub forward_auth: Option<ForwardAuth>,
     /// The client: the other end of the socket, or what a load balancer says in a PROXY header.
     pub peer: SocketAddr,
     /// A load balancer passes on a client that it cannot name: `peer` is its own address, and what is said of the client in
@@ -132,6 +135,7 @@ pub(super) struct Opened {
     pub(super) asks_clients: bool,
     pub(super) client_certificate: Option<HeaderValue>,
     pub(super) redirect_to_https: Option<u16>,
+    pub(super) forward_auth: Option<ForwardAuth>,
     pub(super) peer: SocketAddr,
     pub(super) nameless: bool,
     pub(super) local: SocketAddr,
@@ -167,6 +171,7 @@ impl Connection {
             asks_clients: opened.asks_clients,
             client_certificate: opened.client_certificate,
             redirect_to_https: opened.redirect_to_https,
+            forward_auth: opened.forward_auth,
             peer: opened.peer,
             nameless: opened.nameless,
             local: opened.local,

@@ -27,7 +27,7 @@ use super::proxy_protocol::Said;
 use super::tls::{Secured, Tls, TlsError};
 use super::upkeep::Upkeep;
 use super::{descriptors, proxy_protocol, upkeep};
-use crate::config::settings::{Limits, Listener, Most};
+use crate::config::settings::{ForwardAuth, Limits, Listener, Most};
 use crate::telemetry::Throttle;
 use crate::telemetry::metrics::Metrics;
 
@@ -69,6 +69,7 @@ struct Socket {
     address: SocketAddr,
     tls: Option<Arc<Tls>>,
     redirect_to_https: Option<u16>,
+    forward_auth: Option<ForwardAuth>,
     proxy_protocol: bool,
     gauges: Arc<Gauges>,
 }
@@ -207,6 +208,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             asks_clients: socket.tls.as_ref().is_some_and(|tls| tls.asks_clients()),
             client_certificate: secured.client_certificate,
             redirect_to_https: socket.redirect_to_https,
+            forward_auth: socket.forward_auth,
             peer,
             nameless: said == Said::Somebody,
             local,
@@ -268,6 +270,7 @@ impl Socket {
             address: listener.address,
             tls: listener.tls.as_ref().map(load).transpose()?,
             redirect_to_https: listener.redirect_to_https,
+            forward_auth: listener.forward_auth,
             proxy_protocol: listener.proxy_protocol,
             gauges: Gauges::new(metrics, &listener.address.to_string()),
         })

@@ -101,7 +101,7 @@ impl Running {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let tls = ListenerTls { certificates: settings, min_version: TlsVersion::Tls12, clients: None };
         let tls = (!names.is_empty()).then_some(tls);
-        let listener = Listener { address, tls, redirect_to_https: None, proxy_protocol: false };
+        let listener = Listener { address, tls, redirect_to_https: None, proxy_protocol: false, forward_auth: None };
         let (metrics, overload) = (Arc::new(Metrics::new().unwrap()), Overload::default());
         let app = Arc::new(http_proxy(&Arc::new(ServerConf::default()), Tell));
         let (edge, _) = Edge::new(

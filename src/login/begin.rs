@@ -10,7 +10,7 @@ use super::record;
 use super::{Logins, Visit};
 use crate::oidc::Tokens;
 use crate::primitives::secret::SecretText;
-use crate::provider::Provider;
+use crate::provider::{Provider, Unclaimed};
 use crate::session::cookie::Ticket;
 use crate::session::manager::{NewSession, SessionError, entry_of, new_csrf_token};
 use crate::session::model::Secrets;
@@ -24,6 +24,8 @@ const BEGIN_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_
 /// What a login has brought.
 pub(super) struct Arrival {
     pub(super) tokens: Tokens,
+    /// Revokes the refresh token if no session begins.
+    pub(super) unclaimed: Unclaimed,
     /// `sub`
     pub(super) subject: String,
     /// `sid`
@@ -31,6 +33,8 @@ pub(super) struct Arrival {
     /// Whether the refresh token outlives the user's logout.
     pub(super) offline: bool,
     pub(super) id_token: Option<SecretText>,
+    /// How long ago the user might have authenticated, in seconds, if the login was begun with such a demand.
+    pub(super) max_age: Option<u32>,
     pub(super) claims: Map<String, Value>,
 }
 
@@ -43,7 +47,7 @@ impl Logins {
         arrival: Arrival,
         former: Option<SessionId>,
     ) -> Result<Arc<Open>, SessionError> {
-        let Arrival { tokens, subject, provider_session, offline, id_token, claims } = arrival;
+        let Arrival { tokens, unclaimed, subject, provider_session, offline, id_token, max_age, claims } = arrival;
         let context = self.former_context(visit, provider, former, &subject).await;
         let new = NewSession {
             provider: provider.name().to_string(),
@@ -55,6 +59,7 @@ impl Logins {
                 access_issued: self.sessions.clock().now(),
                 access_expires: tokens.access_expires,
                 forced: None,
+                max_age,
                 refresh_token: tokens.refresh_token,
                 refresh_expires: tokens.refresh_expires,
                 offline,
@@ -66,20 +71,20 @@ impl Logins {
             },
         };
         // What was shown to the provider is spent: a store that fails for a moment must not cost the login.
-        for pause in BEGIN_PAUSES {
-            match self.sessions.begin(&new, &visit.site.profile).await {
-                Ok(open) => return Ok(open),
-                Err(error) => tracing::warn!(%error, "a new session could not be stored yet"),
+        let mut pauses = BEGIN_PAUSES.iter();
+        loop {
+            match (self.sessions.begin(&new, &visit.site.profile).await, pauses.next()) {
+                (Ok(open), _) => {
+                    unclaimed.claim();
+                    return Ok(open);
+                }
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(pause)) => {
+                    tracing::warn!(%error, "a new session could not be stored yet");
+                    tokio::time::sleep(*pause).await;
+                }
             }
-            tokio::time::sleep(pause).await;
         }
-        let last = self.sessions.begin(&new, &visit.site.profile).await;
-        if last.is_err()
-            && let Some(token) = new.secrets.refresh_token
-        {
-            tokio::spawn(provider.clone().revoke_patiently(token));
-        }
-        last
     }
 
     /// What applications keep of the user, from the session that the browser had: a user who logs in again keeps it,
@@ -119,14 +124,16 @@ impl Logins {
     }
 
     /// The browser's former session ends with the new login, whether the browser showed it now or when the login began
-    /// (`former`), or got it from another tab meanwhile. Its refresh token is left alone: providers tie it to the user's
-    /// login with them, which goes on. A store that fails here leaves the former session to end by its own time.
+    /// (`former`), or got it from another tab meanwhile. An OpenID provider's refresh token is left alone: it is tied to the
+    /// user's login with the provider, which goes on. A backend is told as at a logout, unless it gave the same one again
+    /// (`token`). A store that fails here leaves the former session to end by its own time.
     pub(super) async fn end_former(
         &self,
         visit: &Visit<'_>,
         binding: Option<&str>,
         former: Option<SessionId>,
         open: &Open,
+        token: Option<&SecretText>,
     ) {
         let shown = match visit.ticket {
             Ticket::One(id) => Some(id),
@@ -138,8 +145,14 @@ impl Logins {
                 None => None,
             };
             for id in [shown, former, latest].into_iter().flatten() {
-                if let Some((key, record, _)) = self.sessions.end_one(&id.key()).await? {
-                    self.sessions.audit().tell(Event::SessionEnded, &entry_of(&key, &record, "new_login"));
+                let Some((key, record, secrets)) = self.sessions.end_one(&id.key()).await? else { continue };
+                self.sessions.audit().tell(Event::SessionEnded, &entry_of(&key, &record, "new_login"));
+                let provider = visit.site.named(&record.provider).filter(|provider| provider.credentials().is_some());
+                let old = secrets.and_then(|secrets| secrets.refresh_token);
+                if let (Some(provider), Some(old)) = (provider, old)
+                    && token.is_none_or(|token| token.expose() != old.expose())
+                {
+                    tokio::spawn(provider.clone().revoke_patiently(old));
                 }
             }
             Ok::<(), SessionError>(())

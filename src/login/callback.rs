@@ -18,7 +18,7 @@ use crate::answer::{Answer, Code, Page, continue_to};
 use crate::oidc::step_up::Lacking;
 use crate::oidc::{self, IdTokenError, OidcError};
 use crate::primitives::tally::Key;
-use crate::provider::Provider;
+use crate::provider::{Provider, Unclaimed};
 use crate::revocation;
 use crate::session::manager::SessionError;
 use crate::session::open::Open;
@@ -136,10 +136,12 @@ impl Logins {
         let oidc::IdToken { issued, subject, provider_session, text, claims, .. } = id_token;
         let arrival = Arrival {
             offline: tokens.offline.unwrap_or_else(|| oidc.asks_offline()),
+            unclaimed: Unclaimed::new(provider.clone(), &tokens),
             tokens,
             subject: subject.clone(),
             provider_session: provider_session.clone(),
             id_token: Some(text),
+            max_age: record.demands.max_age_seconds(),
             claims,
         };
         let open = self.begin(visit, provider, arrival, record.former()).await?;
@@ -163,7 +165,7 @@ impl Logins {
         };
         self.sessions.audit().tell(Event::LoginSuccess, &entry);
         self.sessions.audit().tell(Event::SessionCreated, &entry);
-        self.end_former(visit, Some(&binding), record.former(), &open).await;
+        self.end_former(visit, Some(&binding), record.former(), &open, None).await;
         self.finished.add(Key::of(&binding), self.sessions.clock().now());
         self.metrics.login_duration_seconds.with_label_values(&[provider.name()]).observe(age.as_secs_f64());
         Ok(open)

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 
 use super::begin::Arrival;
@@ -16,8 +16,9 @@ use super::query::single;
 use super::return_to::ReturnTo;
 use super::{Logins, Visit, error_answer, store_failed};
 use crate::answer::{Answer, Code};
-use crate::credentials::{self, Backend, Granted, LoginError};
-use crate::provider::Provider;
+use crate::credentials::{self, Backend, Form, Granted, LoginError};
+use crate::primitives::random;
+use crate::provider::{Provider, Unclaimed};
 use crate::session::csrf;
 use crate::telemetry::audit::{Entry, Event};
 
@@ -63,7 +64,7 @@ impl Logins {
         let form = backend.form(body.clone());
         let form = form.map_err(|e| ("form", Answer::problem(Code::BadRequest, Some(&e.to_string()), None)))?;
         backend.admit(&form, visit.client_ip).map_err(|many| (many.reason(), too_many(many.wait())))?;
-        let granted = match backend.login(&form).await {
+        let (unclaimed, granted) = match ask(provider, backend, form).await {
             Ok(granted) => granted,
             Err(error) => {
                 if matches!(error, LoginError::Unavailable { .. } | LoginError::Odd(_)) {
@@ -76,21 +77,21 @@ impl Logins {
         // Never the account as it was typed: the backend may read another field of the form than we do, or the same one in
         // another way, and one user would get the name of another.
         let Some(subject) = subject.or(token_subject) else {
-            if let Some(token) = tokens.refresh_token {
-                tokio::spawn(provider.clone().revoke_patiently(token));
-            }
             let error = LoginError::Odd("it does not say who the user is: see `fields.subject`".to_owned());
             tracing::warn!(provider = %backend.name(), %error, "a login failed");
             return Err((error.reason(), refusal(&error)));
         };
         let claims = credentials::claims(user.unwrap_or_default(), &subject);
         let shown = json!({ "user": claims, "return_to": return_to(visit).as_str() });
+        let refresh_token = tokens.refresh_token.clone();
         let arrival = Arrival {
             tokens,
+            unclaimed,
             subject: subject.clone(),
             provider_session: None,
             offline: false,
             id_token: None,
+            max_age: None,
             claims,
         };
         let begun = self.begin(visit, provider, arrival, None).await;
@@ -100,9 +101,23 @@ impl Logins {
         self.sessions.audit().tell(Event::LoginSuccess, &entry);
         self.sessions.audit().tell(Event::SessionCreated, &entry);
         let cookies = self.sessions.cookies();
-        self.end_former(visit, cookies.login_binding(visit.headers).as_deref(), None, &open).await;
+        let (binding, fresh) = self.binding(visit);
+        self.end_former(visit, binding.as_deref(), None, &open, refresh_token.as_ref()).await;
         self.count_login(backend.name(), "success", "ok");
-        Ok(Answer::json(&shown).cookie(cookies.set_session(open.id())).cookie(open.csrf_cookie().cloned()))
+        let answer = Answer::json(&shown).cookie(cookies.set_session(open.id())).cookie(open.csrf_cookie().cloned());
+        Ok(answer.cookie(fresh))
+    }
+
+    /// What ties the tabs of a browser together, so that two that log in at once leave one session; and the cookie for it,
+    /// if the browser has none yet. Without randomness there is neither.
+    fn binding(&self, visit: &Visit<'_>) -> (Option<String>, Option<HeaderValue>) {
+        let cookies = self.sessions.cookies();
+        if let Some(binding) = cookies.login_binding(visit.headers) {
+            return (Some(binding), None);
+        }
+        let fresh = random::token().ok();
+        let cookie = fresh.as_deref().and_then(|fresh| cookies.set_login(fresh, false));
+        (fresh, cookie)
     }
 
     /// Sends the browser to the page of the app with the form, which comes back to `return_to`.
@@ -119,8 +134,19 @@ impl Logins {
         }
         let text = "The address of the login page is unusable.";
         Answer::redirect(&format!("{page}?{}", query.finish()))
-            .unwrap_or_else(|| error_answer(visit, Code::Internal, text))
+            .map_or_else(|| error_answer(visit, Code::Internal, text), |answer| answer.cookie(self.binding(visit).1))
     }
+}
+
+/// Asks the backend in a task of its own. A client that goes away cancels nothing, or tokens that it is just being given
+/// would be nobody's; then they are revoked.
+async fn ask(provider: &Arc<Provider>, backend: &Arc<Backend>, form: Form) -> Result<(Unclaimed, Granted), LoginError> {
+    let (provider, backend) = (provider.clone(), backend.clone());
+    let asked = tokio::spawn(async move {
+        let granted = backend.login(&form).await?;
+        Ok((Unclaimed::new(provider, &granted.tokens), granted))
+    });
+    asked.await.unwrap_or_else(|_| Err(LoginError::Odd("it could not be asked".to_owned())))
 }
 
 fn return_to(visit: &Visit<'_>) -> ReturnTo {
@@ -155,9 +181,36 @@ fn refusal(error: &LoginError) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
+    use crate::demo::backend::BackendEndpoint;
+    use crate::demo::{Fault, Gate};
+
+    #[tokio::test]
+    async fn tokens_of_a_login_that_nobody_waits_for_any_more_are_revoked() {
+        let (demo, backend, _) = credentials::tests::backend();
+        let provider = Arc::new(Provider::Credentials(backend.clone()));
+        // The client goes away after the backend has granted, and before its answer is here; or just after that.
+        let gate = Gate::closed();
+        demo.faults(BackendEndpoint::Login).add(Fault::hold(&gate).after_work().times(1));
+        let form = credentials::tests::form(&backend);
+        let client = tokio::spawn({
+            let (provider, backend, form) = (provider.clone(), backend.clone(), form.clone());
+            async move { ask(&provider, &backend, form).await.map(|_| ()) }
+        });
+        gate.arrived(1).await;
+        client.abort();
+        let _ = client.await;
+        gate.open();
+        credentials::tests::is_revoked(&demo).await;
+        let (unclaimed, _) = ask(&provider, &backend, form.clone()).await.unwrap();
+        drop(unclaimed);
+        credentials::tests::is_revoked(&demo).await;
+        let told = demo.posted(BackendEndpoint::Logout).len();
+        let (unclaimed, _) = ask(&provider, &backend, form).await.unwrap();
+        unclaimed.claim();
+        tokio::task::yield_now().await;
+        assert_eq!(demo.posted(BackendEndpoint::Logout).len(), told);
+    }
 
     #[test]
     fn c7_only_json_is_taken() {

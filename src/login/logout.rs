@@ -11,6 +11,7 @@ use super::query::single;
 use super::{Logins, Visit, error_answer, navigation, record, store_failed};
 use crate::answer::{Answer, Code, Page, continue_to};
 use crate::primitives::random;
+use crate::session::cookie::Ticket;
 use crate::session::csrf::{self, Refusal};
 use crate::session::manager::{SessionError, entry_of};
 use crate::session::open::Open;
@@ -24,8 +25,7 @@ impl Logins {
     /// not even without a session: the browser may merely have held its cookies back, and an answer that clears them
     /// would be a logout.
     pub(super) async fn logout(&self, visit: Visit<'_>, body: &Bytes) -> Answer {
-        // One that is over and still tells who its user is has a user to forget, and tokens that are good.
-        let open = match self.known_session_of(&visit).await {
+        let open = match self.session_to_end(&visit).await {
             Ok(open) => open,
             Err(error) => return store_failed(&visit, &error),
         };
@@ -50,6 +50,15 @@ impl Logins {
         match open {
             Some(open) => self.log_out(&visit, &open, everywhere).await,
             None => self.left(&visit, None, None),
+        }
+    }
+
+    /// One that is over and still tells who its user is has a user to forget, and tokens that are good; one whose provider
+    /// has left the site would live again if that came back.
+    async fn session_to_end(&self, visit: &Visit<'_>) -> Result<Option<Arc<Open>>, SessionError> {
+        match (self.known_session_of(visit).await?, visit.ticket) {
+            (None, Ticket::One(id)) => self.sessions.left_behind(&id, &visit.site.profile).await,
+            (found, _) => Ok(found),
         }
     }
 

@@ -38,6 +38,11 @@ impl Demands {
         Self { contexts: Some(contexts.to_owned()), ..self }
     }
 
+    /// Seconds since the user's authentication, at most.
+    pub(crate) fn max_age_seconds(&self) -> Option<u32> {
+        self.max_age
+    }
+
     pub(crate) fn max_age(&self) -> Option<Duration> {
         self.max_age.map(|seconds| Duration::from_secs(seconds.into()))
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ::http::HeaderMap;
-use ::http::header::{AUTHORIZATION, HeaderValue};
+use ::http::header::AUTHORIZATION;
 use openidconnect::{HttpRequest, HttpResponse};
 
 use super::credentials::Credentials;
@@ -13,9 +13,6 @@ use crate::primitives::clock::Clock;
 use crate::primitives::dpop::{self, Nonce, Proven, Prover};
 use crate::primitives::secret::SecretText;
 use crate::primitives::signing::SigningKey;
-
-/// The scheme of tokens that are bound to nothing.
-pub(super) const BEARER: &str = "Bearer";
 
 /// Our key towards one provider, and what the provider wants in the next proof.
 pub(super) struct Dpop {
@@ -63,13 +60,6 @@ impl Dpop {
     }
 }
 
-/// `Authorization` with a token of ours, bound or not (RFC 6750 §2.1, RFC 9449 §7.1).
-pub(super) fn authorization(scheme: &str, token: &SecretText) -> Result<HeaderValue, Error> {
-    let mut value = HeaderValue::try_from(format!("{scheme} {}", token.expose())).map_err(|_| Error::Invalid)?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 impl Client {
     /// Sends what is proved to be ours, and that `token` is, each attempt with proofs of its own. There is a second one only
     /// if the provider wants its nonce in the proof: then it has done nothing yet (§8), and a refresh token may be shown
@@ -102,8 +92,8 @@ impl Client {
         let mut request = request.clone();
         match token {
             Some(token) => {
-                let scheme = if dpop.is_some() { dpop::SCHEME } else { BEARER };
-                request.headers_mut().insert(AUTHORIZATION, authorization(scheme, token)?);
+                let value = dpop::authorization(dpop.is_some(), token).ok_or(Error::Invalid)?;
+                request.headers_mut().insert(AUTHORIZATION, value);
             }
             None => credentials.apply(&mut request)?,
         }

@@ -14,10 +14,10 @@ use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use url::Url;
 
 use super::credentials::Credentials;
-use super::dpop::{BEARER, Dpop, authorization};
+use super::dpop::Dpop;
 use super::text;
 use super::tls::{self, Tls};
-use crate::primitives::dpop::{USE_NONCE, asks_for_nonce};
+use crate::primitives::dpop::{USE_NONCE, asks_for_nonce, authorization};
 use crate::primitives::secret::SecretText;
 
 /// A provider that asks for more patience than this is asked again anyway.
@@ -307,7 +307,7 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         if let Some(token) = token {
-            request = request.header(AUTHORIZATION, authorization(BEARER, token)?);
+            request = request.header(AUTHORIZATION, authorization(false, token).ok_or(Error::Invalid)?);
         }
         let request = request.body(json).map_err(|_| Error::Invalid)?;
         let total = if endpoint == Endpoint::Refresh { self.limits.refresh } else { self.limits.total };

@@ -18,6 +18,7 @@ mod credentials;
 mod demands;
 mod dpop;
 mod error;
+mod exchange;
 pub mod http;
 mod id_token;
 mod jwks;
@@ -30,7 +31,7 @@ mod pushed;
 mod revocation;
 pub mod step_up;
 mod text;
-mod tls;
+pub(crate) mod tls;
 mod userinfo;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub use breaker::Breaker;
 pub(crate) use breaker::Health;
 pub use demands::Demands;
 pub use error::{OidcError, RefreshError, SetupError};
+pub use exchange::ServiceToken;
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use jwt::JwtError;
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};

@@ -450,6 +450,10 @@ impl Provider {
         &self.credentials
     }
 
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     pub(super) fn client_secret(&self) -> &str {
         self.credentials.secret()
     }

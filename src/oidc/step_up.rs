@@ -40,6 +40,20 @@ impl StepUp {
         fields.find_map(|field| ChallengeParser::new(field.to_str().ok()?).find_map(|challenge| read(&challenge.ok()?)))
     }
 
+    /// The challenge that asks for it (RFC 9470 §3).
+    #[must_use]
+    pub fn challenge(&self) -> String {
+        let mut text = "Bearer error=\"insufficient_user_authentication\"".to_owned();
+        if let Some(contexts) = &self.acr_values {
+            let quoted = contexts.replace('\\', "\\\\").replace('"', "\\\"");
+            text.push_str(&format!(", acr_values=\"{quoted}\""));
+        }
+        if let Some(age) = self.max_age {
+            text.push_str(&format!(", max_age=\"{}\"", age.as_secs()));
+        }
+        text
+    }
+
     /// Compares with the claims of a session; an authentication may be older by `tolerance` than what is asked for.
     ///
     /// # Errors
@@ -129,6 +143,16 @@ mod tests {
             let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
             let expected = expected.map(|(acr, age): (Option<&str>, _)| (acr.map(str::to_owned), age));
             assert_eq!(asked(&fields), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn l16_what_is_asked_can_be_handed_on() {
+        for (acr, age) in [(Some("gold silver"), None), (None, Some(0)), (Some("a\"b\\c"), Some(300))] {
+            let asked = StepUp { acr_values: acr.map(str::to_owned), max_age: age.map(Duration::from_secs) };
+            let mut headers = HeaderMap::new();
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_str(&asked.challenge()).unwrap());
+            assert_eq!(StepUp::of_challenge(&headers), Some(asked));
         }
     }
 

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::clock::Clock;
 use super::random::{self, base64url};
+use super::secret::SecretText;
 use super::signing::{Algorithm, SigningKey, thumbprint};
 
 /// Carries the proof (§4.1).
@@ -91,8 +92,24 @@ impl Prover {
 
 /// `ath` of an access token (§4.2).
 #[must_use]
-pub fn token_hash(token: &str) -> String {
+pub fn token_hash(token: impl AsRef<[u8]>) -> String {
     base64url(&Sha256::digest(token))
+}
+
+/// `Authorization` with a token: `DPoP …` if it is bound to a key (§7.1), else `Bearer …` (RFC 6750 §2.1). `None` if it has
+/// bytes that no header may carry.
+#[must_use]
+pub fn authorization(bound: bool, token: &SecretText) -> Option<HeaderValue> {
+    let scheme = if bound { SCHEME } else { "Bearer" };
+    let mut value = HeaderValue::try_from(format!("{scheme} {}", token.expose())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The token in such a value if it is bound to a key.
+#[must_use]
+pub fn bound_token(authorization: &HeaderValue) -> Option<&[u8]> {
+    authorization.as_bytes().strip_prefix(b"DPoP ")
 }
 
 /// `htu` (§4.2): without query and fragment, the host in lower case and no port that goes without saying, so that a server

@@ -2,12 +2,16 @@
 //!
 //! What is peculiar to a kind is asked of the kind itself: see [`Provider::oidc`] and [`Provider::credentials`].
 
+mod unclaimed;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 use url::Url;
+
+pub use unclaimed::Unclaimed;
 
 use crate::credentials::{self, Backend};
 use crate::oidc::{self, Breaker, Previous, RefreshError, Tokens};
@@ -95,7 +99,16 @@ impl Provider {
         }
     }
 
-    /// Whether it is to be left alone for the moment.
+    /// Whether it has a way to new tokens.
+    #[must_use]
+    pub fn refreshes(&self) -> bool {
+        match self {
+            Self::Oidc(_) => true,
+            Self::Credentials(backend) => backend.refreshes(),
+        }
+    }
+
+    /// Whether refreshes are to leave it alone for the moment.
     #[must_use]
     pub fn breaker(&self) -> &Breaker {
         match self {
@@ -131,14 +144,19 @@ impl Provider {
         }
     }
 
-    /// Gets new tokens. The refresh token is shown once; nothing here repeats it.
+    /// Gets new tokens. The refresh token is shown once; nothing here repeats it. `old` is the access token so far.
     ///
     /// # Errors
     /// [`RefreshError`]
-    pub async fn refresh(&self, token: &SecretText, previous: Previous<'_>) -> Result<Refreshed, RefreshError> {
+    pub async fn refresh(
+        &self,
+        token: &SecretText,
+        old: &SecretText,
+        previous: Previous<'_>,
+    ) -> Result<Refreshed, RefreshError> {
         match self {
             Self::Oidc(provider) => provider.refresh(token, previous).await.map(Into::into),
-            Self::Credentials(backend) => backend.refresh(token, previous.subject).await.map(Into::into),
+            Self::Credentials(backend) => backend.refresh(token, previous.subject, old).await.map(Into::into),
         }
     }
 

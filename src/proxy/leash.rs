@@ -11,7 +11,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::Session;
 
 use super::{Context, deadline};
-use crate::config::settings::{Access, Token};
+use crate::config::settings::Access;
 use crate::gate::{Bearer, Gate, Pass};
 use crate::listener;
 use crate::routing::tunnel::CloseCode;
@@ -32,11 +32,8 @@ enum Tie<'p> {
 
 /// A page that anybody may have depends on nothing.
 fn tie_of(pass: &Pass) -> Option<Tie<'_>> {
-    let route = &pass.route;
-    let open_to_all =
-        route.access == Access::Optional && route.token == Token::None && route.identity_headers.is_empty();
     let tie = pass.session.as_ref().map(Tie::Session).or_else(|| pass.bearer.as_ref().map(Tie::Token));
-    tie.filter(|_| !open_to_all)
+    tie.filter(|_| pass.route.access != Access::Optional || pass.route.tells_who())
 }
 
 /// Waits until that is over.

@@ -252,9 +252,10 @@ impl ProxyHttp for Proxy {
     async fn response_trailer_filter(
         &self,
         _session: &mut Session,
-        _upstream_trailers: &mut HeaderMap,
+        upstream_trailers: &mut HeaderMap,
         ctx: &mut Passage,
     ) -> pingora::Result<Option<Bytes>> {
+        response::trailers(upstream_trailers);
         compress::end(&mut ctx.context)
     }
 

@@ -180,6 +180,7 @@ pub(super) fn view<'r>(
             nameless: connection.is_some_and(|c| c.nameless),
             tls: connection.is_some_and(|c| c.tls),
             redirect_to_https: connection.and_then(|c| c.redirect_to_https),
+            forward_auth: connection.and_then(|c| c.forward_auth),
             only_for: connection.filter(|c| c.asks_clients).and_then(|c| c.server_name.as_deref()),
         },
     }

@@ -28,9 +28,11 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 
 /// Sends the answer, to a gRPC call in its own form. An error means that the client is gone.
 pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answer) -> pingora::Result<()> {
+    // A gRPC error is a success of HTTP: to a proxy that asks about a call it would be leave to go on.
+    let asks = ctx.connection.as_ref().is_some_and(|connection| connection.forward_auth.is_some());
     let answer = match grpc_kind(&session.req_header().headers) {
-        Some(kind) => answer.for_grpc(kind),
-        None => answer,
+        Some(kind) if !asks => answer.for_grpc(kind),
+        _ => answer,
     };
     let (mut parts, body) = answer.into_response().into_parts();
     ctx.dress(&mut parts.headers);

@@ -9,6 +9,7 @@ use super::{Context, compress, failure, fields, leash, respond};
 use crate::answer::ERROR_HEADER;
 use crate::gate::{self, Gate, Pass};
 use crate::listener;
+use crate::session::context::UPDATE;
 use crate::session::cookie::drop_ours;
 
 /// The upstream's answer on its way to the client.
@@ -56,6 +57,13 @@ pub(super) fn filter(
         ctx.encoder = compress::begin(&forward.compress, session, response)?;
     }
     if last { bring_cookies(gate, response, pass) } else { Ok(()) }
+}
+
+/// What an upstream says only behind the body comes too late to be kept, and is no more the browser's than in the header.
+pub(super) fn trailers(trailers: &mut HeaderMap) {
+    for name in [&UPDATE, &ERROR_HEADER, &SET_COOKIE] {
+        trailers.remove(name);
+    }
 }
 
 /// The cookies that the session needs, and with them what keeps the answer to one browser.
@@ -113,6 +121,16 @@ pub(super) fn finished(gate: &Gate, session: &Session, error: Option<&Error>, ct
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_trailer_says_what_only_cloakroom_may_hear_or_say() {
+        let mut fields = HeaderMap::new();
+        for name in ["x-user-context-update", "cloakroom-error", "set-cookie", "set-cookie", "grpc-status"] {
+            fields.append(name, HeaderValue::from_static("0"));
+        }
+        trailers(&mut fields);
+        assert_eq!(fields.keys().collect::<Vec<_>>(), ["grpc-status"]);
+    }
 
     #[test]
     fn an_answer_with_our_cookie_stays_out_of_shared_caches() {

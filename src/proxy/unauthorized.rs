@@ -49,7 +49,7 @@ pub(super) async fn filter(
         ctx.proved_again = true;
         return leave(response, ctx, "nonce", REFUSED);
     }
-    let sent = pass.session.as_ref().and_then(|open| pass.token_of(open));
+    let sent = pass.own_token().is_some();
     if let (Some(open), Some(asked)) = (&pass.session, asks_to_step_up(&response.headers, pass)) {
         let view = request::view(session.req_header(), session, &ctx.connection);
         let Some(answer) = Box::pin(gate.step_up(view, pass, open, &asked)).await else { return Ok(()) };
@@ -59,7 +59,7 @@ pub(super) async fn filter(
     let bound = pass.token_hash().is_some();
     // Without a key that it is bound to a token is of no use, whatever the upstream says of it.
     let asks = (bound && !ctx.proved) || asks_for_token(&response.headers, bound);
-    if sent.is_none() || !pass.route.retry_unauthorized || !asks {
+    if !sent || !pass.route.retry_unauthorized || !asks {
         return Ok(());
     }
     let Some(upstream) = pass.upstream().cloned() else { return Ok(()) };
@@ -80,6 +80,11 @@ pub(super) async fn filter(
         }
         Refusal::Again(newer) => {
             pass.session = Some(newer);
+            ctx.sent_again = true;
+            ("sent_again", REFUSED)
+        }
+        Refusal::AgainWith(token) => {
+            pass.minted = Some(token);
             ctx.sent_again = true;
             ("sent_again", REFUSED)
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Version;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, HttpPeer, Session};
 use tokio::sync::oneshot;
@@ -16,7 +16,6 @@ use crate::config::settings::{HashOn, Limits};
 use crate::gate::{self, Gate, Pass};
 use crate::primitives::dpop::PROOF;
 use crate::routing::upstream::{Full, Target, Upstream};
-use crate::session::context::HEADER as USER_CONTEXT;
 use crate::session::cookie::Foreign;
 
 /// The client's certificate (RFC 9440).
@@ -136,7 +135,7 @@ pub(super) fn request(
                 headers.insert(COOKIE, value.clone());
             }
         }
-        identify(headers, pass);
+        pass.identify(headers);
         forwarded(session, headers, pass, ctx)
     })??;
     ctx.proved = pass.token_hash().is_some() && prove(gate, session, request, pass)?;
@@ -150,26 +149,6 @@ fn prove(gate: &Gate, session: &Session, request: &mut RequestHeader, pass: &Pas
     let Some(proof) = proof else { return Ok(false) };
     request.insert_header(PROOF, proof)?;
     Ok(true)
-}
-
-/// Token and claims of the user, if there is one.
-fn identify(headers: &mut HeaderMap, pass: &Pass) {
-    if let Some(value) = pass.authorization() {
-        headers.insert(AUTHORIZATION, value.clone());
-    }
-    if let Some(name) = &pass.route.level_header
-        && let Some(value) = pass.level_value()
-    {
-        headers.insert(name.clone(), value);
-    }
-    if let Some(value) = pass.context() {
-        headers.insert(USER_CONTEXT, value.clone());
-    }
-    for (name, claim) in &pass.route.identity_headers {
-        if let Some(value) = pass.identity(*claim) {
-            headers.insert(name.clone(), value.clone());
-        }
-    }
 }
 
 pub(crate) fn set_path(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {

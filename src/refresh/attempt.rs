@@ -27,6 +27,7 @@ use crate::session::open::Open;
 use crate::session::profile::Profile;
 use crate::store::record::{Intent, Record, SessionKey};
 use crate::store::{Announce, Swap};
+use crate::telemetry::Throttle;
 use crate::telemetry::audit::Event;
 
 /// Pauses between two looks at another's refresh; an announcement ends one early.
@@ -143,6 +144,12 @@ impl Attempt {
             return failed(Failure::NoRefreshToken);
         };
         if secrets.refresh_token.is_none() {
+            return failed(Failure::NoRefreshToken);
+        }
+        if !provider.refreshes() {
+            // The settings had a way when the session began. Its access token is used to its end, as one without a refresh
+            // token is; nobody need look at the record again for that.
+            self.engine.pause(&self.key, record.generation, PAUSE_IN_DOUBT, Failure::NoRefreshToken);
             return failed(Failure::NoRefreshToken);
         }
         // A pause longer than any was written by a clock that is wrong.
@@ -262,7 +269,7 @@ impl Attempt {
             let previous = Previous { subject: &subject, auth_time: auth_time(&secrets), nonce: None };
             self.note_lag(lease.planned(), provider);
             fail_point!("refresh::before_show");
-            let answer = lease.hold(provider.refresh(&token, previous)).await;
+            let answer = lease.hold(provider.refresh(&token, &secrets.access_token, previous)).await;
             fail_point!("refresh::after_answer");
             timer.observe_duration();
             self.count(provider, &answer);
@@ -314,7 +321,11 @@ impl Attempt {
                 return self.rejected(&lease.record, provider, &error).await;
             }
             RefreshError::Misconfigured(ref code) => {
-                tracing::error!(provider = %name, code, "the provider refuses us as a client; check its settings");
+                static REFUSALS: Throttle = Throttle::new();
+                if let Some(held_back) = REFUSALS.pass() {
+                    let what = "the provider refuses us as a client; check its settings";
+                    tracing::error!(provider = %name, code, held_back, "{what}");
+                }
                 (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
             }
             RefreshError::Unavailable { ref reason, retry_after } => {

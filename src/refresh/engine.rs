@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use super::attempt::{Attempt, Outcome};
 use super::flight::Flights;
 use super::need::Need;
-use super::pace::Paces;
+use super::pace::{Entry, Paces};
 use super::unsettled::Unsettled;
 use crate::config::settings;
 use crate::primitives::clock::Timestamp;
@@ -218,6 +218,15 @@ impl Refresher {
     #[must_use]
     pub fn unsettled(&self) -> Unsettled {
         self.unsettled.clone()
+    }
+
+    /// Leave for a call of the provider's token endpoint that is no refresh: it keeps the same pace. The place is free again
+    /// when it is dropped. An error says how long to wait.
+    pub(crate) async fn leave(&self, provider: &str) -> Result<impl Send + use<>, Duration> {
+        match self.paces.enter(provider, Need::Minimum).await {
+            Entry::Now(leave) | Entry::AfterWait(leave) => Ok(leave),
+            Entry::NotFor(pause) | Entry::Full(pause) => Err(pause),
+        }
     }
 
     pub(super) fn now(&self) -> Timestamp {

@@ -171,6 +171,7 @@ pub(super) fn merge(old: &Secrets, new: Refreshed, now: Timestamp) -> Secrets {
         refresh_expires,
         offline: tokens.offline.unwrap_or(old.offline),
         id_token: id_token.or_else(|| old.id_token.clone()),
+        max_age: old.max_age,
         claims: claims.unwrap_or_else(|| old.claims.clone()),
         context: old.context.clone(),
         csrf_token: old.csrf_token.clone(),

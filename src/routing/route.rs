@@ -47,6 +47,8 @@ pub struct Route {
     pub on_missing: OnMissing,
     /// Which token goes upstream.
     pub token: Token,
+    /// Which token is made for it; `None` = none.
+    pub made: Option<Made>,
     /// Name of a header and the index of its claim in [`super::table::Site::claim_paths`].
     pub identity_headers: Vec<(HeaderName, usize)>,
     /// Whether its upstream is told the user context, and may change it.
@@ -69,6 +71,15 @@ pub struct Route {
     pub rates: Option<Box<Rates>>,
     /// Counts its requests.
     pub metrics: Arc<RouteMetrics>,
+}
+
+/// A token that a provider makes for a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// For the user's: an index into [`super::table::Site::exchanges`].
+    Exchanged(usize),
+    /// For us, where there is no user: an index into [`super::table::Site::client_tokens`].
+    Own(usize),
 }
 
 /// A rule on the claims of a user.
@@ -116,6 +127,15 @@ impl Route {
             Action::Upstream(forward) => Some(forward),
             Action::Redirect(_) | Action::Respond(_) | Action::Files(_) => None,
         }
+    }
+
+    /// Whether its upstream hears anything of the user, so that the answer may be meant for that user alone.
+    #[must_use]
+    pub fn tells_who(&self) -> bool {
+        self.token != Token::None
+            || self.context != ContextAccess::None
+            || self.level_header.is_some()
+            || !self.identity_headers.is_empty()
     }
 }
 

@@ -13,11 +13,13 @@ use http::header::HeaderName;
 
 use super::cors::Cors;
 use super::rates::Rates;
-pub use super::route::{Action, Asked, Choice, Forward, Route, Rule};
+pub use super::route::{Action, Asked, Choice, Forward, Made, Route, Rule};
 use super::route::{Slot, changes};
 use super::security::SecurityHeaders;
 use super::upstream::Upstreams;
-use crate::config::settings::{self, Aliases, ClaimCondition, ClaimPath, ContextAccess, HostPattern, Origin, Settings};
+use crate::config::settings::{
+    self, Aliases, ClaimCondition, ClaimPath, ClientToken, ContextAccess, HostPattern, Origin, Settings, Target,
+};
 use crate::files::Files;
 use crate::primitives::path::PathPrefix;
 use crate::telemetry::handles::RouteMetrics;
@@ -70,6 +72,10 @@ pub struct Site {
     pub claim_paths: Vec<ClaimPath>,
     /// Every condition that a rule of its routes asks for, once; [`Rule::condition`] points into it.
     pub conditions: Vec<ClaimCondition>,
+    /// What its routes exchange tokens for, each once; [`Made::Exchanged`] points into it.
+    pub exchanges: Vec<Target>,
+    /// The tokens of our own that its routes send, each once; [`Made::Own`] points into it.
+    pub client_tokens: Vec<ClientToken>,
     /// Claims in the user context; `None` = no route tells it.
     pub context_claims: Option<Vec<ClaimPath>>,
     /// Every identity header of *any* site: no client may send one of them to any upstream, for two sites may share
@@ -152,6 +158,7 @@ impl Site {
         metrics: &Metrics,
     ) -> Result<Self, TableError> {
         let (mut claim_paths, mut conditions) = (Vec::new(), Vec::new());
+        let (mut exchanges, mut client_tokens) = (Vec::new(), Vec::new());
         let mut routes: HashMap<Box<str>, Slot, _> =
             HashMap::with_capacity_and_hasher(settings.routes.len(), RandomState::default());
         for route in &settings.routes {
@@ -174,7 +181,12 @@ impl Site {
                     .collect(),
                 provider: route.provider.clone(),
                 on_missing: route.on_missing,
-                token: route.token,
+                token: route.token.clone(),
+                made: match &route.token {
+                    settings::Token::Exchange(target) => Some(Made::Exchanged(index_of(&mut exchanges, target))),
+                    settings::Token::ClientCredentials(token) => Some(Made::Own(index_of(&mut client_tokens, token))),
+                    _ => None,
+                },
                 identity_headers: route
                     .identity_headers
                     .iter()
@@ -207,6 +219,8 @@ impl Site {
             origins: settings.origins.clone(),
             claim_paths,
             conditions,
+            exchanges,
+            client_tokens,
             context_claims: settings
                 .routes
                 .iter()

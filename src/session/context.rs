@@ -22,9 +22,10 @@ pub const LARGEST: usize = 4 * 1024;
 /// Deepest nesting of attributes.
 const DEEPEST: usize = 16;
 
-/// The header for a user of this level.
+/// The header for a user of this level. `provider` is the name in the settings.
 pub(super) fn header(
     level: Level,
+    provider: &str,
     subject: &str,
     claims: &Map<String, Value>,
     told: &[ClaimPath],
@@ -33,6 +34,8 @@ pub(super) fn header(
     let told = told.iter().filter_map(|path| Some((path.0.join("."), find(claims, path)?.clone())));
     let context = json!({
         "level": level.as_str(),
+        // `sub` names a user at one provider only (Core §8).
+        "provider": provider,
         "sub": subject,
         "claims": told.collect::<Map<_, _>>(),
         "attributes": attributes,
@@ -140,10 +143,12 @@ mod tests {
         ];
         let own = json!({"theme": "dark"});
         let value =
-            header(Level::Returning, "id-1", claims.as_object().unwrap(), &told, own.as_object().unwrap()).unwrap();
+            header(Level::Returning, "idp", "id-1", claims.as_object().unwrap(), &told, own.as_object().unwrap())
+                .unwrap();
         let read: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(value.as_bytes()).unwrap()).unwrap();
         let expected = json!({
             "level": "returning",
+            "provider": "idp",
             "sub": "id-1",
             "claims": {"name": "Alice \u{c6}r\u{f8}", "realm_access.roles": ["user"]},
             "attributes": {"theme": "dark"},

@@ -5,6 +5,7 @@ pub mod claims;
 pub mod context;
 pub mod cookie;
 pub mod csrf;
+pub mod issued;
 pub mod key_ring;
 pub mod manager;
 pub mod model;

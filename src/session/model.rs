@@ -28,6 +28,9 @@ pub struct Secrets {
     pub offline: bool,
     /// The latest ID token; the hint at logout.
     pub id_token: Option<SecretText>,
+    /// How long ago the user might have authenticated when logging in, in seconds, if that login was begun with such a
+    /// demand; its ID token has shown it.
+    pub max_age: Option<u32>,
     /// Claims of the user, from the verified ID token.
     pub claims: serde_json::Map<String, serde_json::Value>,
     /// What applications keep of the user, see [`super::context`].
@@ -57,6 +60,8 @@ struct Plain {
     off: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     idt: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    age: Option<u32>,
     claims: serde_json::Map<String, serde_json::Value>,
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     ctx: serde_json::Map<String, serde_json::Value>,
@@ -91,6 +96,7 @@ impl Secrets {
             rte: self.refresh_expires,
             off: self.offline,
             idt: self.id_token.as_ref().map(text),
+            age: self.max_age,
             claims: self.claims.clone(),
             ctx: self.context.clone(),
             csrf: text(&self.csrf_token),
@@ -136,6 +142,7 @@ impl Secrets {
             refresh_expires: plain.rte,
             offline: plain.off,
             id_token: plain.idt.as_mut().map(take),
+            max_age: plain.age,
             claims: std::mem::take(&mut plain.claims),
             context: std::mem::take(&mut plain.ctx),
             csrf_token: take(&mut plain.csrf),
@@ -160,6 +167,7 @@ mod tests {
             refresh_expires: None,
             offline: true,
             id_token: Some(SecretText::new("idt".into())),
+            max_age: Some(300),
             claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
             context: serde_json::Map::new(),
             csrf_token: SecretText::new("csrf".into()),
@@ -172,6 +180,7 @@ mod tests {
         assert_eq!(back.forced, secrets.forced);
         assert!(back.refresh_token.is_none());
         assert!(back.offline);
+        assert_eq!(back.max_age, secrets.max_age);
         assert_eq!(back.claims, secrets.claims);
         assert_eq!(back.tickets.ticket(3), secrets.tickets.ticket(3));
     }

@@ -14,6 +14,7 @@ use http::header::HeaderValue;
 use super::claims::claim_header;
 use super::context;
 use super::cookie::Cookies;
+use super::issued::Slot;
 use super::model::Secrets;
 use super::plan::is_fresh;
 use super::profile::Profile;
@@ -22,7 +23,7 @@ use super::rules::judge;
 use super::ticket::SessionId;
 use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
-use crate::primitives::dpop::{SCHEME, token_hash};
+use crate::primitives::dpop;
 use crate::primitives::secret::SecretText;
 use crate::store::Touch;
 use crate::store::record::{Record, SessionKey};
@@ -30,7 +31,8 @@ use crate::store::record::{Record, SessionKey};
 /// How far behind its plan a refresh must be before a request begins it.
 const OVERDUE: Duration = Duration::from_secs(3);
 
-const BEARER: &str = "Bearer";
+/// What an exchanged token costs beside its own bytes.
+const EXCHANGED: usize = 384;
 
 /// What an entry costs beside its own bytes: its places in the cache and in the index, and the allocator's share.
 const OVERHEAD: usize = 256;
@@ -48,6 +50,8 @@ pub struct Open {
     hurried: AtomicBool,
     subject: Box<str>,
     minted: ArcSwapOption<Minted>,
+    /// Of each target of the profile, made for this access token.
+    exchanged: Box<[Arc<Slot>]>,
     holds_tokens: bool,
     parting: AtomicBool,
     key: SessionKey,
@@ -125,6 +129,7 @@ impl Open {
             hurried: AtomicBool::new(false),
             subject: if profile.proxy_token { record.subject.as_str().into() } else { Box::default() },
             minted: ArcSwapOption::empty(),
+            exchanged: profile.exchanges.iter().map(|_| Arc::default()).collect(),
             holds_tokens: secrets.has_tokens(),
             parting: AtomicBool::new(false),
             key: id.key(),
@@ -137,16 +142,17 @@ impl Open {
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
             has_refresh_token: secrets.refresh_token.is_some() && record.refresh_in_doubt.is_none(),
-            authorization: authorization(if secrets.bound { SCHEME } else { BEARER }, &secrets.access_token),
-            token_hash: secrets.bound.then(|| token_hash(secrets.access_token.expose()).into()),
+            authorization: authorization(secrets.bound, &secrets.access_token),
+            token_hash: secrets.bound.then(|| dpop::token_hash(secrets.access_token.expose()).into()),
             id_authorization: secrets
                 .id_token
                 .as_ref()
                 .filter(|_| profile.id_token)
-                .and_then(|token| authorization(BEARER, token)),
+                .and_then(|token| authorization(false, token)),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
             context: profile.context.as_ref().map(|told| {
-                let header = |level| context::header(level, &record.subject, &secrets.claims, told, &secrets.context);
+                let (provider, subject) = (&record.provider, &record.subject);
+                let header = |level| context::header(level, provider, subject, &secrets.claims, told, &secrets.context);
                 Box::new([header(Level::Returning), header(Level::LoggedOn)])
             }),
             met: judge(&profile.conditions, &secrets.claims),
@@ -295,10 +301,16 @@ impl Open {
         {
             return Some(minted.authorization.clone());
         }
-        let minted = tokens.mint(&self.key, &self.subject, now)?;
+        let minted = tokens.mint(&self.key, &self.provider, &self.subject, now)?;
         let authorization = minted.authorization.clone();
         self.minted.store(Some(Arc::new(minted)));
         Some(authorization)
+    }
+
+    /// The place of the token that the access token is exchanged for, by target of the site's [`Profile`].
+    #[must_use]
+    pub fn exchanged(&self, target: usize) -> Option<&Arc<Slot>> {
+        self.exchanged.get(target)
     }
 
     /// The header value of a claim of the site's [`Profile`].
@@ -388,8 +400,16 @@ impl Open {
         };
         let context: usize = self.context.as_deref().map_or(0, context);
         // As long as a proxy token is; made later.
-        let proxy = if self.profile.proxy_token { 512 + self.subject.len() * 3 } else { 0 };
-        let rest = proxy + identity + context + self.met.len() + self.provider.len() + self.csrf_token.expose().len();
+        let proxy = if self.profile.proxy_token { 512 + (self.provider.len() + self.subject.len()) * 3 } else { 0 };
+        // As long as the token that they come from, more or less; got later.
+        let exchanged = self.exchanged.len() * (EXCHANGED + header(&self.authorization));
+        let rest = proxy
+            + exchanged
+            + identity
+            + context
+            + self.met.len()
+            + self.provider.len()
+            + self.csrf_token.expose().len();
         u64::try_from(size_of::<Self>() + texts + rest + OVERHEAD).unwrap_or(u64::MAX)
     }
 
@@ -433,8 +453,17 @@ impl Open {
         self.checked.store(now.as_millis(), Ordering::Relaxed);
     }
 
-    /// Takes over the uses that `older` knows of and the store perhaps does not yet.
-    pub(super) fn inherit(&self, older: &Self) {
+    /// Takes over the uses that `older` knows of and the store perhaps does not yet, and what its access token was
+    /// exchanged for, if it is the same one.
+    pub(super) fn inherit(&mut self, older: &Self) {
+        if self.authorization == older.authorization {
+            for (place, target) in self.exchanged.iter_mut().zip(&self.profile.exchanges) {
+                let known = older.profile.exchanges.iter().position(|other| other == target);
+                if let Some(slot) = known.and_then(|index| older.exchanged.get(index)) {
+                    place.clone_from(slot);
+                }
+            }
+        }
         self.last_seen.fetch_max(older.last_seen.load(Ordering::Relaxed), Ordering::Relaxed);
         self.idle_end.fetch_max(older.idle_end.load(Ordering::Relaxed), Ordering::Relaxed);
         self.returning_end.fetch_max(older.returning_end.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -456,11 +485,6 @@ impl Open {
     }
 }
 
-fn authorization(scheme: &str, token: &SecretText) -> Option<HeaderValue> {
-    if token.expose().is_empty() {
-        return None;
-    }
-    let mut value = HeaderValue::from_str(&format!("{scheme} {}", token.expose())).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+fn authorization(bound: bool, token: &SecretText) -> Option<HeaderValue> {
+    if token.expose().is_empty() { None } else { dpop::authorization(bound, token) }
 }

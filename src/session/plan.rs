@@ -68,6 +68,7 @@ mod tests {
             access_issued: Timestamp::from_secs(1_000),
             access_expires: Some(Timestamp::from_secs(1_000 + life)),
             forced: None,
+            max_age: None,
             refresh_token: Some(SecretText::new("rt".into())),
             refresh_expires: None,
             offline: false,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::settings::{ClaimCondition, ClaimPath};
+use crate::config::settings::{ClaimCondition, ClaimPath, Target};
 
 /// What a site wants prepared in each of its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,4 +21,6 @@ pub struct Profile {
     pub proxy_token: bool,
     /// Whether a route sends the ID token.
     pub id_token: bool,
+    /// What its routes exchange tokens for; [`Open::exchanged`](super::open::Open::exchanged) takes an index into this list.
+    pub exchanges: Vec<Target>,
 }

@@ -86,13 +86,14 @@ impl ProxyTokens {
         })
     }
 
-    /// A token for a session.
+    /// A token for a session. `subject` names its user at `provider`, and only there (Core §8).
     #[must_use]
-    pub fn mint(&self, session: &SessionKey, subject: &str, now: Timestamp) -> Option<Minted> {
+    pub fn mint(&self, session: &SessionKey, provider: &str, subject: &str, now: Timestamp) -> Option<Minted> {
         let key = self.keys.first()?;
         let claims = json!({
             "iss": self.issuer,
             "aud": self.audience,
+            "provider": provider,
             "sub": subject,
             "iat": now.as_secs(),
             "exp": now.plus(self.lifetime).as_secs(),
@@ -156,7 +157,7 @@ mod tests {
     }
 
     fn token(tokens: &ProxyTokens) -> String {
-        let minted = tokens.mint(&session(), "alice", NOW).unwrap();
+        let minted = tokens.mint(&session(), "idp", "alice", NOW).unwrap();
         minted.authorization.to_str().unwrap().strip_prefix("Bearer ").unwrap().to_owned()
     }
 
@@ -182,7 +183,7 @@ mod tests {
         }
         assert_eq!(tokens.verify(&token, NOW), Some(session()));
         assert!(tokens.verify(&token, Timestamp::from_secs(900)).is_none(), "from the future");
-        let renew_at = tokens.mint(&session(), "alice", NOW).unwrap().renew_at;
+        let renew_at = tokens.mint(&session(), "idp", "alice", NOW).unwrap().renew_at;
         assert_eq!(renew_at, NOW.plus(Duration::from_secs(150)));
     }
 

@@ -52,6 +52,10 @@ pub enum Event {
     TokenRejected,
     /// A rule of a route kept a user out.
     AccessDenied,
+    /// A provider gave no token for an upstream.
+    UpstreamTokenRefused,
+    /// A proxy in front asked about a request and was not understood, or may not ask.
+    CheckRefused,
     /// A record of a session is there and cannot be read.
     SessionUnreadable,
     /// Another replica has another key under the same id.
@@ -77,6 +81,8 @@ impl Event {
             Self::CsrfRejected => "csrf_rejected",
             Self::TokenRejected => "token_rejected",
             Self::AccessDenied => "access_denied",
+            Self::UpstreamTokenRefused => "upstream_token_refused",
+            Self::CheckRefused => "check_refused",
             Self::SessionUnreadable => "session_unreadable",
             Self::KeyChanged => "key_changed",
             Self::ConfigChanged => "config_changed",
@@ -93,6 +99,8 @@ impl Event {
                 | Self::CsrfRejected
                 | Self::TokenRejected
                 | Self::AccessDenied
+                | Self::UpstreamTokenRefused
+                | Self::CheckRefused
                 | Self::SessionUnreadable
                 | Self::KeyChanged
         )

@@ -105,6 +105,10 @@ pub struct Metrics {
     pub csrf_rejections_total: IntCounterVec,
     /// Access tokens of clients that were judged. Label: result.
     pub bearer_tokens_total: IntCounterVec,
+    /// Tokens for single upstreams that providers were asked for. Labels: provider, kind, result.
+    pub upstream_tokens_total: IntCounterVec,
+    /// Requests that wait for such a token. Label: provider.
+    pub upstream_token_waiters: IntGaugeVec,
     /// Requests to OpenID providers. Labels: provider, endpoint, result.
     pub idp_requests_total: IntCounterVec,
     /// Time of one request to an OpenID provider. Labels: provider, endpoint.
@@ -277,6 +281,16 @@ impl Metrics {
                 "bearer_tokens_total",
                 "Access tokens of clients that were judged.",
                 &["result"],
+            )?,
+            upstream_tokens_total: make.counter(
+                "upstream_tokens_total",
+                "Tokens for single upstreams that providers were asked for.",
+                &["provider", "kind", "result"],
+            )?,
+            upstream_token_waiters: make.gauge(
+                "upstream_token_waiters",
+                "Requests that wait for a token for a single upstream.",
+                &["provider"],
             )?,
             idp_requests_total: make.counter(
                 "idp_requests_total",

@@ -1,58 +1,59 @@
 // The whole way: Chromium, Cloakroom over TLS with Redis, a real Keycloak with strict refresh token rotation, and an
 // application that records what it is sent. Each test is a user of its own.
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { call, fillForm, launch, logIn, newUser, shoot } from './lib/browser.mjs';
+import { call, fillForm, logIn, shoot, stopAt } from './lib/browser.mjs';
 import { logIn as logInByHand, tokenRequest } from './lib/form-login.mjs';
-import { client, startKeycloak } from './lib/keycloak.mjs';
-import { freePort, until } from './lib/net.mjs';
-import { logs } from './lib/paths.mjs';
-import { cloakroomBinary, makeCertificate, prepareProxy, startRedis } from './lib/servers.mjs';
-import { claimsOf, startElsewhere, startUpstream, tokenOf } from './lib/upstream.mjs';
+import { client, useKeycloak } from './lib/keycloak.mjs';
+import { until } from './lib/net.mjs';
+import { quote } from './lib/servers.mjs';
+import { SESSION, XSRF, expiryOf, openStage } from './lib/stage.mjs';
+import { claimsOf, startElsewhere, tokenOf } from './lib/upstream.mjs';
 
-const SESSION = '__Host-session';
-const XSRF = 'XSRF-TOKEN';
+const settings = (issuer) => `
+providers:
+  - name: keycloak
+    kind: oidc
+    issuer: ${quote(issuer)}
+    client_id: ${client.id}
+    client_auth: { method: client_secret_basic, secret: { env: CLOAKROOM_CLIENT_SECRET } }
+    scopes: [openid, profile, email]
+sites:
+  - hosts: [localhost]
+    provider: keycloak
+    routes:
+      - path: /api/
+        upstream: app
+        access: required
+        token: { kind: access }
+        identity_headers: { X-User-Id: sub, X-User-Name: preferred_username }
+      - path: /public/
+        upstream: app
+        access: public
+      - path: /
+        upstream: app
+        access: required
+        identity_headers: { X-User-Id: sub, X-User-Name: preferred_username }
+`;
 
 describe('behind Cloakroom', { concurrency: false }, () => {
-  let site, keycloak, redis, upstream, elsewhere, proxy, browser;
-  const started = [];
-  const users = [];
+  let stage, site, keycloak, upstream, elsewhere, proxy;
 
   before(async () => {
-    const binary = cloakroomBinary();
-    const port = await freePort();
-    site = `https://localhost:${port}`;
-    const tls = makeCertificate();
-    const keep = async (server) => {
-      const it = await server;
-      started.push(it);
-      return it;
-    };
-    [keycloak, redis, upstream, elsewhere, browser] = await Promise.all([
-      keep(startKeycloak(site, tls.certificate)),
-      keep(startRedis()),
-      keep(startUpstream()),
-      keep(startElsewhere(`${site}/from/elsewhere?x=1`)),
-      launch(),
-    ]);
-    console.log(`e2e: Keycloak was ready after ${keycloak.seconds.toFixed(1)} s`);
-    proxy = await prepareProxy({ binary, port, tls, redis: redis.url, issuer: keycloak.issuer, upstreamPort: upstream.port });
-    started.push(proxy);
-    await proxy.start();
+    stage = await openStage('flow');
+    ({ site, upstream } = stage);
+    keycloak = await stage.keep(useKeycloak(stage.tls.certificate));
+    await keycloak.moveClient(client.id, site);
+    elsewhere = await stage.keep(startElsewhere(`${site}/from/elsewhere?x=1`));
+    await stage.raise(settings(keycloak.issuer), { CLOAKROOM_CLIENT_SECRET: client.secret });
+    proxy = stage.proxy;
   });
 
-  after(async () => {
-    await browser?.close();
-    for (const server of started.reverse()) await server.stop();
-  });
+  after(() => stage?.close());
 
-  async function user() {
-    const it = await newUser(browser, site);
-    users.push(it);
-    return it;
-  }
+  const user = () => stage.user();
+  const last = (path) => stage.last(path);
+  const tokenChanges = (page, path, old) => stage.tokenChanges(page, path, old);
 
   /** A user who is logged in, with a tab at `path`. */
   async function loggedIn(name, path = '/') {
@@ -61,21 +62,6 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     await logIn(page, `${site}${path}`, name);
     return { ...it, page };
   }
-
-  /** The last request the application got whose path begins with `path`. */
-  const last = (path) => upstream.at(path).at(-1);
-
-  /** Calls the API until the application sees a token other than `old`; every answer on the way must be 200. */
-  function tokenChanges(page, path, old) {
-    return until('the application sees a refreshed token', async () => {
-      const answer = await call(page, path);
-      assert.equal(answer.status, 200, answer.text);
-      const token = tokenOf(last(path).headers);
-      return token !== old && token;
-    }, { seconds: 40, every: 500 });
-  }
-
-  const expiryOf = (token) => JSON.parse(Buffer.from(token.split('.')[1], 'base64url')).exp * 1000;
 
   function expired(token) {
     return until('the access token has expired', () => Date.now() > expiryOf(token) + 500, { seconds: 40, every: 250 });
@@ -294,31 +280,14 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     assert.equal((await call(copy, '/api/me')).status, 401);
   });
 
-  /** The API refuses `page` although its access token is good for a while yet. */
-  async function endsAtOnce(page, token) {
-    const answer = await until('the API refuses', async () => {
-      const answer = await call(page, '/api/me');
-      return answer.status !== 200 && answer;
-    }, { seconds: 5, every: 50 });
-    assert.equal(answer.status, 401, answer.text);
-    assert.equal(JSON.parse(answer.text).code, 'session_expired', 'ended, not refused at a refresh');
-    assert.ok(Date.now() < expiryOf(token), 'before the end of the access token');
-  }
-
-  /** The token that is sent upstream just now, fresh from a refresh: it lives for some seconds more. */
-  async function freshToken(page) {
-    await call(page, '/api/me');
-    return tokenChanges(page, '/api/me', tokenOf(last('/api/me').headers));
-  }
-
   test('a logout at the provider ends the session here at once', async () => {
     const { page } = await loggedIn('alice');
     const bystander = await loggedIn('bob');
-    const token = await freshToken(page);
+    const token = await stage.freshToken(page);
     const tab = await page.context().newPage();
     await tab.goto(`${keycloak.issuer}/protocol/openid-connect/logout`);
     await tab.locator('#kc-logout').click();
-    await endsAtOnce(page, token);
+    await stage.endsAtOnce(page, expiryOf(token));
     assert.equal((await call(bystander.page, '/api/me')).status, 200, 'and nobody else’s');
     await page.goto(`${site}/`);
     await page.locator('#kc-login').waitFor();
@@ -327,14 +296,13 @@ describe('behind Cloakroom', { concurrency: false }, () => {
   test('an administrator of the provider who logs a user out ends all of the user’s sessions here', async () => {
     const [one, two] = [await loggedIn('bob'), await loggedIn('bob')];
     const bystander = await loggedIn('alice');
-    const tokens = [await freshToken(one.page), await freshToken(two.page)];
+    const tokens = [await stage.freshToken(one.page), await stage.freshToken(two.page)];
     const [{ id }] = await keycloak.administer('GET', '/users?username=bob&exact=true');
     await keycloak.administer('POST', `/users/${id}/logout`);
-    await endsAtOnce(one.page, tokens[1]);
-    await endsAtOnce(two.page, tokens[1]);
+    await stage.endsAtOnce(one.page, expiryOf(tokens[1]));
+    await stage.endsAtOnce(two.page, expiryOf(tokens[1]));
     assert.equal((await call(bystander.page, '/api/me')).status, 200);
-    const metrics = await fetch(`${proxy.admin}/metrics`, { headers: { Authorization: `Bearer ${proxy.adminToken}` } });
-    assert.match(await metrics.text(), /cloakroom_logouts_total\{kind="backchannel",provider="keycloak"\} [2-9]/);
+    assert.match(await proxy.metrics(), /cloakroom_logouts_total\{kind="backchannel",provider="keycloak"\} [2-9]/);
   });
 
   test('a logout that is never told ends the session here with the access token', async () => {
@@ -392,17 +360,9 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     const deep = `${site}/shop/mine`;
     await page.goto(deep);
     // The browser is stopped on its way back, code in hand.
-    const devtools = await victim.context.newCDPSession(page);
-    const stolen = new Promise((resolve) => {
-      devtools.on('Fetch.requestPaused', ({ requestId, request }) => {
-        resolve(request.url);
-        devtools.send('Fetch.failRequest', { requestId, errorReason: 'Aborted' }).catch(() => {});
-      });
-    });
-    await devtools.send('Fetch.enable', { patterns: [{ urlPattern: `${site}/auth/callback*`, requestStage: 'Request' }] });
+    const way = await stopAt(page, `${site}/auth/callback*`);
     await fillForm(page, 'alice');
-    const callback = await stolen;
-    await devtools.detach();
+    const callback = await way.caught();
     assert.ok(new URL(callback).searchParams.get('code'));
 
     const bare = await user();
@@ -438,38 +398,8 @@ describe('behind Cloakroom', { concurrency: false }, () => {
   test('no browser was ever shown a token', async () => {
     const tokens = upstream.tokens();
     assert.ok(tokens.length >= 10, `only ${tokens.length} tokens came to the application`);
-    let records = 0;
-    for (const it of users) {
-      const cookies = JSON.stringify(await it.context.cookies());
-      for (const { url, text } of [...(await it.seen()), { url: 'the cookie jar', text: cookies }]) {
-        records += 1;
-        for (const token of tokens) {
-          // The signature alone is enough to know a token by.
-          for (const part of [token, token.split('.')[2]]) {
-            assert.ok(!text.includes(part) && !url.includes(part), `an access token was shown at ${url}`);
-          }
-        }
-        if (url.startsWith(site) && new URL(url).pathname !== '/auth/logout') {
-          assert.doesNotMatch(text, /eyJ[\w-]{10,}\.eyJ[\w-]{10,}\./, `a JWT was shown at ${url}`);
-        }
-      }
-    }
-    assert.ok(records > 100, `only ${records} records were looked through`);
+    await stage.noTokenShown(tokens, 100);
   });
 
-  test('nor did one get into the proxy’s log or metrics', async () => {
-    const metrics = await fetch(`${proxy.admin}/metrics`, { headers: { authorization: `Bearer ${proxy.adminToken}` } });
-    assert.equal(metrics.status, 200);
-    const texts = [await metrics.text()];
-    for (const name of readdirSync(logs)) {
-      if (name.startsWith('cloakroom')) texts.push(readFileSync(join(logs, name), 'utf8'));
-    }
-    const tickets = [];
-    for (const it of users) tickets.push((await it.cookie(SESSION))?.value);
-    const secrets = [...upstream.tokens(), ...tickets.filter(Boolean), client.secret];
-    for (const text of texts) {
-      for (const secret of secrets) assert.ok(!text.includes(secret), 'a secret is in the log or in the metrics');
-      assert.doesNotMatch(text, /[?&]code=/);
-    }
-  });
+  test('nor did one get into the proxy’s log or metrics', () => stage.noneWritten(upstream.tokens()));
 });

@@ -123,6 +123,7 @@ pub(crate) fn secrets(session: usize, token_length: usize, issued: Timestamp, ex
         access_issued: issued,
         access_expires: Some(expires),
         forced: None,
+        max_age: None,
         refresh_token: Some(SecretText::new(refresh_token(session, 0))),
         refresh_expires: None,
         offline: false,

@@ -11,6 +11,7 @@ use crate::credentials_kit::*;
 use crate::harness::{Wishes, eventually};
 use crate::kit::*;
 use crate::redis_server::RedisServer;
+use crate::shared_store::SharedStore;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r1_r2_parallel_requests_at_the_end_of_a_token_are_one_refresh() {
@@ -149,6 +150,80 @@ async fn r12_a_refresh_that_brings_another_user_ends_the_session() {
     let orphan = site.refresh_token();
     eventually("nobody keeps the new token", || async { site.backend.is_revoked(&orphan) }).await;
     assert_eq!(site.world.demo.upstream.recorder().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r12_a_refresh_whose_token_names_another_user_ends_the_session() {
+    for with_user in [true, false] {
+        let site = Site::start().await;
+        // One name in the answer, another one in the token: that is no change.
+        site.backend.behave(|manners| manners.token_subject = Some("alice".into()));
+        let mut browser = site.logged_in().await;
+        if !with_user {
+            site.backend.behave(|manners| manners.roles.clear());
+        }
+        site.world.clock.advance(OVER);
+        assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+        site.backend.behave(|manners| manners.token_subject = Some("bob".into()));
+        site.world.demo.upstream.recorder().clear();
+        site.world.clock.advance(OVER);
+        assert_eq!(browser.fetch("/api/whoami").await.code(), "refresh_rejected", "{with_user}");
+        let orphan = site.refresh_token();
+        eventually("nobody keeps the new token", || async { site.backend.is_revoked(&orphan) }).await;
+        assert_eq!(site.world.demo.upstream.recorder().count(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k1_what_a_refresh_says_of_the_user_holds_no_token_old_or_new() {
+    let site = Site::start().await;
+    let mut browser = site.logged_in().await;
+    site.backend.behave(|manners| manners.careless = true);
+    let (old, shown) = site.backend.last_issued().expect("tokens");
+    site.world.clock.advance(OVER);
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    let seen = browser.fetch("/userinfo").await;
+    let (access, refresh) = site.backend.last_issued().expect("tokens");
+    assert!(access != old && refresh != shown && seen.status == StatusCode::OK, "{seen:?}");
+    for token in [old, shown, access, refresh] {
+        assert!(!seen.body.contains(&token), "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn b2_logins_that_fail_hold_no_session_back() {
+    for fault in [Fault::reset(), Fault::retry_after(429, 60), Fault::retry_after(503, 60)] {
+        let site = Site::start().await;
+        let mut browser = site.logged_in().await;
+        site.world.clock.advance(OVER);
+        site.backend.faults(Login).add(fault.clone().times(6));
+        for number in 0..6 {
+            log_in(&mut site.browser(), &format!("user{number}"), "x").await;
+        }
+        let seen = browser.fetch("/api/whoami").await;
+        assert_eq!((seen.status, site.calls(Refresh)), (StatusCode::OK, 1), "{fault:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_whose_backend_refreshes_no_more_ends_with_its_access_token() {
+    let wishes = ticking();
+    let shared = Some(SharedStore::new(&wishes.clock));
+    let site = Site::with("body", "", Wishes { shared, ..wishes }).await;
+    let browser = site.logged_in().await;
+    let line = format!("    refresh: {{ url: \"{}\", send: body }}\n", site.backend.url("/refresh"));
+    let changed = site.world.replica_with(&line, "").await;
+    let mut browser = carry(&browser, &changed);
+    site.world.clock.advance(secs(55));
+    for _ in 0..2 {
+        assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK, "it is used to its end");
+    }
+    site.world.clock.advance(secs(6));
+    let seen = browser.fetch("/api/whoami").await;
+    assert_eq!((seen.status, seen.code()), (StatusCode::UNAUTHORIZED, "session_expired"), "{seen:?}");
+    assert_eq!(browser.navigate("/deep").await.location(), "/login-page?return_to=%2Fdeep");
+    assert_eq!(site.calls(Refresh), 0);
+    assert_eq!(log_in(&mut browser, "alice", "wrong").await.code(), "login_refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]

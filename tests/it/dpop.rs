@@ -293,6 +293,43 @@ async fn b5_a_refused_bound_token_is_replaced_and_proved_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tokens_for_upstreams_are_bound_and_proved_too() {
+    let routes = "
+      - { path: /orders/, upstream: demo, token: { kind: exchange, audience: orders } }
+      - { path: /catalogue/, upstream: demo, access: optional, token: { kind: client_credentials, audience: catalogue } }
+      - { path: /, upstream: demo }";
+    let key = key();
+    let wishes = Wishes { provider: lasting_tokens(), routes: routes.into(), ..ticking() };
+    let world = bound(&key, wishes).await;
+    let mut browser = world.logged_in().await;
+    let mut nobody = world.browser();
+    world.demo.upstream.require_nonce(Some("u-1"));
+    let mut all = BTreeSet::new();
+    for (path, audience, user) in [
+        ("/orders/x", "orders", true),
+        ("/orders/x", "orders", true),
+        ("/catalogue/x", "catalogue", false),
+        ("/catalogue/x", "demo-api", true),
+    ] {
+        let answer = if user { browser.fetch(path).await } else { nobody.fetch(path).await };
+        assert_eq!(answer.status, StatusCode::OK, "{path}: {answer:?}");
+        let received = last(&world);
+        let token = received.header("authorization").and_then(|value| value.strip_prefix("DPoP ")).expect("a token");
+        let said = crate::tokens::claims(token);
+        assert_eq!((&said["aud"], &said["cnf"]["jkt"]), (&audience.into(), &key.thumbprint.as_str().into()), "{path}");
+        let proof = Proof::read(received.header("dpop").expect("a proof")).expect("a good one");
+        let address = format!("http://{}{path}", received.header("host").expect("a host"));
+        let now = world.clock.now().as_secs();
+        proof.fits(&Proved { method: "GET", address: &address, token: Some(token), now }).expect("it fits");
+        assert_eq!((&proof.thumbprint, proof.text("nonce")), (&key.thumbprint, Some("u-1")), "{path}");
+        assert!(all.insert(proof.text("jti").expect("an id").to_owned()), "a proof was sent twice");
+    }
+    world.demo.upstream.refuse_next(1);
+    assert_eq!(browser.fetch("/orders/x").await.status, StatusCode::OK, "another token, proved anew");
+    assert!(shown(&world, Endpoint::Token).len() >= 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_taken_out_costs_a_refresh_and_no_session() {
     let (key, wishes) = (key(), Wishes { provider: lasting_tokens(), ..ticking() });
     let shared = Some(crate::shared_store::SharedStore::new(&wishes.clock));

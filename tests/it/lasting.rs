@@ -24,6 +24,8 @@ const ROUTES: &str = r#"
       - { path: /chat/, upstream: peer, access: optional }
       - { path: /open/, upstream: peer, access: public }
       - { path: /assets/, upstream: peer, access: optional, token: { kind: none } }
+      - { path: /context/, upstream: peer, access: optional, token: { kind: none }, context: read }
+      - { path: /level/, upstream: peer, access: optional, token: { kind: none }, level_header: X-User-Level }
       - { path: /, upstream: demo, access: required }
 "#;
 
@@ -81,7 +83,8 @@ async fn o8_an_idle_tunnel_is_closed_with_4401_at_logout() {
     let (mut browser, other) = (world.logged_in().await, world.logged_in().await);
     let mut others = tunnel(&other, "/ws/x").await;
     let mut public = tunnel(&browser, "/open/x").await;
-    for path in ["/ws/x", "/chat/x"] {
+    let tied = ["/ws/x", "/chat/x", "/context/x", "/level/x"];
+    for path in tied {
         let mut wire = tunnel(&browser, path).await;
         wire.send(b"\x81\x85....hello").await;
         assert_eq!(heard.recv().await.expect("a message"), b"\x81\x85....hello", "{path}");
@@ -95,7 +98,7 @@ async fn o8_an_idle_tunnel_is_closed_with_4401_at_logout() {
         assert_eq!(heard.recv().await.expect("an end"), b"", "{path}");
         browser.log_in("/").await;
     }
-    assert_eq!(world.metric("cloakroom_streams_ended_total{kind=\"tunnel\"}").await, 2.0);
+    assert_eq!(world.metric("cloakroom_streams_ended_total{kind=\"tunnel\"}").await, 4.0);
     for wire in [&mut others, &mut public] {
         wire.send(b"\x81\x80....").await;
         assert_eq!(heard.recv().await.expect("a message"), b"\x81\x80....", "other tunnels go on");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cloakroom::demo::Fault;
 use cloakroom::demo::provider::Endpoint;
 use reqwest::{Method, StatusCode};
 
@@ -92,6 +93,47 @@ async fn who_returns_passes_where_that_is_enough_and_without_a_token() {
         thief.set_cookie(SESSION, &before);
         is_refused(&mut thief, "/shop/x", "session_expired").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_token_is_dead_passes_where_it_is_enough_to_return() {
+    let session = "  returning_timeout: 7d".into();
+    let world = world(Wishes { session, routes: ROUTES.into(), ..ticking() }).await;
+    let mut browser = world.logged_in().await;
+    token_fault(&world, Fault::status(503));
+    world.clock.advance(NEARLY_OVER);
+    passes(&mut browser, "/shop/x").await;
+    assert_eq!(heard(&world), level("logged_on", true, true), "it still lives");
+    world.clock.advance(REST);
+    for target in ["/shop/x", "/cart/x", "/maybe-known/x"] {
+        passes(&mut browser, target).await;
+        assert!(!heard(&world).2, "{target}: a dead token goes nowhere");
+    }
+    passes(&mut browser, "/shop/x").await;
+    assert_eq!(heard(&world), level("returning", true, false));
+    assert_not_now(&browser.fetch("/api/x").await, "provider_unavailable");
+    // It is no end of the session.
+    heal(&world);
+    world.clock.advance(secs(2));
+    passes(&mut browser, "/shop/x").await;
+    assert_eq!(heard(&world), level("logged_on", true, true));
+
+    // One that can never be renewed.
+    token_fault(&world, Fault::cut_json());
+    world.clock.advance(OVER);
+    passes(&mut browser, "/shop/x").await;
+    assert_eq!(heard(&world), level("returning", true, false));
+    is_refused(&mut browser, "/api/x", "session_expired").await;
+
+    // Whom the provider refuses is nobody's guest any more, nor is who has logged out.
+    heal(&world);
+    let mut other = world.logged_in().await;
+    world.demo.provider.forget_tokens();
+    world.clock.advance(OVER);
+    is_refused(&mut other, "/shop/x", "refresh_rejected").await;
+    is_refused(&mut other, "/shop/x", "session_expired").await;
+    log_out(&mut browser).await;
+    is_refused(&mut holder(&browser), "/shop/x", "session_missing").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

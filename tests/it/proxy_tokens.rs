@@ -10,6 +10,7 @@ use crate::backchannel_kit::{ALICE, token as logout_token};
 use crate::harness::{Browser, SESSION, Seen, Wishes, World};
 use crate::kit::*;
 use crate::redis_server::RedisServer;
+use crate::step_up::picky;
 use crate::tokens::claims;
 
 const MINUTE: Duration = secs(60);
@@ -18,6 +19,7 @@ const ROUTES: &str = r#"
       - { path: /app/, upstream: demo, token: { kind: proxy } }
       - { path: /internal/, upstream: demo, accept: [proxy_token], strip_prefix: /internal, identity_headers: { X-User-Id: sub } }
       - { path: /both/, upstream: demo, accept: [session, proxy_token], strip_prefix: /both, identity_headers: { X-User-Id: sub } }
+      - { path: /maybe/, upstream: demo, access: optional, accept: [proxy_token], identity_headers: { X-User-Id: sub } }
       - { path: /guarded/, upstream: demo, accept: [proxy_token], allow: [{ claim: realm_access.roles, any_of: [admin] }] }
       - { path: /, upstream: demo }
 "#;
@@ -58,7 +60,8 @@ async fn an_application_gets_a_name_and_its_calls_get_the_users_token() {
         let token = proxy_token(&world, &mut browser).await;
         let told = claims(&token);
         let names: Vec<&String> = told.as_object().expect("claims").keys().collect();
-        assert_eq!(names, ["aud", "exp", "iat", "iss", "sid", "sub"], "and no token of the user");
+        assert_eq!(names, ["aud", "exp", "iat", "iss", "provider", "sid", "sub"], "and no token of the user");
+        assert_eq!(told["provider"], "demo", "whose `sub` it is");
         assert_eq!((&told["iss"], &told["aud"]), (&"https://app.test".into(), &"https://internal.test".into()));
         assert_eq!(told["exp"].as_u64().zip(told["iat"].as_u64()).map(|(exp, iat)| exp - iat), Some(300));
 
@@ -186,4 +189,79 @@ async fn s9_calls_of_applications_keep_nobody_logged_on() {
     world.clock.advance(2 * MINUTE);
     is_refused(&call(&mut application, "/internal/x", &token).await);
     assert_eq!(browser.fetch("/api/x").await.code(), "session_expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_scheme_is_no_token_and_no_token_is_a_stranger_where_strangers_pass() {
+    let world = world_with("5m", Wishes { provider: lasting_tokens(), ..ticking() }).await;
+    let mut browser = world.logged_in().await;
+    let token = proxy_token(&world, &mut browser).await;
+    let user = |world: &World| {
+        let last = world.demo.upstream.recorder().last().expect("a request");
+        (last.header("x-user-id").is_some(), last.header("authorization").is_some())
+    };
+    // The cookie counts beside what is not for us, and that does not go on.
+    let basic = browser.draft(Method::GET, "/both/api/whoami").header("authorization", "Basic eDp5");
+    assert_eq!(browser.send(basic).await.status, StatusCode::OK);
+    assert_eq!((user(&world), relayed(&world)), ((true, true), newest(&world).access_token));
+    let mut application = world.browser();
+    let basic = application.draft(Method::GET, "/internal/x").header("authorization", "Basic eDp5");
+    is_refused(&application.send(basic).await);
+
+    for authorization in [None, Some("Basic eDp5")] {
+        // A cookie means nothing here.
+        let mut draft = browser.draft(Method::GET, "/maybe/x");
+        if let Some(value) = authorization {
+            draft = draft.header("authorization", value);
+        }
+        let answer = browser.send(draft).await;
+        assert_eq!((answer.status, user(&world)), (StatusCode::OK, (false, false)), "{authorization:?} {answer:?}");
+    }
+    assert_eq!(call(&mut application, "/maybe/x", &token).await.status, StatusCode::OK);
+    assert_eq!(user(&world), (true, true));
+    for worthless in ["worthless", "", &token[1..]] {
+        is_refused(&call(&mut application, "/maybe/x", worthless).await);
+    }
+    log_out(&mut browser).await;
+    is_refused(&call(&mut application, "/maybe/x", &token).await);
+}
+
+/// Whatever an application hands on of what its browser sent, it is told what a program can read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_is_never_sent_to_log_in() {
+    let peer = picky().await;
+    let more = "proxy_token: { issuer: a, audience: b, keys: [{ id: p1, secret: { env: TEST_KEY } }] }".into();
+    let routes = format!(
+        "{ROUTES}\n      - {{ path: /gold/, upstream: picky, accept: [session, proxy_token] }}\n      \
+         - {{ path: /now/, upstream: picky, accept: [session, proxy_token] }}"
+    );
+    let upstreams = format!("  - {{ name: picky, endpoints: [\"{}\"] }}", peer.address);
+    let world = world(Wishes { more, routes, upstreams, provider: lasting_tokens(), ..ticking() }).await;
+    let mut browser = world.logged_in().await;
+    let token = proxy_token(&world, &mut browser).await;
+    let mut application = world.browser();
+    let navigates = |application: &Browser, target: &str| {
+        application.draft(Method::GET, target).navigation().header("authorization", &format!("Bearer {token}"))
+    };
+    world.clock.advance(secs(11));
+    for (target, asked, query) in [
+        ("/gold/x", "acr_values=\"gold platinum\"", "acr_values=gold+platinum"),
+        ("/now/x", "max_age=\"0\"", "max_age=0"),
+    ] {
+        let answer = application.send(navigates(&application, target)).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "step_up_required"), "{answer:?}");
+        let challenge = format!("Bearer error=\"insufficient_user_authentication\", {asked}");
+        assert_eq!(answer.header("www-authenticate"), challenge);
+        assert_eq!(
+            answer.json()["login_url"],
+            format!("/auth/login?{query}&step_up=1"),
+            "for the browser in front of it"
+        );
+        assert!(answer.set_cookies().is_empty() && answer.headers.get("location").is_none(), "{answer:?}");
+    }
+    // The service refuses the user's token, and the provider gives no other.
+    world.demo.upstream.refuse_token(&newest(&world).access_token);
+    world.demo.provider.forget_tokens();
+    is_refused(&application.send(navigates(&application, "/both/api/whoami")).await);
+    assert_eq!(browser.fetch("/both/api/whoami").await.code(), "session_expired");
 }

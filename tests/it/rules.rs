@@ -11,6 +11,7 @@ const ROUTES: &str = r#"
       - { path: /admin/, upstream: demo, allow: [{ name: admins, claim: realm_access.roles, any_of: [boss, admin] }] }
       - { path: /all/, upstream: demo, allow: [{ claim: realm_access.roles, all_of: [user] }, { name: staff, claim: email, matches: '[a-z]+@example\.com' }, { claim: email_verified, equals: true }] }
       - { path: /closed/, upstream: demo, allow: [{ claim: department, equals: sales }] }
+      - { path: /quiet/, upstream: demo, token: { kind: none }, allow: [{ name: admins, claim: realm_access.roles, any_of: [admin] }] }
       - { path: /fixed, respond: { body: for admins }, allow: [{ name: admins, claim: realm_access.roles, any_of: [admin] }] }
       - { path: /, upstream: demo }
 "#;
@@ -61,6 +62,9 @@ async fn who_meets_all_rules_passes_and_nobody_else_reaches_the_upstream() {
     let logs = logs();
     let line = logs.lines().find(|line| line.contains("access_denied") && line.contains("admins")).expect("a line");
     assert!(line.contains("result=\"failure\"") && line.contains("actor=\"user\""), "{line}");
+    // One line a second at most; the audit log has each of them.
+    let count = |text: &str| logs.lines().filter(|line| line.contains(text)).count();
+    assert!((1..count("access_denied")).contains(&count("a rule of a route keeps a user out")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,6 +84,30 @@ async fn a_role_that_is_gone_with_a_refresh_opens_nothing_any_more() {
     switches.set(|switch| switch.roles = None);
     world.clock.advance(NEARLY_OVER);
     assert_eq!(alice.fetch("/admin/x").await.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_look_at_fresh_claims_also_where_no_token_goes_upstream() {
+    let world = world_with(ticking()).await;
+    let mut alice = logged_in_as(&world, "alice").await;
+    for target in ["/quiet/x", "/fixed"] {
+        assert_eq!(alice.fetch(target).await.status, StatusCode::OK, "{target}");
+    }
+    let recorder = world.demo.upstream.recorder();
+    assert!(recorder.last().expect("a request").bearer().is_none());
+    recorder.clear();
+    world.demo.provider.switches().set(|switch| switch.roles = Some(vec!["user".into()]));
+    world.clock.advance(NEARLY_OVER);
+    for target in ["/quiet/x", "/fixed"] {
+        refused(&mut alice, target, "admins").await;
+    }
+    assert_eq!((recorder.count(), token_calls(&world)), (0, 2));
+    // Nobody can say whether they still hold.
+    world.demo.provider.switches().set(|switch| switch.roles = None);
+    world.demo.provider.stop().await;
+    world.clock.advance(OVER);
+    assert_not_now(&alice.fetch("/quiet/x").await, "provider_unavailable");
+    assert_eq!(recorder.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use cloakroom::demo::{Backend, CLIENT_ID, Provider};
 use reqwest::{Method, StatusCode};
 
 use crate::credentials_kit::{form, legacy, post, start_backend};
-use crate::harness::{Seen, Wishes, World, eventually};
+use crate::harness::{SESSION, Seen, Wishes, World, eventually};
 use crate::kit::*;
 use crate::login_kit::{guarded, query, refused, unescaped, with};
 
@@ -18,11 +18,16 @@ use crate::login_kit::{guarded, query, refused, unescaped, with};
 pub(crate) struct Several {
     pub(crate) world: World,
     pub(crate) second: Provider,
-    backend: Backend,
+    pub(crate) backend: Backend,
 }
 
 const ROUTES: &str = r#"
       - { path: /api/, upstream: demo }
+      - { path: /calls/, upstream: demo, accept: [bearer], identity_headers: { X-User-Id: sub } }
+      - { path: /calls/second/, upstream: demo, accept: [bearer], provider: second }
+      - { path: /app/, upstream: demo, token: { kind: proxy } }
+      - { path: /internal/, upstream: demo, accept: [proxy_token] }
+      - { path: /internal/second/, upstream: demo, accept: [proxy_token], provider: second }
       - { path: /second/, upstream: demo, provider: second }
       - { path: /legacy/, upstream: demo, provider: legacy }
       - { path: /maybe/, upstream: demo, access: optional, provider: second, identity_headers: { X-User-Id: sub } }
@@ -34,13 +39,25 @@ const ROUTES: &str = r#"
 "#;
 
 impl Several {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with("", "").await
     }
 
     /// With more settings of the OpenID providers.
     pub(crate) async fn with(of_demo: &str, of_second: &str) -> Self {
-        let wishes = Wishes { provider_yaml: of_demo.to_owned(), ..ticking() };
+        let site = "    bearer: { audiences: [demo-api] }".into();
+        let more = "proxy_token: { issuer: \"https://app.test\", audience: \"https://internal.test\", lifetime: 5m, keys: [{ id: p1, \
+                    secret: { env: TEST_KEY } }] }";
+        let provider_yaml = of_demo.to_owned();
+        Self::of(Wishes { routes: ROUTES.into(), site, more: more.into(), provider_yaml, ..ticking() }, of_second).await
+    }
+
+    /// The same site with other routes.
+    pub(crate) async fn over(wishes: Wishes) -> Self {
+        Self::of(wishes, "").await
+    }
+
+    async fn of(wishes: Wishes, of_second: &str) -> Self {
         let clock = wishes.clock.clone();
         let client =
             Client { redirect_uris: vec![UriRule::new("http://127.0.0.1:*/auth/callback/second")], ..Client::demo() };
@@ -60,7 +77,7 @@ impl Several {
             legacy(&backend, "body", "")
         );
         let site_providers = "providers: [demo, second, legacy]".to_owned();
-        let world = world(Wishes { providers, site_providers, routes: ROUTES.into(), ..wishes }).await;
+        let world = world(Wishes { providers, site_providers, ..wishes }).await;
         eventually("the second provider is known", || async {
             world.proxy.admin_page("/readyz?verbose").await.1.contains("provider second: ready")
         })
@@ -254,6 +271,23 @@ async fn s11_a_provider_that_a_site_no_longer_has_opens_nothing_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn o1_a_session_whose_provider_has_left_the_site_can_be_logged_out() {
+    let site = Several::start().await;
+    let mut browser = site.world.browser();
+    browser.log_in("/auth/login?provider=demo").await;
+    let (mut thief, proxy) = (holder(&browser), &site.world.proxy);
+    let (all, fewer) = ("providers: [demo, second, legacy]", "providers: [second, legacy]");
+    proxy.reload(all, fewer).await.expect("good settings");
+    let forged = thief.draft(Method::POST, "/auth/logout").header("origin", &browser.origin());
+    assert_eq!(thief.send(forged).await.code(), "csrf_failed", "not without its token");
+    let seen = log_out(&mut browser).await;
+    assert_eq!((seen.status, seen.location()), (StatusCode::SEE_OTHER, "/auth/logged-out"), "{seen:?}");
+    assert!(browser.cookie(SESSION).is_none());
+    proxy.reload(all, all).await.expect("good settings");
+    assert_eq!(thief.fetch("/api/whoami").await.code(), "session_expired", "it does not come back with its provider");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r13_a_refresh_goes_to_the_sessions_own_provider() {
     let site = Several::start().await;
     let (mut one, mut two, mut three) = (site.world.browser(), site.world.browser(), site.world.browser());
@@ -310,4 +344,19 @@ async fn o1_a_logout_goes_to_the_sessions_own_provider() {
     let (_, state) = seen.location().split_once("state=").expect("a state");
     let page = browser.navigate(&format!("/auth/logged-out?state={state}")).await;
     assert!(page.body.contains("You are logged out"), "{page:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l16_a_choice_keeps_what_was_asked_of_the_login() {
+    let site = Several::start().await;
+    let mut browser = site.world.browser();
+    let page = browser.navigate("/auth/login?return_to=/deep&max_age=300&acr_values=gold&step_up=1").await;
+    let links = choices(&page);
+    for (address, name) in links[..2].iter().map(|(address, _)| address).zip(["demo", "second"]) {
+        let asked = query(&format!("{}{address}", browser.origin()));
+        let told = |name: &str| asked.get(name).map(String::as_str);
+        assert_eq!((told("provider"), told("max_age"), told("step_up")), (Some(name), Some("300"), Some("1")));
+        let sent = query(browser.navigate(address).await.location());
+        assert_eq!((sent["max_age"].as_str(), sent["acr_values"].as_str()), ("300", "gold"));
+    }
 }

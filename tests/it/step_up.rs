@@ -1,26 +1,30 @@
 //! L16: an upstream asks for a stronger or more recent login (RFC 9470), and gets it, once.
 
+use cloakroom::demo::backend::PASSWORD;
 use reqwest::{Method, StatusCode};
 use tokio::io::AsyncWriteExt as _;
 
+use crate::credentials_kit::{form, post};
 use crate::harness::{Browser, Seen, Wishes, World};
 use crate::kit::*;
 use crate::login_kit::query;
+use crate::several_providers::Several;
 use crate::tokens::claims;
 use crate::wire::{Peer, read_head};
 
 /// An upstream that wants `acr` gold below `/gold/`, and a login of the last five minutes below `/fresh/`, as it says; it
 /// is never content.
-async fn picky() -> Peer {
+pub(crate) async fn picky() -> Peer {
     Peer::start(|_, mut stream| async move {
         let head = read_head(&mut stream).await;
         let token = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer ").or(line.strip_prefix("Authorization: Bearer ")));
         let acr = token.map(|token| claims(token)["acr"].as_str().unwrap_or_default().to_owned());
         let asked = match head.split(' ').nth(1).unwrap_or_default() {
             path if path.starts_with("/gold/") && acr.as_deref() == Some("gold") => "",
-            path if path.starts_with("/gold/") || path.starts_with("/off/") => "acr_values=\"gold platinum\"",
+            path if ["/gold/", "/off/", "/told/"].iter().any(|gold| path.starts_with(gold)) => "acr_values=\"gold platinum\"",
             path if path.starts_with("/never/") => "acr_values=\"silver\"",
             path if path.starts_with("/fresh/") => "max_age=\"300\"",
+            path if path.starts_with("/now/") => "max_age=\"0\"",
             _ => "",
         };
         let answer = if asked.is_empty() {
@@ -43,6 +47,8 @@ async fn world_over(peer: &Peer) -> World {
       - { path: /gold/, upstream: picky, csrf: false }
       - { path: /never/, upstream: picky, access: optional }
       - { path: /fresh/, upstream: picky }
+      - { path: /now/, upstream: picky }
+      - { path: /told/, upstream: picky, on_missing: unauthorized }
       - { path: /off/, upstream: picky, step_up: false }
       - { path: /, upstream: demo }
 "#
@@ -158,4 +164,85 @@ async fn a_route_may_leave_it_to_its_upstream_and_its_page() {
     theirs(&browser.fetch("/gold/x").await);
     // Nobody is logged in, so there is nobody to step up.
     theirs(&world.browser().navigate("/never/x").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l16_a_step_up_goes_to_the_sessions_own_provider() {
+    let peer = picky().await;
+    let wishes = ticking();
+    let site = Several::over(Wishes {
+        upstreams: format!("  - {{ name: picky, endpoints: [\"{}\"] }}", peer.address),
+        routes: "      - { path: /gold/, upstream: picky }\n      - { path: /login-page, upstream: picky, access: public }\n      \
+                 - { path: /, upstream: demo }"
+            .into(),
+        ..wishes
+    })
+    .await;
+    let mut browser = site.world.browser();
+    browser.log_in("/auth/login?provider=second").await;
+    let script = browser.fetch("/gold/x").await;
+    assert_eq!(script.code(), "step_up_required");
+    assert_eq!(script.json()["login_url"], "/auth/login?provider=second&acr_values=gold+platinum&step_up=1");
+    let start = browser.navigate("/gold/x").await;
+    let asked = query(&format!("{}{}", browser.origin(), start.location()));
+    assert_eq!((asked["provider"].as_str(), asked["step_up"].as_str()), ("second", "1"));
+    assert!(browser.navigate(start.location()).await.location().starts_with(site.second.issuer()));
+    assert_eq!(steps_up(&mut browser, &start).await.status, StatusCode::OK);
+    assert_eq!(browser.navigate("/gold/x").await.body, "ok");
+    // A backend knows one way to log in: its user gets the upstream's own answer.
+    site.backend.behave(|manners| manners.token_subject = Some("alice".into()));
+    let draft = post(&browser, "/auth/login", &form("alice", PASSWORD));
+    assert_eq!(browser.send(draft).await.status, StatusCode::OK);
+    theirs(&browser.fetch("/gold/x").await);
+    theirs(&browser.navigate("/gold/x").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l16_a_login_that_took_its_time_is_as_recent_as_any() {
+    let peer = picky().await;
+    let world = world_over(&peer).await;
+    let mut browser = world.logged_in().await;
+    for _ in 0..3 {
+        world.clock.advance(secs(31));
+        let start = browser.navigate("/now/x").await;
+        let callback = browser.authorize(start.location()).await;
+        // Between the password and the way back there was a page of the provider.
+        world.clock.advance(secs(50));
+        assert_eq!(browser.navigate(&callback).await.status, StatusCode::OK);
+        for _ in 0..2 {
+            world.clock.advance(secs(10));
+            theirs(&browser.navigate("/now/x").await);
+            theirs(&browser.fetch("/now/x").await);
+        }
+    }
+    // A login that was begun for less counts from the password on.
+    let callback = browser.authorize("/auth/login").await;
+    world.clock.advance(secs(50));
+    browser.navigate(&callback).await;
+    assert_eq!(browser.fetch("/now/x").await.code(), "step_up_required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_redirects_nobody_tells_of_a_step_up_too() {
+    let peer = picky().await;
+    let world = world_over(&peer).await;
+    let mut browser = world.logged_in().await;
+    let answer = browser.navigate("/told/x").await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "step_up_required"), "{answer:?}");
+    assert_eq!(answer.json()["login_url"], "/auth/login?acr_values=gold+platinum&step_up=1");
+    assert!(answer.headers.get("location").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s8_a_step_up_brings_the_new_ticket() {
+    let peer = picky().await;
+    let world = world_over(&peer).await;
+    for navigates in [true, false] {
+        let mut browser = world.logged_in().await;
+        let before = ticket(&browser);
+        world.clock.advance(secs(16 * 60));
+        let answer = if navigates { browser.navigate("/gold/x").await } else { browser.fetch("/gold/x").await };
+        assert_eq!(answer.status == StatusCode::SEE_OTHER, navigates, "{answer:?}");
+        assert_ne!(ticket(&browser), before, "or a user who never steps up would lose the session");
+    }
 }

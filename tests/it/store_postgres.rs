@@ -8,7 +8,7 @@ use crate::harness::{PATIENCE, Wishes, eventually};
 use crate::kit::*;
 use crate::postgres_server::{PostgresServer, shared};
 
-fn in_postgres(server: &PostgresServer) -> Wishes {
+pub(crate) fn in_postgres(server: &PostgresServer) -> Wishes {
     let (url, schema) = (server.url(), server.fresh_schema());
     let store = format!("{{ kind: postgres, url: \"{url}\", schema: {schema}, command_timeout: 2s, connections: 4 }}");
     Wishes { store, ..ticking() }

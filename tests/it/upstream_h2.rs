@@ -216,6 +216,7 @@ async fn a_grpc_call_with_a_session_comes_and_goes_whole() {
                 trailers.insert("grpc-status", HeaderValue::from_static("16"));
                 trailers.insert("grpc-message", HeaderValue::from_static("late%20refusal"));
                 trailers.insert("x-more-bin", HeaderValue::from_static("AAEC"));
+                trailers.insert("x-user-context-update", HeaderValue::from_static("e30"));
                 let _ = stream.send_trailers(trailers);
             });
         }
@@ -263,6 +264,7 @@ async fn a_grpc_call_with_a_session_comes_and_goes_whole() {
         (&trailers["grpc-message"], &trailers["x-more-bin"]),
         (&"late%20refusal".parse().expect("it"), &"AAEC".parse().expect("it"))
     );
+    assert_eq!(trailers.len(), 3, "what is ours stays here: {trailers:?}");
     // A status behind an answer refuses no token: it has been answered.
     assert_eq!(token_calls(&world), 1);
 }

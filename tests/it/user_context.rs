@@ -5,9 +5,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Browser, Seen, Wishes, World};
+use crate::harness::{Browser, PATIENCE, Seen, Wishes, World};
 use crate::kit::*;
 use crate::redis_server::RedisServer;
+use crate::shared_store::{Op, SharedStore};
 
 const ROUTES: &str = r#"
       - { path: /api/read/, upstream: demo, context: read, strip_prefix: /api/read }
@@ -61,6 +62,7 @@ async fn an_application_is_told_and_what_it_changes_is_there_at_once() {
         assert_eq!((&context["level"], &context["claims"]["name"]), (&"logged_on".into(), &"Alice Ærø".into()));
         assert_eq!(context["claims"], json!({"name": "Alice Ærø", "realm_access.roles": ["user", "admin"]}));
         assert_eq!(context["sub"], "a11ce000-0000-4000-8000-000000000001");
+        assert_eq!(context["provider"], "demo", "and whose `sub` that is");
 
         change(&mut browser, "/own", r#"{"basket": {"a": 1, "b": 2}, "theme": "dark"}"#).await;
         assert_eq!(attributes(&world, &mut browser).await, json!({"basket": {"a": 1, "b": 2}, "theme": "dark"}));
@@ -169,4 +171,19 @@ async fn changes_at_once_and_changes_during_a_refresh_all_count() {
     assert_eq!(attributes(&world, &mut browser).await["during"], 1);
     assert_eq!(token_calls(&world), 2);
     assert_shown_once(&world);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_waits_for_a_store_that_hangs_no_longer_than_it_must() {
+    let wishes = ticking();
+    let store = SharedStore::new(&wishes.clock);
+    let world = world_with(Wishes { shared: Some(store.clone()), ..wishes }).await;
+    let mut browser = world.logged_in().await;
+    assert_eq!(attributes(&world, &mut browser).await, json!({}));
+    let gate = store.hold(Op::Load);
+    let answer = tokio::time::timeout(PATIENCE, change(&mut browser, "/own", r#"{"a": 1}"#)).await;
+    answer.expect("an answer, without the change");
+    assert_eq!(counted(&world, "timeout").await, 1.0);
+    gate.open();
+    assert_eq!(attributes(&world, &mut browser).await, json!({}), "and the session goes on");
 }

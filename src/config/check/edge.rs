@@ -11,7 +11,7 @@ use crate::config::decode::Reader;
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ADMIN, LISTENER, SHUTDOWN};
 use crate::config::secrets::secret;
-use crate::config::settings::{Admin, Listener, Settings, Shutdown};
+use crate::config::settings::{Admin, ForwardAuth, Listener, Settings, Shutdown};
 use crate::config::source::Span;
 use crate::config::values::{self, HOUR};
 use crate::config::yaml::{Kind, Node};
@@ -36,7 +36,25 @@ pub(super) fn listeners(reader: &mut Reader<'_>, node: &Node, taken: &mut Socket
             reader.note(Code::Contradiction, at, "a listener with TLS has nothing to redirect", help);
         }
         let proxy_protocol = fields.optional(reader, "proxy_protocol", false, |reader, node| reader.boolean(node));
-        Some(Listener { address: address?, tls: tls?, redirect_to_https: redirect?, proxy_protocol: proxy_protocol? })
+        let forward_auth = fields.optional(reader, "forward_auth", None, |reader, node| {
+            let words = [
+                ("x_forwarded", ForwardAuth::XForwarded),
+                ("x_original", ForwardAuth::XOriginal),
+                ("ext_authz", ForwardAuth::ExtAuthz),
+            ];
+            reader.choice(node, &words).map(Some)
+        });
+        if let (Some(Some(_)), Some(at)) = (forward_auth, fields.get("forward_auth")) {
+            note_no_question(reader, at, redirect.flatten().is_some(), "redirect_to_https");
+            note_no_question(reader, at, proxy_protocol == Some(true), "proxy_protocol");
+        }
+        Some(Listener {
+            address: address?,
+            tls: tls?,
+            redirect_to_https: redirect?,
+            proxy_protocol: proxy_protocol?,
+            forward_auth: forward_auth?,
+        })
     })
 }
 
@@ -48,12 +66,26 @@ fn redirect(reader: &mut Reader<'_>, node: &Node) -> Option<Option<u16>> {
     Some(reader.boolean(node)?.then_some(443))
 }
 
+/// Another setting of a listener for questions that has no meaning there.
+fn note_no_question(reader: &mut Reader<'_>, at: &Node, set: bool, other: &str) {
+    if set {
+        let message =
+            format!("a listener with `forward_auth` takes questions of proxies, and `{other}` is for browsers");
+        reader.note(Code::Contradiction, at, message, "give the questions a listener of their own");
+    }
+}
+
 /// A listener that takes connections from trusted proxies only, and there are none.
 pub(super) fn note_nobody_trusted(reader: &mut Reader<'_>, listeners: Option<&Node>, settings: &Settings) {
-    let asks = settings.listeners.iter().any(|listener| listener.proxy_protocol);
-    if let (true, true, Some(at)) = (asks, settings.trusted_proxies.is_empty(), listeners) {
+    let Some(at) = listeners.filter(|_| settings.trusted_proxies.is_empty()) else { return };
+    if settings.listeners.iter().any(|listener| listener.proxy_protocol) {
         let help = "name the networks of your load balancers in `trusted_proxies`";
         let message = "with `proxy_protocol` only trusted proxies may connect, and there are none";
+        reader.note(Code::Contradiction, at, message, help);
+    }
+    if settings.listeners.iter().any(|listener| listener.forward_auth.is_some()) {
+        let help = "name the addresses of the proxies that ask in `trusted_proxies`";
+        let message = "with `forward_auth` only trusted proxies may ask, and there are none";
         reader.note(Code::Contradiction, at, message, help);
     }
 }

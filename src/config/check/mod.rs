@@ -97,6 +97,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
     if let Some(node) = fields.get("sites") {
         routes::reserved(reader, node, &settings.sites, &settings.session.csrf.header);
         routes::note_nobody_returns(reader, node, &settings);
+        routes::check_tokens(reader, node, &settings);
     }
     providers::check_sites(reader, &fields, &settings);
     credentials::check_login_pages(reader, &fields, &settings);

@@ -7,6 +7,7 @@ mod cors;
 mod headers;
 mod level;
 mod rates;
+mod token;
 mod when;
 
 use std::collections::HashMap;
@@ -18,13 +19,14 @@ use http::header::HeaderName;
 pub(super) use self::cors::origin;
 pub(super) use self::headers::reserved;
 pub(super) use self::level::note_nobody_returns;
+pub(super) use self::token::check as check_tokens;
 use super::providers::scope;
 use super::sites::Alias;
 use super::{Names, duplicate};
 use crate::config::decode::{Fields, Reader};
 use crate::config::defaults::MAX_BODY;
 use crate::config::diagnostic::{Code, did_you_mean};
-use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS, TOKEN};
+use crate::config::schema::{ROUTE, ROUTE_TIMEOUTS};
 use crate::config::settings::{
     Accept, Access, Action, ClaimPath, Conditions, ContextAccess, HostPattern, Level, OnMissing, Route, RouteTimeouts,
     Rule, Token,
@@ -206,9 +208,9 @@ fn route(
     }
     let goes_on = !matches!(action, Some(Action::Redirect(_) | Action::Respond(_) | Action::Files(_)));
     let default = if access == Some(Access::Public) || !goes_on { Token::None } else { Token::Access };
-    let token = fields.optional(reader, "token", default, token);
+    let token = fields.optional(reader, "token", default, |reader, node| token::token(reader, node, access, around));
     if let (Some(at), Some(Token::Id | Token::Proxy), Some(Accept { bearer: true, .. })) =
-        (fields.get("token"), token, accept)
+        (fields.get("token"), &token, accept)
     {
         let help = "write `token: { kind: access }`, or make it two routes";
         reader.note(
@@ -218,16 +220,19 @@ fn route(
             help,
         );
     }
-    if let (Some(Token::Proxy), Some(at), false) = (token, fields.get("token"), around.proxy_tokens) {
+    if let (Some(Token::Proxy), Some(at), false) = (&token, fields.get("token"), around.proxy_tokens) {
         accept::no_proxy_tokens(reader, at);
     }
     let identity_headers = fields.optional(reader, "identity_headers", Vec::new(), identity_headers);
     let words =
         [("none", ContextAccess::None), ("read", ContextAccess::Read), ("read_write", ContextAccess::ReadWrite)];
     let context = fields.optional(reader, "context", ContextAccess::None, |r, n| r.choice(n, &words));
+    if let (Some(at), Some(told), None) = (fields.get("identity_headers"), &identity_headers, fields.get("provider")) {
+        note_shared_name(reader, at, told, around);
+    }
     let (level, level_header) = level::level(reader, fields, access, identity_headers.as_deref());
     if access == Some(Access::Public) {
-        let sends = token.is_some_and(|token| token != Token::None);
+        let sends = !matches!(token, None | Some(Token::None | Token::ClientCredentials(_)));
         let tells = context.is_some_and(|context| context != ContextAccess::None);
         let context = fields.get("context").filter(|_| tells);
         for at in [fields.get("token").filter(|_| sends), fields.get("identity_headers"), context].into_iter().flatten()
@@ -239,12 +244,12 @@ fn route(
     let max_body = fields.optional(reader, "max_body", MAX_BODY, |r, n| values::size(r, n, LARGEST_BODY));
     let csrf = fields.optional(reader, "csrf", true, |r, n| r.boolean(n));
     let retry_unauthorized = fields.optional(reader, "retry_unauthorized", true, |r, n| r.boolean(n));
-    if let (Some(at), Some(true), Some(Token::None)) = (fields.get("retry_unauthorized"), retry_unauthorized, token) {
+    if let (Some(at), Some(true), Some(Token::None)) = (fields.get("retry_unauthorized"), retry_unauthorized, &token) {
         let help = "remove it, or set a `token` that goes upstream";
         reader.note(Code::NoEffect, at, "no token of this route could be refused", help);
     }
     let step_up = fields.optional(reader, "step_up", true, |r, n| r.boolean(n));
-    if let (Some(at), Some(true), Some(Token::None)) = (fields.get("step_up"), step_up, token) {
+    if let (Some(at), Some(true), Some(Token::None)) = (fields.get("step_up"), step_up, &token) {
         let help = "remove it, or set a `token` that goes upstream";
         reader.note(Code::NoEffect, at, "no token of this route could be found too weak", help);
     }
@@ -304,10 +309,13 @@ fn timeouts(reader: &mut Reader<'_>, node: &Node) -> Option<RouteTimeouts> {
     Some(RouteTimeouts { connect: connect?, read: read?, write: write?, request: request? })
 }
 
-fn token(reader: &mut Reader<'_>, node: &Node) -> Option<Token> {
-    let fields = reader.fields(node, &TOKEN)?;
-    let kinds = [("none", Token::None), ("access", Token::Access), ("id", Token::Id), ("proxy", Token::Proxy)];
-    fields.required(reader, "kind", "access", |reader, node| reader.choice(node, &kinds))
+/// `sub` is unique at one issuer only (OpenID Connect Core §8).
+fn note_shared_name(reader: &mut Reader<'_>, at: &Node, told: &[(HeaderName, ClaimPath)], around: &Around<'_>) {
+    let tells = |claim: &str| told.iter().any(|(_, path)| matches!(path.0.as_slice(), [name] if name == claim));
+    if around.providers.is_some_and(|providers| providers.len() > 1) && tells("sub") && !tells("iss") {
+        let help = "add a header with `iss` for the upstream to look at, or name one `provider` for the route";
+        reader.note(Code::SharedName, at, "users of two providers of the site may have the same `sub`", help);
+    }
 }
 
 fn identity_headers(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(HeaderName, ClaimPath)>> {

@@ -7,7 +7,7 @@ use super::{Names, bearer, duplicate, security};
 use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::Code;
 use crate::config::schema::{ALIASES, SITE, USER_CONTEXT};
-use crate::config::settings::{Access, Aliases, ClaimPath, HostPattern, Origin, SecurityHeaders, Site};
+use crate::config::settings::{Access, Aliases, ClaimPath, HostPattern, Origin, SecurityHeaders, Site, Token};
 use crate::config::source::Span;
 use crate::config::values;
 use crate::config::yaml::{Kind, Node};
@@ -70,6 +70,8 @@ fn site(
     if let (Some(node), Some(routes)) = (fields.get("provider").or(fields.get("providers")), &routes)
         && providers.is_some()
         && routes.iter().all(|route| route.access == Access::Public)
+        // It may be there for a token of our own.
+        && !routes.iter().any(|route| matches!(route.token, Token::ClientCredentials(_)))
         // A route that could not be read may be the one that is not public.
         && matches!(fields.get("routes").map(|node| &node.kind), Some(Kind::List(items)) if items.len() == routes.len())
     {

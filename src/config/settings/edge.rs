@@ -16,6 +16,19 @@ pub struct Listener {
     pub redirect_to_https: Option<u16>,
     /// Each connection begins with a PROXY header, version 1 or 2, and comes from a trusted proxy; default false.
     pub proxy_protocol: bool,
+    /// Each request on it is a question of a trusted proxy about another request, told in this manner; `None` = none is.
+    pub forward_auth: Option<ForwardAuth>,
+}
+
+/// Where a proxy that asks about a request tells what was asked of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardAuth {
+    /// In `X-Forwarded-Method`, `-Proto`, `-Host` and `-Uri`: Traefik, Caddy.
+    XForwarded,
+    /// In `X-Original-Method` and `X-Original-URL`: nginx.
+    XOriginal,
+    /// In the question itself, with `X-Forwarded-Proto`: Envoy.
+    ExtAuthz,
 }
 
 /// TLS of a public socket.

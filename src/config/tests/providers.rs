@@ -117,6 +117,10 @@ fn a_site_has_one_provider_or_several() {
         ("providers: [legacy, legacy, main]", "", &["E0401"]),
         ("providers: [legacy, nobody]", "", &["E0402"]),
         ("providers: [legacy, main]\n    provider: main", "", &["E0408"]),
+        ("providers: [legacy, main]", ", identity_headers: { X-Id: sub }", &["W0016"]),
+        ("providers: [legacy, main]", ", identity_headers: { X-Id: sub, X-Iss: iss }", &[]),
+        ("providers: [legacy, main]", ", identity_headers: { X-Id: a.sub }", &[]),
+        ("providers: [legacy, main]", ", provider: main, identity_headers: { X-Id: sub }", &[]),
         ("providers: [main]", "", &["W0009"]),
         ("providers: [legacy, main]", ", provider: nobody", &["E0402"]),
         ("providers: [main]", ", provider: legacy", &["E0402"]),
@@ -162,4 +166,40 @@ fn a_site_has_one_provider_or_several() {
     }
     let long = several("providers: [legacy, main]", "").replace("The main one", &"x".repeat(61));
     assert_eq!(load_text(&long).unwrap_err().iter().next().unwrap().code.as_str(), "E0202");
+}
+
+#[test]
+fn bearer_needs_a_provider_that_makes_access_tokens() {
+    let other = SECOND.replace("sites:\n", "").replace("name: main", "name: other");
+    let other = other.replace("id.example.com", "id.example.org").replace("client_id: c", "client_id: d");
+    let codes = |providers: &str, bearer: &str, route: &str| {
+        let site = format!("{providers}\n    bearer: {{ {bearer} }}");
+        let yaml = YAML.replace("sites:\n", &format!("{other}{SECOND}")).replace("provider: legacy", &site);
+        let found =
+            match load_text(&yaml.replace("{ path: /, upstream: a }", &format!("{{ path: /, upstream: a, {route} }}")))
+            {
+                Ok(loaded) => loaded.warnings,
+                Err(found) => found,
+            };
+        // Providers that no site names are no subject here.
+        let codes = found.iter().map(|found| found.code.as_str()).filter(|code| *code != "W0009");
+        codes.collect::<Vec<_>>()
+    };
+    let jwt = "audiences: [c], types: [jwt]";
+    for (providers, bearer, route, expected) in [
+        ("provider: legacy", "audiences: [api]", "accept: [bearer]", &["E0408"][..]),
+        ("providers: [legacy]", "audiences: [api]", "accept: [session, bearer]", &["E0408"]),
+        ("providers: [legacy, main]", "audiences: [api]", "accept: [bearer]", &[]),
+        ("providers: [legacy, main]", "audiences: [api]", "accept: [bearer], provider: main", &[]),
+        ("providers: [legacy, main]", "audiences: [api]", "accept: [bearer], provider: legacy", &["E0408"]),
+        ("providers: [legacy, main]", "audiences: [api]", "accept: [session, bearer], provider: legacy", &["E0408"]),
+        // An ID token of any of them must not pass for an access token.
+        ("providers: [other, main]", jwt, "accept: [bearer]", &["E0408"]),
+        ("providers: [main, other]", jwt, "accept: [bearer]", &["E0408"]),
+        ("providers: [main, other]", "audiences: [c, d], types: [jwt]", "accept: [bearer]", &["E0408", "E0408"]),
+        ("providers: [other, legacy]", jwt, "accept: [bearer]", &[]),
+        ("providers: [other, main]", "audiences: [c]", "accept: [bearer]", &[]),
+    ] {
+        assert_eq!(codes(providers, bearer, route), expected, "{providers} {bearer} {route}");
+    }
 }

@@ -413,11 +413,24 @@ fn listeners_redirect_trust_and_ask_in_agreement() {
         ("tls: { certificates: [], client_certificate: optional }", &["E0105", "E0102"]),
         ("tls: { certificates: [], client_ca: nowhere.crt }", &["E0105", "E0302"]),
         ("tls: { certificates: [] }\n    redirect_to_https: true", &["E0105", "E0408"]),
+        ("forward_auth: x_forwarded", &["E0408"]),
+        ("forward_auth: nginx", &["E0104"]),
+        ("forward_auth: true", &["E0103"]),
     ] {
         expect("  - address: 127.0.0.1:8080", &[(&listener(more), expected)]);
     }
     let trusting = format!("{}\ntrusted_proxies: [10.0.0.1]", listener("proxy_protocol: true"));
     expect("  - address: 127.0.0.1:8080", &[(&trusting, &[])]);
+    for (more, expected) in [
+        ("forward_auth: x_forwarded", &[] as &[&str]),
+        ("forward_auth: x_original", &[]),
+        ("forward_auth: ext_authz", &[]),
+        ("forward_auth: ext_authz\n    proxy_protocol: true", &["E0408"]),
+        ("forward_auth: ext_authz\n    redirect_to_https: true", &["E0408"]),
+    ] {
+        let trusting = format!("{}\ntrusted_proxies: [10.0.0.1]", listener(more));
+        expect("  - address: 127.0.0.1:8080", &[(&trusting, expected)]);
+    }
 }
 
 #[test]

@@ -128,7 +128,8 @@ fn words_are_suggested() {
         &[
             ("        on_missing: redirect", &[]),
             ("        on_missing: refuse", &["E0104"]),
-            ("        token: { kind: exchange }", &["E0104"]),
+            ("        token: { kind: exchange }", &["E0102"]),
+            ("        token: { kind: exchanged }", &["E0104"]),
             ("        token: {}", &["E0102"]),
             ("        token: access", &["E0103"]),
         ],

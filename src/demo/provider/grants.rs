@@ -213,6 +213,12 @@ impl Grants {
         alive.then(|| record.login.clone())
     }
 
+    /// The login name behind a live access token, and its family.
+    pub(super) fn holder(&self, now: u64, token: &str) -> Option<(String, u64)> {
+        let login = self.bearer(now, token)?;
+        Some((login, self.access_tokens.get(token)?.family))
+    }
+
     /// Revokes a token of this client: a refresh token with its family, an access token alone. Unknown
     /// tokens and tokens of others are left alone in silence (RFC 7009, 2.2).
     pub(super) fn revoke(&mut self, token: &str, client_id: &str) {

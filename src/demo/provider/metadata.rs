@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::dpop::proven;
+use super::exchange::TOKEN_EXCHANGE;
 use super::state::Shared;
 use super::switches::Endpoint;
 use crate::demo::support::unverified_claims;
@@ -35,7 +36,7 @@ fn document(shared: &Shared) -> Value {
         "dpop_signing_alg_values_supported": switches.dpop_algorithms,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query", "form_post"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials", TOKEN_EXCHANGE],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
         "token_endpoint_auth_methods_supported": METHODS,

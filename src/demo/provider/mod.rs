@@ -11,6 +11,7 @@ mod backchannel;
 mod client;
 mod config;
 mod dpop;
+mod exchange;
 mod grants;
 mod issue;
 mod keys;

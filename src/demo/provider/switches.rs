@@ -147,6 +147,10 @@ pub struct Misbehaviour {
     pub reuse_grace: Duration,
     /// Refreshes are refused with this error: `invalid_grant`, `invalid_client`, ...
     pub refuse_refresh: Option<String>,
+    /// Tokens for single services are refused with this error: `access_denied`, `invalid_target`, ...
+    pub refuse_service_tokens: Option<String>,
+    /// The `token_type` of tokens for single services.
+    pub service_token_type: Option<String>,
     /// A refresh brings no ID token.
     pub no_id_token_on_refresh: bool,
     /// The ID token of a refresh belongs to somebody else.

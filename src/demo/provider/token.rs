@@ -1,4 +1,5 @@
-//! The token endpoint (RFC 6749, 3.2): authorization code with PKCE, and refresh with rotation.
+//! The token endpoint (RFC 6749, 3.2): authorization code with PKCE, refresh with rotation, token exchange,
+//! client credentials.
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use subtle::ConstantTimeEq;
 use super::client::authenticate;
 use super::config::Client;
 use super::dpop::proven;
+use super::exchange::{TOKEN_EXCHANGE, client_credentials, exchange};
 use super::issue::{Occasion, token_answer};
 use super::parameters::Parameters;
 use super::state::Shared;
@@ -104,8 +106,10 @@ pub(super) async fn token(
     let answer = match form.get("grant_type") {
         Some("authorization_code") => redeem_code(&shared, client, &form, proven)?,
         Some("refresh_token") => refresh(&shared, client, &form, proven)?,
+        Some(TOKEN_EXCHANGE) => exchange(&shared, client, &form, proven.as_deref())?,
+        Some("client_credentials") => client_credentials(&shared, client, &form, proven.as_deref())?,
         Some(_) => {
-            return Err(TokenError::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "code and refresh only"));
+            return Err(TokenError::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "unknown here"));
         }
         None => return Err(TokenError::invalid_request("grant_type is missing")),
     };

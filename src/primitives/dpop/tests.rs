@@ -82,6 +82,16 @@ fn hash_and_thumbprint_are_those_of_the_rfc() {
 }
 
 #[test]
+fn the_scheme_says_whether_a_token_is_bound() {
+    let token = SecretText::new("a.b".to_owned());
+    let (bound, bearer) = (authorization(true, &token).unwrap(), authorization(false, &token).unwrap());
+    assert_eq!((bound.to_str().unwrap(), bearer.to_str().unwrap()), ("DPoP a.b", "Bearer a.b"));
+    assert!(bound.is_sensitive() && bearer.is_sensitive());
+    assert_eq!((bound_token(&bound), bound_token(&bearer)), (Some(&b"a.b"[..]), None));
+    assert!(authorization(true, &SecretText::new("a\r\nb".to_owned())).is_none());
+}
+
+#[test]
 fn an_address_has_no_query_no_fragment_and_one_form() {
     for (https, authority, path, expected) in [
         (true, "api.example.com", "/a/b?c=d#e", "https://api.example.com/a/b"),

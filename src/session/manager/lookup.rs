@@ -32,6 +32,18 @@ impl Sessions {
         Ok(self.find(id, profile, now).await?.filter(|open| open.is_known(now)))
     }
 
+    /// As [`Sessions::recognise`], also if the site has the session's provider no more. That one opens nothing, but its user
+    /// may end it. Read from the store and kept nowhere.
+    ///
+    /// # Errors
+    /// [`SessionError`] if the store cannot say.
+    pub async fn left_behind(&self, id: &SessionId, profile: &Arc<Profile>) -> Result<Option<Arc<Open>>, SessionError> {
+        let now = self.clock.now();
+        let read = self.read(&id.key()).await?.filter(|(record, _)| *record.site == *profile.site);
+        let open = read.map(|(record, secrets)| Arc::new(self.open(&record, &secrets, profile, now)));
+        Ok(open.filter(|open| open.takes(id, now) && open.is_known(now)))
+    }
+
     /// The session with this name in the store, if it lives. Counts as no use.
     ///
     /// # Errors
@@ -120,7 +132,7 @@ impl Sessions {
             }
             _ => {
                 let Some(secrets) = self.unseal(key, &record) else { return Ok(None) };
-                let open = self.open(&record, &secrets, profile, now);
+                let mut open = self.open(&record, &secrets, profile, now);
                 if let Some(stale) = stale {
                     open.inherit(&stale);
                 }
@@ -158,7 +170,7 @@ impl Sessions {
         let now = self.clock.now();
         let read = self.read(open.key()).await?.filter(|(record, _)| belongs(record, profile));
         let prepared = read.map(|(record, secrets)| {
-            let new = self.open(&record, &secrets, profile, now);
+            let mut new = self.open(&record, &secrets, profile, now);
             new.inherit(open);
             Arc::new(new)
         });
@@ -198,7 +210,7 @@ impl Sessions {
     /// Puts a record that was found in the store into the local cache; `None` if the session has ended since.
     pub fn remember(&self, record: &Record, secrets: &Secrets, profile: &Arc<Profile>) -> Option<Arc<Open>> {
         let now = self.clock.now();
-        let open = self.open(record, secrets, profile, now);
+        let mut open = self.open(record, secrets, profile, now);
         if let Some(known) = self.cache.find(open.key()) {
             open.inherit(&known);
         }

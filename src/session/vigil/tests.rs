@@ -65,6 +65,7 @@ impl World {
             access_issued: self.clock.now(),
             access_expires: Some(self.clock.now().plus(MINUTE)),
             forced: None,
+            max_age: None,
             refresh_token: Some(SecretText::new("rt".into())),
             refresh_expires,
             offline: false,

@@ -2,6 +2,7 @@
 import { accessSync, constants, mkdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { chromium } from 'playwright-core';
+import { until } from './net.mjs';
 import { screenshots } from './paths.mjs';
 
 function chromiumPath() {
@@ -35,8 +36,8 @@ export function launch() {
 }
 
 /** One user's browser profile: own cookies, and a record of every byte that came in from `site`. */
-export async function newUser(browser, site) {
-  const context = await browser.newContext({ ignoreHTTPSErrors: true });
+export async function newUser(browser, site, options = {}) {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, ...options });
   context.setDefaultTimeout(30_000);
   /** What the browser saw: `{ url, text }`; `text` is headers, or a body. */
   const record = [];
@@ -86,6 +87,27 @@ export async function newUser(browser, site) {
       return (await context.cookies(site)).find((cookie) => cookie.name === name);
     },
     close: () => context.close(),
+  };
+}
+
+/**
+ * Stops `page` when it first asks for an address that fits `pattern`, redirects included. `caught` waits for that and returns
+ * the address; from then on the page goes where it likes.
+ */
+export async function stopAt(page, pattern) {
+  const devtools = await page.context().newCDPSession(page);
+  let stopped;
+  devtools.on('Fetch.requestPaused', ({ requestId, request }) => {
+    stopped ??= request.url;
+    devtools.send('Fetch.failRequest', { requestId, errorReason: 'Aborted' }).catch(() => {});
+  });
+  await devtools.send('Fetch.enable', { patterns: [{ urlPattern: pattern, requestStage: 'Request' }] });
+  return {
+    async caught() {
+      await until(`the browser asks for ${pattern}`, () => stopped);
+      await devtools.detach();
+      return stopped;
+    },
   };
 }
 

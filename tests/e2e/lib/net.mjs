@@ -1,4 +1,6 @@
 // Waiting and ports: everything here polls with a deadline, nothing sleeps for luck.
+import http from 'node:http';
+import https from 'node:https';
 import net from 'node:net';
 import { setTimeout as pause } from 'node:timers/promises';
 
@@ -45,4 +47,31 @@ export function listen(server) {
     server.once('error', reject);
     server.listen(0, '127.0.0.1', () => resolve(server.address().port));
   });
+}
+
+/**
+ * A `fetch` that trusts `ca` alone. Node's own takes certificates only from a variable that is set before it starts.
+ * It follows no redirect.
+ */
+export function fetchTrusting(ca) {
+  return async (url, options = {}) => {
+    const asked = new Request(url, options);
+    const body = Buffer.from(await asked.arrayBuffer());
+    const { method, signal, headers } = asked;
+    return new Promise((resolve, reject) => {
+      const { request } = new URL(url).protocol === 'https:' ? https : http;
+      const sent = request(url, { method, ca, signal, headers: Object.fromEntries(headers) }, async (answer) => {
+        try {
+          const chunks = await answer.toArray();
+          const head = Object.entries(answer.headersDistinct).flatMap(([name, values]) => values.map((value) => [name, value]));
+          const empty = [204, 205, 304].includes(answer.statusCode);
+          resolve(new Response(empty ? null : Buffer.concat(chunks), { status: answer.statusCode, headers: head }));
+        } catch (error) {
+          reject(error);
+        }
+      });
+      sent.once('error', reject);
+      sent.end(body);
+    });
+  };
 }

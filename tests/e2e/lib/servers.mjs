@@ -1,10 +1,9 @@
 // Redis, the certificate and the proxy itself.
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { join, resolve } from 'node:path';
-import { client } from './keycloak.mjs';
 import { logs, root, work } from './paths.mjs';
 import { freePort } from './net.mjs';
 import { start } from './process.mjs';
@@ -15,11 +14,12 @@ function run(command, args, options = {}) {
   if (done.status !== 0) throw new Error(`${command} ended with ${done.status}\n${done.stderr ?? ''}`);
 }
 
-/** A fresh self-signed certificate for localhost. */
-export function makeCertificate() {
+/** A self-signed certificate for localhost: the one that `run.mjs` has made for all files, or a fresh one. */
+export function siteCertificate() {
   mkdirSync(work, { recursive: true });
   const key = join(work, 'localhost.key');
   const certificate = join(work, 'localhost.crt');
+  if (process.env.E2E_KEYCLOAK) return { certificate, key };
   run('openssl', [
     'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
     '-keyout', key, '-out', certificate, '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost',
@@ -28,14 +28,14 @@ export function makeCertificate() {
 }
 
 /** Redis on a free port, nothing on disk. */
-export async function startRedis() {
+export async function startRedis(name) {
   const port = await freePort();
   const server = start(
     'Redis',
     'redis-server',
     ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no',
       '--maxmemory-policy', 'noeviction'],
-    { cwd: work, log: join(logs, 'redis.log') },
+    { cwd: work, log: join(logs, `${name}-redis.log`) },
   );
   await server.ready(() => ping(port), 20);
   return { url: `redis://127.0.0.1:${port}/0`, port, stop: () => server.stop() };
@@ -63,67 +63,68 @@ export function cloakroomBinary() {
   return binary;
 }
 
-/** Settings of the proxy between `site` (its port) and the upstream. */
-function settings({ port, adminPort, tls, redis, issuer, upstreamPort }) {
-  const text = JSON.stringify;
-  return `# Written by the end-to-end test.
+/** A fresh private key for a client that proves itself with one, EC P-256 in PEM; in the place of one that was there. */
+export function makeClientKey(name) {
+  const file = join(work, `${name}.pem`);
+  const fresh = `${file}.new`;
+  run('openssl', ['genpkey', '-algorithm', 'EC', '-pkeyopt', 'ec_paramgen_curve:P-256', '-out', fresh]);
+  // Cloakroom refuses keys that everybody may read.
+  chmodSync(fresh, 0o600);
+  renameSync(fresh, file);
+  return file;
+}
+
+/** What all settings files of the tests begin with; `rest` are the providers and sites of one. */
+const settings = ({ port, adminPort, tls, redis, upstreamPort, rest }) => `# Written by the end-to-end test.
 listeners:
   - address: 127.0.0.1:${port}
-    tls: { certificates: [{ certificate: ${text(tls.certificate)}, key: ${text(tls.key)} }] }
+    tls: { certificates: [{ certificate: ${quote(tls.certificate)}, key: ${quote(tls.key)} }] }
 admin: { address: "127.0.0.1:${adminPort}", token: { env: CLOAKROOM_ADMIN_TOKEN } }
 keys: [{ id: e2e, secret: { env: CLOAKROOM_KEY } }]
-store: { kind: redis, url: ${text(redis)} }
+store: { kind: redis, url: ${quote(redis)} }
 refresh: { minimum_lifetime: 2s }
-providers:
-  - name: keycloak
-    kind: oidc
-    issuer: ${text(issuer)}
-    client_id: ${client.id}
-    client_auth: { method: client_secret_basic, secret: { env: CLOAKROOM_CLIENT_SECRET } }
-    scopes: [openid, profile, email]
+shutdown: { lame_duck: 0s }
 upstreams:
   - name: app
     endpoints: ["127.0.0.1:${upstreamPort}"]
-sites:
-  - hosts: [localhost]
-    provider: keycloak
-    routes:
-      - path: /api/
-        upstream: app
-        access: required
-        token: { kind: access }
-        identity_headers: { X-User-Id: sub, X-User-Name: preferred_username }
-      - path: /public/
-        upstream: app
-        access: public
-      - path: /
-        upstream: app
-        access: required
-        identity_headers: { X-User-Id: sub, X-User-Name: preferred_username }
-`;
-}
+${rest}`;
 
-/** Prepares the proxy: ports, settings file, secrets. `start` starts it, and may do so again after `stop`. */
-export async function prepareProxy({ binary, port, tls, redis, issuer, upstreamPort }) {
+/** `text` as YAML has it. */
+export const quote = (text) => JSON.stringify(text);
+
+/**
+ * Prepares the proxy: ports, settings file, secrets. `start` starts it, and may do so again after `stop`. `name` tells its
+ * files from those of other tests, `secrets` are environment variables that its settings name.
+ */
+export async function prepareProxy({ name, binary, port, tls, redis, upstreamPort, rest, secrets }) {
   const adminPort = await freePort();
-  const file = join(work, 'cloakroom.yaml');
-  writeFileSync(file, settings({ port, adminPort, tls, redis, issuer, upstreamPort }));
+  const file = join(work, `${name}.yaml`);
+  writeFileSync(file, settings({ port, adminPort, tls, redis, upstreamPort, rest }));
   const env = {
     CLOAKROOM_KEY: randomBytes(32).toString('base64'),
-    CLOAKROOM_CLIENT_SECRET: client.secret,
     CLOAKROOM_ADMIN_TOKEN: randomBytes(16).toString('hex'),
+    ...secrets,
   };
+  const written = [];
   let server;
-  let count = 0;
   return {
     admin: `http://127.0.0.1:${adminPort}`,
     adminToken: env.CLOAKROOM_ADMIN_TOKEN,
-    get log() {
-      return server?.log;
+    secrets: Object.values(env),
+    /** The files of everything it has logged, one a start. */
+    logs: written,
+    /** The text of its metrics. */
+    async metrics() {
+      const answer = await fetch(`http://127.0.0.1:${adminPort}/metrics`, {
+        headers: { authorization: `Bearer ${env.CLOAKROOM_ADMIN_TOKEN}` },
+      });
+      if (!answer.ok) throw new Error(`metrics: ${answer.status}`);
+      return answer.text();
     },
     async start() {
-      count += 1;
-      server = start('cloakroom', binary, ['run', '-c', file], { env, log: join(logs, `cloakroom-${count}.log`) });
+      const log = join(logs, `${name}-${written.length + 1}.log`);
+      written.push(log);
+      server = start('cloakroom', binary, ['run', '-c', file], { env, log });
       await server.ready(async () => {
         const answer = await fetch(`http://127.0.0.1:${adminPort}/readyz`, { signal: AbortSignal.timeout(2000) });
         return answer.status === 200;

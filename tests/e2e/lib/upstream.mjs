@@ -2,10 +2,13 @@
 import http from 'node:http';
 import { listen } from './net.mjs';
 
-/** The claims of the bearer token in `headers`, read without any check: the proxy's job is what is under test. */
+/**
+ * The claims of the bearer token in `headers`, read without any check: the proxy's job is what is under test. None if there
+ * is no token, or one that is no JWT.
+ */
 export function claimsOf(headers) {
-  const token = tokenOf(headers);
-  return token ? JSON.parse(Buffer.from(token.split('.')[1], 'base64url')) : undefined;
+  const claims = tokenOf(headers)?.split('.')[1];
+  return claims ? JSON.parse(Buffer.from(claims, 'base64url')) : undefined;
 }
 
 /** The bearer token in `headers`. */
@@ -31,7 +34,7 @@ export async function startUpstream() {
     if (url.startsWith('/api/')) {
       const claims = claimsOf(headers);
       response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-store' });
-      response.end(JSON.stringify({ method, path: url, user: claims?.preferred_username ?? null }));
+      response.end(JSON.stringify({ method, path: url, user: claims?.preferred_username ?? headers['x-user-name'] ?? null }));
     } else {
       response.writeHead(200, { 'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-store' });
       response.end(page('The application', escape(headers['x-user-name'] ?? 'nobody'), escape(url)));

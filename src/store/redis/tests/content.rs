@@ -87,6 +87,7 @@ async fn k1_no_secret_can_be_read_in_redis() {
         access_issued: crate::primitives::clock::Timestamp::from_secs(1),
         access_expires: None,
         forced: None,
+        max_age: None,
         refresh_token: Some(canary("refresh")),
         refresh_expires: None,
         offline: false,
