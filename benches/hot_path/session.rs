@@ -71,6 +71,7 @@ fn seal(criterion: &mut Criterion, ring: &KeyRing) {
 fn secrets(tickets: TicketSeed) -> Secrets {
     Secrets {
         access_token: SecretText::new("a".repeat(1024)),
+        bound: false,
         access_issued: Timestamp::from_secs(0),
         access_expires: None,
         forced: None,

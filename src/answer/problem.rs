@@ -22,6 +22,8 @@ pub enum Code {
     StepUpRequired,
     /// A token in `Authorization` is needed, and none or a worthless one came (RFC 6750 §3.1).
     TokenInvalid,
+    /// The access token is bound to a key, and showing it alone is not enough (RFC 9449 §7.1, RFC 8705 §3).
+    TokenBound,
     /// The CSRF check failed.
     CsrfFailed,
     /// A rule of the route keeps the user out.
@@ -90,6 +92,7 @@ impl Code {
             Self::InsufficientScope => "insufficient_scope",
             Self::StepUpRequired => "step_up_required",
             Self::TokenInvalid => "token_invalid",
+            Self::TokenBound => "token_bound",
             Self::CsrfFailed => "csrf_failed",
             Self::RuleFailed => "rule_failed",
             Self::UpstreamTokenDenied => "upstream_token_denied",
@@ -125,7 +128,7 @@ impl Code {
     pub fn status(self) -> StatusCode {
         match self {
             Self::SessionMissing | Self::SessionExpired | Self::RefreshRejected => StatusCode::UNAUTHORIZED,
-            Self::TokenMissing | Self::StepUpRequired | Self::TokenInvalid | Self::LoginRefused => {
+            Self::TokenMissing | Self::StepUpRequired | Self::TokenInvalid | Self::TokenBound | Self::LoginRefused => {
                 StatusCode::UNAUTHORIZED
             }
             Self::CsrfFailed
@@ -162,6 +165,7 @@ impl Code {
             Self::TokenMissing => "An access token is needed",
             Self::InsufficientScope => "The access token does not reach so far",
             Self::TokenInvalid => "The token is missing or worthless",
+            Self::TokenBound => "The access token is bound to a key",
             Self::StepUpRequired => "This needs a stronger or more recent login",
             Self::RuleFailed => "You may not do this",
             Self::UpstreamTokenDenied => "You may not use the service behind this address",

@@ -68,6 +68,7 @@ mod tests {
     async fn begin(sessions: &Sessions, profile: &Arc<Profile>) -> Arc<Open> {
         let secrets = Secrets {
             access_token: SecretText::new("at".into()),
+            bound: false,
             access_issued: START,
             access_expires: None,
             forced: None,

@@ -12,11 +12,12 @@ use url::{Host, Url};
 pub use self::redis::{RedisKind, RedisUrl, RedisUrlError, redis_url};
 
 /// What the login itself puts into an authorization request; `authorization_params` may not.
-pub const RESERVED_PARAMETERS: [&str; 13] = [
+pub const RESERVED_PARAMETERS: [&str; 14] = [
     "client_id",
     "client_secret",
     "code_challenge",
     "code_challenge_method",
+    "dpop_jkt",
     "nonce",
     "redirect_uri",
     "registration",

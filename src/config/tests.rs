@@ -16,12 +16,16 @@ use super::*;
 /// 32 different bytes.
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+/// Made for these tests, like everything here.
+const DPOP_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgN/TG89DNcQ1QxpLV\nCPWLC+tCoKVSR1hDcBCc7iqCZbyhRANCAARGT4rOY5GHvjciLv7AIcFChOdcVfDg\nLUM5TtFAsCzLTBJa4Ccj6lKBaVWl091ITVC2+GYVptqMsHS1m08y6GNj\n-----END PRIVATE KEY-----";
+
 fn env() -> Env {
     Env::fixed([
         ("CLOAKROOM_KEY", KEY),
         ("CLOAKROOM_PROXY_KEY", "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="),
         ("CLOAKROOM_ADMIN_TOKEN", "admin-token-from-outside"),
         ("CLIENT_SECRET", "client-secret-from-outside"),
+        ("DPOP_KEY", DPOP_KEY),
         ("REDIS_URL", "redis://:password@redis:6379/1"),
         ("POSTGRES_URL", "postgres://cloakroom:password@db/cloakroom"),
         ("EMPTY", ""),
@@ -134,7 +138,7 @@ keys: [SealingKey { id: "one", secret: Key256(…) }], proxy_token: None, store:
 session: Session { idle_timeout: 1800s, absolute_timeout: 43200s, returning_timeout: 0ns, returning_tokens: Drop, rotate_every: 900s, rotation_grace: 60s, cookie: SessionCookie { name: "__Host-session", same_site: Strict, secure: true },
 csrf: Csrf { cookie: "XSRF-TOKEN", header: "x-xsrf-token", mode: Enforce }, cache: Cache { ttl: 5s, capacity: 100000, memory: 268435456 } },
 refresh: Refresh { ahead: 60s, minimum_lifetime: 10s, active_within: 900s, concurrency: 32, per_second: 100 },
-providers: [Oidc(Provider { name: "p", title: "p", issuer: "http://localhost:9/", client_id: "c", client_auth: Post(SecretText(…)), ca: None, pushed_authorization: Auto, response_mode: Query, login_parameters: [Prompt, LoginHint, AcrValues, MaxAge], merge_userinfo: false, revoke_access_tokens: false, scopes: ["openid", "email"], refresh_token_grace: 0ns, backchannel_logout: BackchannelLogout { scope: Session, require_exp: true }, frontchannel_logout: Off, authorization_params: {} })],
+providers: [Oidc(Provider { name: "p", title: "p", issuer: "http://localhost:9/", client_id: "c", client_auth: Post(SecretText(…)), dpop: None, ca: None, pushed_authorization: Auto, response_mode: Query, login_parameters: [Prompt, LoginHint, AcrValues, MaxAge], merge_userinfo: false, revoke_access_tokens: false, scopes: ["openid", "email"], refresh_token_grace: 0ns, backchannel_logout: BackchannelLogout { scope: Session, require_exp: true }, frontchannel_logout: Off, authorization_params: {} })],
 upstreams: [Upstream { name: "a", endpoints: [Endpoint { host: "::1", port: 80, weight: 1 }, Endpoint { host: "10.0.0.1", port: 81, weight: 1 }, Endpoint { host: "host.example", port: 82, weight: 1 }],
 balance: RoundRobin, protocol: Http1, tls: None, health_check: None, ejection: Some(Ejection { after: 5, on_5xx: false, pause: 10s, longest_pause: 300s }), max_requests: None,
 timeouts: UpstreamTimeouts { connect: 2s, read: 60s, write: 60s, idle: 60s }, retries: Retries { attempts: 3, budget: 20 } }], idle_connections: None,

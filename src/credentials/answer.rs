@@ -76,6 +76,7 @@ impl Reading<'_> {
                 .map(|life| self.sent.plus(life)),
             refresh_token: refresh_token.map(SecretText::new),
             offline: Some(false),
+            bound: false,
         };
         Ok(Granted { tokens, subject, token_subject, user })
     }

@@ -87,7 +87,7 @@ impl From<Error> for LoginError {
         match error {
             // Nothing is lost with a login: the user tries again.
             Error::NotSent(_) | Error::Timeout | Error::Broken(_) => Self::Unavailable { reason, retry_after: None },
-            Error::TooLarge(_) | Error::Invalid => Self::Odd(reason),
+            Error::TooLarge(_) | Error::NonceWanted | Error::Invalid => Self::Odd(reason),
             Error::Status { status, retry_after } => match status {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Refused,
                 StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Self::Form,

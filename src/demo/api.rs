@@ -46,6 +46,8 @@ struct Shared {
 struct Refusals {
     next: usize,
     tokens: BTreeSet<String>,
+    nonce: Option<String>,
+    next_nonce: Option<String>,
 }
 
 impl Upstream {
@@ -88,14 +90,24 @@ impl Upstream {
         &self.shared.faults
     }
 
-    /// The next `count` requests with a bearer token are answered with 401 `invalid_token`.
+    /// The next `count` requests with an access token are answered with 401 `invalid_token`.
     pub fn refuse_next(&self, count: usize) {
         locked(&self.shared.refusals).next = count;
     }
 
-    /// Requests with this bearer token are answered with 401 `invalid_token` from now on.
+    /// Requests with this access token are answered with 401 `invalid_token` from now on.
     pub fn refuse_token(&self, token: &str) {
         locked(&self.shared.refusals).tokens.insert(token.to_owned());
+    }
+
+    /// Requests with a bound token need this nonce in their proof (RFC 9449, 9); `None` = they need none.
+    pub fn require_nonce(&self, nonce: Option<&str>) {
+        locked(&self.shared.refusals).nonce = nonce.map(str::to_owned);
+    }
+
+    /// Good answers to requests with a bound token bring this nonce along (RFC 9449, 8.2).
+    pub fn give_nonce(&self, nonce: Option<&str>) {
+        locked(&self.shared.refusals).next_nonce = nonce.map(str::to_owned);
     }
 }
 
@@ -122,11 +134,20 @@ async fn record(State(shared): State<Arc<Shared>>, request: Request, next: Next)
     };
     let received = Received::new(&parts, &body);
     shared.recorder.remember(received.clone());
-    if received.bearer().is_some_and(|token| shared.refuses(token)) {
-        return refused();
+    let bound = received.token().is_some() && received.bearer().is_none();
+    let scheme = if bound { "DPoP" } else { "Bearer" };
+    if bound && let Some(nonce) = shared.wants_nonce(&received) {
+        return with_nonce(refused(scheme, "use_dpop_nonce"), &nonce);
+    }
+    if received.token().is_some_and(|token| shared.refuses(token)) {
+        return refused(scheme, "invalid_token");
     }
     parts.extensions.insert(Arc::new(received));
-    next.run(Request::from_parts(parts, Body::from(body))).await
+    let answer = next.run(Request::from_parts(parts, Body::from(body))).await;
+    match shared.next_nonce() {
+        Some(nonce) if bound => with_nonce(answer, &nonce),
+        _ => answer,
+    }
 }
 
 impl Shared {
@@ -138,28 +159,46 @@ impl Shared {
         }
         refusals.tokens.contains(token)
     }
+
+    /// The nonce that a request's proof lacks.
+    fn wants_nonce(&self, received: &Received) -> Option<String> {
+        let nonce = locked(&self.refusals).nonce.clone()?;
+        let said = received.header("dpop").and_then(unverified_claims);
+        (said.as_ref().and_then(|claims| claims.get("nonce")?.as_str()) != Some(&nonce)).then_some(nonce)
+    }
+
+    fn next_nonce(&self) -> Option<String> {
+        locked(&self.refusals).next_nonce.clone()
+    }
 }
 
-fn refused() -> Response {
-    let challenge = [(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")];
-    (StatusCode::UNAUTHORIZED, challenge, Json(json!({ "error": "invalid_token" }))).into_response()
+fn with_nonce(mut answer: Response, nonce: &str) -> Response {
+    if let Ok(nonce) = HeaderValue::from_str(nonce) {
+        answer.headers_mut().insert("dpop-nonce", nonce);
+    }
+    answer
+}
+
+fn refused(scheme: &str, error: &str) -> Response {
+    let challenge = [(header::WWW_AUTHENTICATE, format!("{scheme} error=\"{error}\""))];
+    (StatusCode::UNAUTHORIZED, challenge, Json(json!({ "error": error }))).into_response()
 }
 
 type Arrived = Extension<Arc<Received>>;
 
 /// Who calls, as far as the token says. The claims are read, not verified: the demo shows what arrives.
 async fn whoami(Extension(received): Arrived) -> Json<Value> {
-    let claims = received.bearer().and_then(unverified_claims).unwrap_or_default();
+    let claims = received.token().and_then(unverified_claims).unwrap_or_default();
     let claim = |name: &str| claims.get(name).cloned().unwrap_or_default();
     Json(json!({
-        "authenticated": received.bearer().is_some(),
+        "authenticated": received.token().is_some(),
         "subject": claim("sub"),
         "user": claim("preferred_username"),
         "roles": claims.pointer("/realm_access/roles").cloned().unwrap_or_default(),
         "audience": claim("aud"),
         "scope": claim("scope"),
         "expires_at": claim("exp"),
-        "token_fingerprint": received.bearer().map(fingerprint),
+        "token_fingerprint": received.token().map(fingerprint),
         "headers": redacted(&received),
     }))
 }
@@ -175,7 +214,7 @@ fn described(received: &Received) -> Value {
         "path": received.path,
         "query": received.query,
         "body_bytes": received.body_bytes,
-        "token_fingerprint": received.bearer().map(fingerprint),
+        "token_fingerprint": received.token().map(fingerprint),
         "headers": redacted(received),
     })
 }
@@ -183,7 +222,7 @@ fn described(received: &Received) -> Value {
 /// The header lines without what must not be seen: credentials, cookie values, and the token wherever else
 /// it stands.
 fn redacted(received: &Received) -> Vec<[String; 2]> {
-    let token = received.bearer().filter(|token| !token.is_empty());
+    let token = received.token().filter(|token| !token.is_empty());
     let shown = |name: &str, value: &str| match name {
         "authorization" | "proxy-authorization" => {
             let (scheme, credentials) = value.split_once(' ').unwrap_or(("", value));

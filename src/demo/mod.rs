@@ -7,6 +7,7 @@ pub mod api;
 pub mod backend;
 pub mod faults;
 mod page;
+pub mod proof;
 pub mod provider;
 mod recorder;
 mod server;

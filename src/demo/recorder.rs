@@ -62,6 +62,11 @@ impl Received {
     pub fn bearer(&self) -> Option<&str> {
         self.header("authorization")?.strip_prefix("Bearer ")
     }
+
+    /// The access token of the request, bound to a key or not.
+    pub fn token(&self) -> Option<&str> {
+        self.bearer().or_else(|| self.header("authorization")?.strip_prefix("DPoP "))
+    }
 }
 
 fn lines(headers: &HeaderMap) -> Vec<(String, String)> {

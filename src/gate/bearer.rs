@@ -260,7 +260,8 @@ impl Gate {
             return Box::new(Answer::problem(Code::ProviderUnavailable, Some(detail), None));
         }
         self.count_unauthenticated("401");
-        let answer = Answer::problem(Code::TokenInvalid, Some(&error.to_string()), None);
+        let code = if error == AccessTokenError::Bound { Code::TokenBound } else { Code::TokenInvalid };
+        let answer = Answer::problem(code, Some(&error.to_string()), None);
         let text = format!("Bearer error=\"invalid_token\", error_description=\"{error}\"");
         Box::new(challenge(answer, &text))
     }

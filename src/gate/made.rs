@@ -119,7 +119,8 @@ impl Gate {
             (None, None) => return None,
         };
         let provider = self.auth.get(pass.site.index)?.named(provider)?.oidc()?.clone();
-        let subject = subject.to_str().ok()?.strip_prefix("Bearer ")?;
+        // Behind its scheme.
+        let (_, subject) = subject.to_str().ok()?.split_once(' ')?;
         Some(Wish {
             slot: place(pass, target)?.clone(),
             provider,

@@ -11,6 +11,7 @@ mod dress;
 mod https;
 mod hygiene;
 mod made;
+mod proof;
 mod proxy_token;
 mod rate;
 mod refused;
@@ -19,6 +20,7 @@ mod session;
 mod step_up;
 mod upgrade;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -38,6 +40,7 @@ pub use upgrade::Upgrade;
 use crate::answer::Answer;
 use crate::config::settings::{ContextAccess, Level, Token};
 use crate::login::{Endpoint, SiteAuth};
+use crate::primitives::dpop;
 use crate::routing::cors::Grant;
 use crate::routing::table::{Route, Site};
 use crate::routing::upstream::Upstream;
@@ -183,6 +186,23 @@ impl Pass {
     pub fn level_value(&self) -> Option<HeaderValue> {
         let known = self.session.is_some() || self.bearer.is_some();
         known.then(|| HeaderValue::from_static(self.level.as_str()))
+    }
+
+    /// What a proof says of the token in `Authorization` (RFC 9449 §4.2); `None` = it needs none.
+    #[must_use]
+    pub fn token_hash(&self) -> Option<Cow<'_, str>> {
+        let value = self.own_token()?;
+        let token = dpop::bound_token(value)?;
+        match self.session.as_ref().filter(|_| self.is_of_session(value)).and_then(|open| open.token_hash()) {
+            Some(ready) => Some(ready.into()),
+            None => Some(dpop::token_hash(token).into()),
+        }
+    }
+
+    /// Whether this is the access token of its session, and none that was made for the route.
+    fn is_of_session(&self, value: &HeaderValue) -> bool {
+        let own = self.session.as_ref().and_then(|open| open.authorization());
+        own.is_some_and(|own| std::ptr::eq(own, value))
     }
 
     /// What the route sends of a session in `Authorization`: nothing of a user who is no longer logged on.

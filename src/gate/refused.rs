@@ -11,6 +11,7 @@ use super::answers::goes_to_login;
 use super::{Pass, Request};
 use crate::answer::{Answer, Code};
 use crate::config::settings::Access;
+use crate::primitives::dpop::SCHEME;
 use crate::refresh::Refreshed;
 use crate::session::open::Open;
 
@@ -84,25 +85,27 @@ impl Gate {
     }
 }
 
-/// Whether a 401 asks for nothing but a better token. One that wants another login (RFC 9470), more rights or another
-/// scheme is for the client to read; so is one that cannot be read here.
+/// Whether a 401 asks for nothing but a better token; with `bound`, for one that is bound to a key (RFC 9449 §7.1). One that
+/// wants another login (RFC 9470), more rights or another scheme is for the client to read; so is one that cannot be read
+/// here.
 #[must_use]
-pub fn asks_for_token(answer: &HeaderMap) -> bool {
-    let (mut bearer, mut other) = (false, false);
+pub fn asks_for_token(answer: &HeaderMap, bound: bool) -> bool {
+    let scheme = if bound { SCHEME } else { "Bearer" };
+    let (mut ours, mut other) = (false, false);
     for field in answer.get_all(WWW_AUTHENTICATE) {
         let Ok(text) = field.to_str() else { return false };
         for challenge in ChallengeParser::new(text) {
             match challenge {
-                Ok(challenge) if !challenge.scheme.eq_ignore_ascii_case("bearer") => other = true,
-                Ok(challenge) if says_no_more(&challenge) => bearer = true,
+                Ok(challenge) if !challenge.scheme.eq_ignore_ascii_case(scheme) => other = true,
+                Ok(challenge) if says_no_more(&challenge) => ours = true,
                 Ok(_) | Err(_) => return false,
             }
         }
     }
-    bearer || !other
+    ours || !other
 }
 
-/// Whether a Bearer challenge (RFC 6750 §3) speaks of the token alone.
+/// Whether a challenge (RFC 6750 §3, RFC 9449 §7.1) speaks of the token alone.
 fn says_no_more(challenge: &ChallengeRef<'_>) -> bool {
     challenge.params.iter().all(|(name, value)| {
         if name.eq_ignore_ascii_case("error") {
@@ -142,7 +145,24 @@ mod tests {
             for field in fields {
                 headers.append(WWW_AUTHENTICATE, http::HeaderValue::from_bytes(field.as_bytes()).unwrap());
             }
-            assert_eq!(asks_for_token(&headers), asks, "{fields:?}");
+            assert_eq!(asks_for_token(&headers, false), asks, "{fields:?}");
+            // The same in the other scheme, and with both swapped.
+            let mut swapped = HeaderMap::new();
+            for field in fields.iter().filter(|field| field.is_ascii()) {
+                let field = field.replace("DPoP", "Other").replace("Bearer", "DPoP").replace("bearer", "dpop");
+                swapped.append(WWW_AUTHENTICATE, field.parse().unwrap());
+            }
+            if fields.iter().all(|field| field.is_ascii()) {
+                assert_eq!(asks_for_token(&swapped, true), asks, "{swapped:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_proof_is_not_mended_by_a_newer_token() {
+        for field in ["DPoP error=\"use_dpop_nonce\"", "DPoP error=\"invalid_dpop_proof\"", "Bearer"] {
+            let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, http::HeaderValue::from_static(field))]);
+            assert!(!asks_for_token(&headers, true), "{field}");
         }
     }
 }

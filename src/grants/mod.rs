@@ -195,7 +195,7 @@ impl Grants {
         let error = match answer {
             Ok(got) => {
                 let expires = got.expires.unwrap_or_else(|| got.since.plus(UNSAID));
-                match Issued::new(&got.token, got.since, expires) {
+                match Issued::new(&got.token, got.bound, got.since, expires) {
                     Some(token) => {
                         self.count(wish, "ok");
                         let authorization = token.authorization().clone();

@@ -55,6 +55,7 @@ impl Logins {
             provider_session,
             secrets: Secrets {
                 access_token: tokens.access_token,
+                bound: tokens.bound,
                 access_issued: self.sessions.clock().now(),
                 access_expires: tokens.access_expires,
                 forced: None,

@@ -18,10 +18,15 @@ use serde_json::Value;
 use super::http;
 use super::text::{self, ErrorCode};
 use crate::primitives::clock::Timestamp;
+use crate::primitives::dpop::SCHEME;
 use crate::primitives::secret::SecretText;
 
 /// No token is trusted to live longer, whatever its provider says.
 const LONGEST_LIFE: f64 = 366.0 * 24.0 * 3600.0;
+
+const NO_BEARER: &str = "the token is not a bearer token";
+const NOT_BOUND: &str = "the token is not bound to our key: have it bind the tokens of this client, or take `dpop` out \
+                         of the settings";
 
 /// The scope of refresh tokens that outlive the user's logout (Core §11).
 pub(super) const OFFLINE_ACCESS: &str = "offline_access";
@@ -40,6 +45,8 @@ pub struct Tokens {
     /// Whether `offline_access` is in the scope; `None` if the answer names no scope, which means as much as was asked
     /// for (RFC 6749 §5.1), or as before (§6).
     pub offline: Option<bool>,
+    /// Whether the access token is bound to our key: whoever takes it wants a proof with it (RFC 9449).
+    pub bound: bool,
 }
 
 /// A successful answer as it is parsed. Lenient where providers differ, for a 200 that cannot be read costs the
@@ -92,11 +99,14 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration
 }
 
 impl TokenAnswer {
-    /// Tokens and ID token; `sent` is from before the request, so that a slow answer does not lengthen a life.
-    pub(super) fn into_parts(self, sent: Timestamp) -> Result<(Tokens, Option<String>), Failure> {
-        // A sender-constrained token (DPoP, MTLS as `N_A`) is of no use as a bearer token.
-        if !self.token_type.0.eq_ignore_ascii_case("bearer") {
-            return Err(Failure::InDoubt("the token is not a bearer token".to_owned()));
+    /// Tokens and ID token; `sent` is from before the request, so that a slow answer does not lengthen a life. With `bound`
+    /// the access token must be bound to the key that the request had a proof of; without, it must be a bearer token.
+    pub(super) fn into_parts(self, sent: Timestamp, bound: bool) -> Result<(Tokens, Option<String>), Failure> {
+        // A sender-constrained token (DPoP, MTLS as `N_A`) is of no use as a bearer token, and a bearer token is not what
+        // was asked for with a proof: it would be good for whoever finds it (RFC 9449 §5).
+        let (wanted, otherwise) = if bound { (SCHEME, NOT_BOUND) } else { ("Bearer", NO_BEARER) };
+        if !self.token_type.0.eq_ignore_ascii_case(wanted) {
+            return Err(Failure::Unusable(otherwise));
         }
         let access_token = self.access_token.secret();
         if access_token.is_empty() || !access_token.bytes().all(|b| b.is_ascii_graphic()) {
@@ -114,6 +124,7 @@ impl TokenAnswer {
                 .as_ref()
                 .and_then(Value::as_str)
                 .map(|scope| scope.split(' ').any(|s| s == OFFLINE_ACCESS)),
+            bound,
         };
         let id_token = match self.id_token {
             None | Some(Value::Null) => None,
@@ -172,6 +183,8 @@ pub(super) enum Failure {
     Unavailable { reason: String, retry_after: Option<Duration> },
     /// Perhaps processed.
     InDoubt(String),
+    /// Processed, and what came of it is of no use.
+    Unusable(&'static str),
     /// An answer that no token endpoint gives: a redirect, a 404, a 403 of a firewall. Not processed.
     Unexpected(String),
 }
@@ -236,7 +249,7 @@ impl From<http::Error> for Failure {
         match error {
             http::Error::NotSent(_) => Self::Unavailable { reason, retry_after: None },
             http::Error::Timeout | http::Error::Broken(_) | http::Error::TooLarge(_) => Self::InDoubt(reason),
-            http::Error::Invalid => Self::Unexpected(reason),
+            http::Error::Invalid | http::Error::NonceWanted => Self::Unexpected(reason),
             http::Error::Status { status, retry_after } => match status {
                 StatusCode::TOO_MANY_REQUESTS
                 | StatusCode::REQUEST_TIMEOUT
@@ -256,7 +269,7 @@ mod tests {
     use super::*;
 
     fn parts(json: &str) -> Result<(Tokens, Option<String>), Failure> {
-        serde_json::from_str::<TokenAnswer>(json).unwrap().into_parts(Timestamp::from_secs(1000))
+        serde_json::from_str::<TokenAnswer>(json).unwrap().into_parts(Timestamp::from_secs(1000), false)
     }
 
     #[test]
@@ -297,13 +310,27 @@ mod tests {
     #[test]
     fn only_bearer_tokens_that_fit_a_header() {
         assert!(parts(r#"{"access_token":"a","token_type":"bEARER"}"#).is_ok());
-        for json in [
-            r#"{"access_token":"a","token_type":"DPoP"}"#,
-            r#"{"access_token":""}"#,
-            r#"{"access_token":"a\r\nX-Evil: 1"}"#,
-            r#"{"access_token":"ä"}"#,
-        ] {
+        for json in [r#"{"access_token":""}"#, r#"{"access_token":"a\r\nX-Evil: 1"}"#, r#"{"access_token":"ä"}"#] {
             assert!(matches!(parts(json), Err(Failure::InDoubt(_))), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_of_the_type_that_was_asked_for() {
+        for (kind, bearer, bound) in [
+            (r#","token_type":"Bearer""#, true, false),
+            ("", true, false),
+            (r#","token_type":"DPoP""#, false, true),
+            (r#","token_type":"dpop""#, false, true),
+            (r#","token_type":"N_A""#, false, false),
+        ] {
+            for (wanted, good) in [(false, bearer), (true, bound)] {
+                let answer: TokenAnswer = serde_json::from_str(&format!(r#"{{"access_token":"a"{kind}}}"#)).unwrap();
+                match answer.into_parts(Timestamp::default(), wanted) {
+                    Ok((tokens, _)) => assert!(good && tokens.bound == wanted, "{kind} {wanted}"),
+                    Err(failure) => assert!(!good && matches!(failure, Failure::Unusable(_)), "{kind} {wanted}"),
+                }
+            }
         }
     }
 
@@ -313,7 +340,7 @@ mod tests {
             serde_json::from_str(r#"{"access_token":"canary","refresh_token":"canary","id_token":"canary"}"#).unwrap();
         let shown = format!("{answer:?} {}", serde_json::to_string(&answer).unwrap());
         assert!(!shown.contains("canary"), "{shown}");
-        let (tokens, _) = answer.into_parts(Timestamp::default()).unwrap();
+        let (tokens, _) = answer.into_parts(Timestamp::default(), false).unwrap();
         assert!(!format!("{tokens:?}").contains("canary"));
     }
 }

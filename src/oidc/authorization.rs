@@ -52,6 +52,10 @@ impl Provider {
         if self.posts_response() {
             url = url.add_extra_param("response_mode", "form_post");
         }
+        if let Some(prover) = self.prover() {
+            // The code is worth nothing to whoever has not the key (RFC 9449 §10).
+            url = url.add_extra_param("dpop_jkt", prover.thumbprint().to_owned());
+        }
         for (name, value) in self.parameters(request.asked) {
             url = url.add_extra_param(name.to_owned(), value.to_owned());
         }

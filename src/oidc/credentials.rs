@@ -13,6 +13,7 @@ use openidconnect::HttpRequest;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use super::dpop::Dpop;
 use super::http;
 use crate::config::settings::ClientAuth;
 use crate::primitives::clock::Clock;
@@ -32,6 +33,7 @@ pub(super) struct Credentials {
     issuer: String,
     clock: Clock,
     method: Method,
+    dpop: Option<Dpop>,
 }
 
 enum Method {
@@ -43,14 +45,27 @@ enum Method {
 }
 
 impl Credentials {
-    pub(super) fn new(client_id: &str, issuer: &str, auth: &ClientAuth, clock: Clock) -> Self {
+    /// `key` is the one that tokens are bound to; `None` = they are bearer tokens.
+    pub(super) fn new(
+        client_id: &str,
+        issuer: &str,
+        auth: &ClientAuth,
+        key: Option<&SigningKey>,
+        clock: Clock,
+    ) -> Self {
         let method = match auth {
             ClientAuth::Basic(secret) => Method::Basic(secret.clone()),
             ClientAuth::Post(secret) => Method::Post(secret.clone()),
             ClientAuth::PrivateKeyJwt(keys) => Method::Assertion(ArcSwap::from_pointee(keys.clone())),
             ClientAuth::Tls(_) | ClientAuth::None => Method::Id,
         };
-        Self { client_id: client_id.to_owned(), issuer: issuer.to_owned(), clock, method }
+        let dpop = key.map(|key| Dpop::new(key, clock.clone()));
+        Self { client_id: client_id.to_owned(), issuer: issuer.to_owned(), clock, method, dpop }
+    }
+
+    /// What proves that tokens are ours to use, where they are bound to a key (RFC 9449).
+    pub(super) fn dpop(&self) -> Option<&Dpop> {
+        self.dpop.as_ref()
     }
 
     /// Adds the proof to a form that is about to be sent. Asked once for each attempt, so that no assertion is sent twice

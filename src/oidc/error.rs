@@ -99,6 +99,7 @@ impl From<Failure> for OidcError {
             // A code is used once either way; the user starts over.
             Failure::InDoubt(reason) => Self::Unavailable { reason, retry_after: None },
             Failure::Unexpected(reason) => Self::Unexpected(reason),
+            Failure::Unusable(reason) => Self::Unexpected(reason.to_owned()),
         }
     }
 }
@@ -173,6 +174,8 @@ impl From<Failure> for RefreshError {
             },
             Failure::Unavailable { reason, retry_after } => Self::Unavailable { reason, retry_after },
             Failure::InDoubt(reason) => Self::InDoubt(reason),
+            // The refresh token is used up.
+            Failure::Unusable(reason) => Self::InDoubt(reason.to_owned()),
             Failure::Unexpected(reason) => Self::Misconfigured(reason),
         }
     }

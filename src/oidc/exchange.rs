@@ -20,6 +20,8 @@ const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 pub struct ServiceToken {
     /// Goes upstream; printable ASCII, fit for a header.
     pub token: SecretText,
+    /// Whether it is bound to our key, and goes upstream with a proof (RFC 9449).
+    pub bound: bool,
     /// When it was asked for.
     pub since: Timestamp,
     /// When it ends; `None` if the provider does not say.
@@ -66,7 +68,7 @@ impl Provider {
         let endpoint = discovered.metadata.token_endpoint.url();
         let answer = self.http.post_form(Endpoint::Token, endpoint, &form, self.credentials()).await;
         let token = match answer.map_err(Failure::from) {
-            Ok(answer) if answer.status().is_success() => read(answer.body(), sent),
+            Ok(answer) if answer.status().is_success() => read(answer.body(), sent, self.prover().is_some()),
             Ok(answer) => Err(busy(Failure::refusal(answer.body(), secrets)).into()),
             Err(failure) => Err(failure.into()),
         };
@@ -86,7 +88,7 @@ fn busy(failure: Failure) -> Failure {
 }
 
 /// A good answer (RFC 8693 §2.2.1). Another kind of token than the one asked for is none that an upstream takes.
-fn read(body: &[u8], sent: Timestamp) -> Result<ServiceToken, OidcError> {
+fn read(body: &[u8], sent: Timestamp, bound: bool) -> Result<ServiceToken, OidcError> {
     let unexpected = |reason: &str| OidcError::Unexpected(reason.to_owned());
     // Cut off, or a page of somebody in between.
     let broken = |_| OidcError::Unavailable { reason: "the answer is no JSON".to_owned(), retry_after: None };
@@ -97,8 +99,10 @@ fn read(body: &[u8], sent: Timestamp) -> Result<ServiceToken, OidcError> {
     }
     let answer: TokenAnswer =
         serde_json::from_value(document).map_err(|_| unexpected("the answer is not understood"))?;
-    match answer.into_parts(sent) {
-        Ok((tokens, _)) => Ok(ServiceToken { token: tokens.access_token, since: sent, expires: tokens.access_expires }),
+    match answer.into_parts(sent, bound) {
+        Ok((tokens, _)) => {
+            Ok(ServiceToken { token: tokens.access_token, bound, since: sent, expires: tokens.access_expires })
+        }
         Err(Failure::InDoubt(reason) | Failure::Unexpected(reason)) => Err(OidcError::Unexpected(reason)),
         Err(failure) => Err(failure.into()),
     }
@@ -111,9 +115,13 @@ mod tests {
     #[test]
     fn only_an_access_token_that_fits_a_header_is_taken() {
         let sent = Timestamp::from_secs(1_000);
-        let good = read(br#"{"access_token":"a","issued_token_type":"urn:ietf:params:oauth:token-type:access_token","token_type":"Bearer","expires_in":60,"refresh_token":"r"}"#, sent).unwrap();
+        let good = read(br#"{"access_token":"a","issued_token_type":"urn:ietf:params:oauth:token-type:access_token","token_type":"Bearer","expires_in":60,"refresh_token":"r"}"#, sent, false).unwrap();
         assert_eq!((good.token.expose(), good.expires), ("a", Some(Timestamp::from_secs(1_060))));
-        assert_eq!(read(br#"{"access_token":"a"}"#, sent).unwrap().expires, None, "lenient where providers differ");
+        assert_eq!(
+            read(br#"{"access_token":"a"}"#, sent, false).unwrap().expires,
+            None,
+            "lenient where providers differ"
+        );
         for body in [
             r#"{"access_token":"a","issued_token_type":"urn:ietf:params:oauth:token-type:saml2","token_type":"N_A"}"#,
             r#"{"access_token":"a","token_type":"N_A"}"#,
@@ -123,9 +131,12 @@ mod tests {
             r#"{"token_type":"Bearer"}"#,
             "[]",
         ] {
-            let error = read(body.as_bytes(), sent).unwrap_err();
+            let error = read(body.as_bytes(), sent, false).unwrap_err();
             assert!(matches!(error, OidcError::Unexpected(_)) && !error.is_transient(), "{body}: {error}");
         }
-        assert!(read(br#"{"access_token":"a","#, sent).unwrap_err().is_transient());
+        let (bound, bearer) = (r#"{"access_token":"a","token_type":"DPoP"}"#, r#"{"access_token":"a"}"#);
+        assert!(read(bound.as_bytes(), sent, true).unwrap().bound);
+        assert!(!read(bearer.as_bytes(), sent, true).unwrap_err().is_transient(), "not bound to our key");
+        assert!(read(br#"{"access_token":"a","#, sent, false).unwrap_err().is_transient());
     }
 }

@@ -8,14 +8,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderValue, LOCATION, RETRY_AFTER};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
 use url::Url;
 
 use super::credentials::Credentials;
+use super::dpop::Dpop;
 use super::text;
 use super::tls::{self, Tls};
+use crate::primitives::dpop::{USE_NONCE, asks_for_nonce, authorization};
 use crate::primitives::secret::SecretText;
 
 /// A provider that asks for more patience than this is asked again anyway.
@@ -173,6 +175,9 @@ pub(crate) enum Error {
         /// How long to wait, if the provider says.
         retry_after: Option<Duration>,
     },
+    /// The provider wants its nonce in the DPoP proof, which it has given us (RFC 9449 §8, §9): nothing was done.
+    #[error("a DPoP proof with the provider's nonce is refused for want of another")]
+    NonceWanted,
     /// The request is no HTTP request; nothing was sent.
     #[error("the request cannot be built")]
     Invalid,
@@ -182,6 +187,7 @@ impl Error {
     fn outcome(&self) -> Outcome {
         match self {
             Self::NotSent(_) | Self::Invalid => Outcome::Unreachable,
+            Self::NonceWanted => Outcome::Refused,
             Self::Timeout => Outcome::Timeout,
             Self::Broken(_) | Self::TooLarge(_) => Outcome::Error,
             Self::Status { status, .. } if *status == StatusCode::TOO_MANY_REQUESTS => Outcome::Throttled,
@@ -189,13 +195,6 @@ impl Error {
             Self::Status { .. } => Outcome::Error,
         }
     }
-}
-
-/// The `Authorization` of a bearer (RFC 6750 §2.1).
-fn bearer(token: &SecretText) -> Result<HeaderValue, Error> {
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).map_err(|_| Error::Invalid)?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// The HTTP client of one provider. Cheap to clone.
@@ -259,17 +258,23 @@ impl Client {
             .header(ACCEPT, "application/json")
             .body(Vec::new())
             .map_err(|_| Error::Invalid)?;
-        self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
+        self.send(endpoint, request, self.limits.total, None).await.map(HttpResponse::into_body)
     }
 
-    /// The same, for the bearer of an access token (RFC 6750 §2.1).
-    pub(super) async fn get_as(&self, endpoint: Endpoint, url: &Url, token: &SecretText) -> Result<Vec<u8>, Error> {
+    /// The same, for the holder of an access token (RFC 6750 §2.1, RFC 9449 §7.1).
+    pub(super) async fn get_as(
+        &self,
+        endpoint: Endpoint,
+        url: &Url,
+        token: &SecretText,
+        credentials: &Credentials,
+    ) -> Result<Vec<u8>, Error> {
         let request = http::Request::get(url.as_str())
             .header(ACCEPT, "application/json")
-            .header(AUTHORIZATION, bearer(token)?)
             .body(Vec::new())
             .map_err(|_| Error::Invalid)?;
-        self.send(endpoint, request, self.limits.total).await.map(HttpResponse::into_body)
+        let answer = self.send_proved(endpoint, &request, self.limits.total, credentials, Some(token)).await;
+        answer.map(HttpResponse::into_body)
     }
 
     /// Posts a form that is proved to be ours.
@@ -281,13 +286,12 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<HttpResponse, Error> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
-        let mut request = http::Request::post(url.as_str())
+        let request = http::Request::post(url.as_str())
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(body.into_bytes())
             .map_err(|_| Error::Invalid)?;
-        credentials.apply(&mut request)?;
-        self.send(endpoint, request, self.limits.total).await
+        self.send_proved(endpoint, &request, self.limits.total, credentials, None).await
     }
 
     /// Posts JSON, or nothing, and returns the body of a good answer. `token` goes into `Authorization`.
@@ -303,16 +307,23 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         if let Some(token) = token {
-            request = request.header(AUTHORIZATION, bearer(token)?);
+            request = request.header(AUTHORIZATION, authorization(false, token).ok_or(Error::Invalid)?);
         }
         let request = request.body(json).map_err(|_| Error::Invalid)?;
         let total = if endpoint == Endpoint::Refresh { self.limits.refresh } else { self.limits.total };
-        self.send(endpoint, request, total).await.map(HttpResponse::into_body)
+        self.send(endpoint, request, total, None).await.map(HttpResponse::into_body)
     }
 
-    async fn send(&self, endpoint: Endpoint, request: HttpRequest, total: Duration) -> Result<HttpResponse, Error> {
+    /// One attempt; with `dpop` it has a proof in it, and the answer may ask for another.
+    pub(super) async fn send(
+        &self,
+        endpoint: Endpoint,
+        request: HttpRequest,
+        total: Duration,
+        dpop: Option<&Dpop>,
+    ) -> Result<HttpResponse, Error> {
         let started = Instant::now();
-        let result = self.exchange(endpoint, request, total).await;
+        let result = self.exchange(endpoint, request, total, dpop).await;
         let outcome = match &result {
             Ok(answer) if answer.status().is_success() => Outcome::Ok,
             Ok(_) => Outcome::Refused,
@@ -322,11 +333,21 @@ impl Client {
         result
     }
 
-    async fn exchange(&self, endpoint: Endpoint, request: HttpRequest, total: Duration) -> Result<HttpResponse, Error> {
+    async fn exchange(
+        &self,
+        endpoint: Endpoint,
+        request: HttpRequest,
+        total: Duration,
+        dpop: Option<&Dpop>,
+    ) -> Result<HttpResponse, Error> {
         let mut request = reqwest::Request::try_from(request).map_err(|_| Error::Invalid)?;
         *request.timeout_mut() = Some(total);
         let mut answer = self.inner.execute(request).await.map_err(classify)?;
         let status = answer.status();
+        let nonce = dpop.is_some_and(|dpop| dpop.hear(endpoint, answer.headers()));
+        if nonce && status == StatusCode::UNAUTHORIZED && asks_for_nonce(answer.headers()) {
+            return Err(Error::NonceWanted);
+        }
         let unparsed = Error::Status { status, retry_after: retry_after(answer.headers()) };
         let oauth = matches!(endpoint, Endpoint::Token | Endpoint::Revocation | Endpoint::Pushed);
         let may_be_an_oauth_error = oauth
@@ -348,11 +369,15 @@ impl Client {
             return Err(unparsed);
         }
         let body = self.body(&mut answer).await?;
-        if may_be_an_oauth_error && !is_oauth_error(&body) {
+        let error = oauth_error(&body);
+        if may_be_an_oauth_error && error.is_none() {
             return Err(unparsed);
         }
         // Some token endpoints refuse with 200. What RFC 6749 §5.2 calls an error is one, unless there is a token too.
-        let refused = good && endpoint == Endpoint::Token && is_oauth_error(&body) && !has_access_token(&body);
+        let refused = good && endpoint == Endpoint::Token && error.is_some() && !has_access_token(&body);
+        if nonce && (refused || !good) && error.as_deref() == Some(USE_NONCE) {
+            return Err(Error::NonceWanted);
+        }
         let mut out = http::Response::new(body);
         *out.status_mut() = match (good, refused) {
             (_, true) => StatusCode::BAD_REQUEST,
@@ -420,10 +445,10 @@ impl<'c> AsyncHttpClient<'c> for Call {
             if let Some(url) = &self.url {
                 *request.uri_mut() = url.as_str().parse().map_err(|_| Error::Invalid)?;
             }
-            if let Some(credentials) = &self.credentials {
-                credentials.apply(&mut request)?;
+            match &self.credentials {
+                Some(proofs) => self.client.send_proved(self.endpoint, &request, self.total, proofs, None).await,
+                None => self.client.send(self.endpoint, request, self.total, None).await,
             }
-            self.client.send(self.endpoint, request, self.total).await
         })
     }
 }
@@ -452,13 +477,12 @@ fn chain(error: reqwest::Error) -> String {
 }
 
 /// RFC 6749 §5.2: a JSON object with the text `error`.
-fn is_oauth_error(body: &[u8]) -> bool {
+fn oauth_error(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Shape {
-        #[serde(rename = "error")]
-        _error: String,
+        error: String,
     }
-    serde_json::from_slice::<Shape>(body).is_ok()
+    serde_json::from_slice::<Shape>(body).ok().map(|shape| shape.error)
 }
 
 fn has_access_token(body: &[u8]) -> bool {

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use crate::config::rules::is_loopback_http;
+use crate::primitives::dpop::Prover;
 
 /// What is read of a provider's metadata. Everything else is left out before parsing, so that a provider's oddity in
 /// a field we never use cannot keep its users out.
@@ -46,6 +47,8 @@ pub(super) enum MetadataError {
     Unreadable,
     #[error("{0} is neither https nor, with an issuer on loopback, http on loopback")]
     Insecure(&'static str),
+    #[error("the provider takes no DPoP proofs that are signed with {0}")]
+    ProofAlgorithm(&'static str),
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -88,6 +91,8 @@ pub(super) struct Metadata {
     pub(super) pushed_endpoint: Option<Url>,
     /// RFC 9207 §3: an authorization response without `iss` is refused.
     pub(super) names_issuer_in_response: bool,
+    /// RFC 9449 §5.1; `None` if nothing is said about it.
+    proof_algorithms: Option<Vec<String>>,
 }
 
 impl Metadata {
@@ -103,6 +108,8 @@ impl Metadata {
         }
         let userinfo = document.get("userinfo_endpoint").and_then(Value::as_str);
         let userinfo_endpoint = userinfo.and_then(|url| Url::parse(url).ok());
+        let algorithms = document.get("dpop_signing_alg_values_supported").and_then(Value::as_array);
+        let proof_algorithms = algorithms.map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect());
         document.retain(|name, value| USED.contains(&name.as_str()) && !value.is_null() && value != "");
         document.extend(UNUSED_LISTS.map(|name| (name.to_owned(), Value::Array(Vec::new()))));
         for name in ["authorization_endpoint", "token_endpoint", "jwks_uri"] {
@@ -124,9 +131,19 @@ impl Metadata {
             userinfo_endpoint,
             pushed_endpoint: more.pushed_authorization_request_endpoint.clone(),
             names_issuer_in_response: more.authorization_response_iss_parameter_supported,
+            proof_algorithms,
         };
         metadata.check_schemes(is_loopback_http(issuer.url()))?;
         Ok(metadata)
+    }
+
+    /// Whether proofs of this kind are taken. A provider that does not say is taken at its tokens' word.
+    pub(super) fn check_proofs(&self, prover: &Prover) -> Result<(), MetadataError> {
+        let ours = prover.algorithm().as_str();
+        match &self.proof_algorithms {
+            Some(all) if !all.iter().any(|one| one == ours) => Err(MetadataError::ProofAlgorithm(ours)),
+            _ => Ok(()),
+        }
     }
 
     fn check_schemes(&self, loopback: bool) -> Result<(), MetadataError> {

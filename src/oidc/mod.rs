@@ -16,6 +16,7 @@ mod breaker;
 mod client;
 mod credentials;
 mod demands;
+mod dpop;
 mod error;
 mod exchange;
 pub mod http;

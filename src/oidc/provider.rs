@@ -5,16 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use openidconnect::{AuthorizationCode, ClientId, IssuerUrl, PkceCodeVerifier, RedirectUrl, RefreshToken};
+use openidconnect::{
+    AuthorizationCode, ClientId, IssuerUrl, OAuth2TokenResponse as _, PkceCodeVerifier, RedirectUrl, RefreshToken,
+};
 use url::Url;
 
 use super::access_token::{self, AccessToken, AccessTokenError};
-use super::answer::{Failure, OFFLINE_ACCESS, Tokens};
+use super::answer::{Failure, OFFLINE_ACCESS, TokenAnswer, Tokens};
 use super::authorization::check_pkce_verifier;
 use super::breaker::{Breaker, Health};
 use super::client::Discovered;
 use super::credentials::Credentials;
 use super::demands::Demands;
+use super::dpop::Dpop;
 use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
@@ -25,6 +28,7 @@ use super::metadata::Metadata;
 use crate::config::rules;
 use crate::config::settings::{self, ClientAuth, FrontchannelLogout, LogoutScope, PushedAuthorization};
 use crate::primitives::clock::{Clock, Timestamp};
+use crate::primitives::dpop::Prover;
 use crate::primitives::secret::SecretText;
 use crate::primitives::signing::SigningKey;
 
@@ -88,6 +92,7 @@ impl Provider {
                 &settings.client_id,
                 &settings.issuer,
                 &settings.client_auth,
+                settings.dpop.as_ref(),
                 clock.clone(),
             )),
             settings: settings.clone(),
@@ -160,6 +165,9 @@ impl Provider {
         let body = self.http.get(Endpoint::Discovery, &url).await.map_err(|e| format!("discovery: {e}"))?;
         let with_certificate = matches!(self.settings.client_auth, ClientAuth::Tls(_));
         let metadata = Metadata::parse(&body, &self.issuer, with_certificate).map_err(|e| e.to_string())?;
+        if let Some(prover) = self.prover() {
+            metadata.check_proofs(prover).map_err(|e| e.to_string())?;
+        }
         self.jwks.load(&metadata.jwks_uri).await.map_err(|e| format!("key set: {e}"))?;
         let discovered = Discovered::new(metadata, self.client_id.clone(), self.issuer.clone());
         self.discovered.store(Some(Arc::new(discovered)));
@@ -229,7 +237,7 @@ impl Provider {
             .map_err(|error| Failure::read(error, &[code, pkce_verifier, self.client_secret()]).into());
         self.breaker.note(Health::of_login(&answer));
         let answer = answer?;
-        let (tokens, id_token) = answer.into_parts(sent)?;
+        let (tokens, id_token) = self.take(answer, sent)?;
         let origin = Origin::Login { nonce, demands };
         let verified = match &id_token {
             Some(id_token) => self.verify(id_token, tokens.access_token.expose(), origin).await,
@@ -275,7 +283,7 @@ impl Provider {
             .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]).into());
         self.breaker.note(Health::of_refresh(&answer));
         let answer = answer?;
-        let (tokens, id_token) = answer.into_parts(sent)?;
+        let (tokens, id_token) = self.take(answer, sent)?;
         let Some(text) = id_token else { return Ok(Refreshed { tokens, id_token: None }) };
         match self.verify(&text, tokens.access_token.expose(), Origin::Refresh(previous)).await {
             Ok(mut id_token) => match self.add_userinfo(&discovered, &tokens.access_token, &mut id_token).await {
@@ -302,6 +310,23 @@ impl Provider {
                 Err(RefreshError::IdentityChanged(error))
             }
         }
+    }
+
+    /// Takes an answer of the token endpoint apart. If its tokens are not of the type that was asked for, the refresh token
+    /// among them is revoked, for nobody holds it.
+    fn take(self: &Arc<Self>, answer: TokenAnswer, sent: Timestamp) -> Result<(Tokens, Option<String>), Failure> {
+        let refresh_token = answer.refresh_token().map(|token| SecretText::new(token.secret().clone()));
+        let taken = answer.into_parts(sent, self.prover().is_some());
+        if let (Err(Failure::Unusable(_)), Some(orphan)) = (&taken, refresh_token) {
+            tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
+        }
+        taken
+    }
+
+    /// What proves that its tokens are ours to use; `None` = they are bearer tokens.
+    #[must_use]
+    pub fn prover(&self) -> Option<&Prover> {
+        self.credentials.dpop().map(Dpop::prover)
     }
 
     /// The provider's logout page (RP-Initiated Logout §2); `None` if it has none.

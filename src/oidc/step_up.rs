@@ -76,7 +76,7 @@ impl StepUp {
 }
 
 fn read(challenge: &ChallengeRef<'_>) -> Option<StepUp> {
-    if !challenge.scheme.eq_ignore_ascii_case("bearer") {
+    if !["bearer", "dpop"].iter().any(|scheme| challenge.scheme.eq_ignore_ascii_case(scheme)) {
         return None;
     }
     let (mut asked, mut error) = (StepUp::default(), None);
@@ -130,7 +130,8 @@ mod tests {
             (vec![format!("Bearer {error}")], None),
             (vec!["Bearer error=\"invalid_token\", max_age=5".into()], None),
             (vec!["Bearer acr_values=gold".into()], None),
-            (vec![format!("DPoP {error}, max_age=5")], None),
+            (vec![format!("DPoP {error}, max_age=5")], Some((None, Some(5)))),
+            (vec![format!("Digest {error}, max_age=5")], None),
             (vec![format!("Bearer {error}, max_age=-5")], None),
             (vec![format!("Bearer {error}, max_age=99999999999")], None),
             (vec![format!("Bearer {error}, acr_values=\"\"")], None),

@@ -47,7 +47,8 @@ impl Provider {
         }
         let endpoint = discovered.metadata.userinfo_endpoint.as_ref();
         let endpoint = endpoint.ok_or_else(|| OidcError::Unexpected("it has no UserInfo endpoint".to_owned()))?;
-        let body = self.http.get_as(Endpoint::UserInfo, endpoint, access_token).await.map_err(Failure::from)?;
+        let answer = self.http.get_as(Endpoint::UserInfo, endpoint, access_token, self.credentials()).await;
+        let body = answer.map_err(Failure::from)?;
         // A signed or encrypted answer (`application/jwt`) is not what was asked for.
         let claims = serde_json::from_slice::<Map<String, Value>>(&body);
         let claims = claims.map_err(|_| OidcError::Unexpected("its UserInfo is no JSON object".to_owned()))?;

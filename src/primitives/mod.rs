@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod coding;
+pub mod dpop;
 pub mod failpoint;
 pub mod neighbour;
 pub mod path;

@@ -6,11 +6,12 @@
 use http::header::HeaderName;
 
 /// Names refused whatever the settings.
-pub const RESERVED: [&str; 16] = [
+pub const RESERVED: [&str; 17] = [
     "authorization",
     "client-cert",
     "client-cert-chain",
     "cloakroom-error",
+    "dpop",
     "forwarded",
     "x-forwarded",
     "x-real-ip",

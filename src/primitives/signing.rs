@@ -105,8 +105,7 @@ impl SigningKey {
         if algorithm.is_some_and(|wanted| wanted != natural) {
             return Err(KeyError::Algorithm);
         }
-        // RFC 7638 §3.3: the required members alone, in the order of their names, without blanks. `json!` sorts them.
-        let id = id.map_or_else(|| base64url(&Sha256::digest(members.to_string())), str::to_owned);
+        let id = id.map_or_else(|| thumbprint(&members), str::to_owned);
         let mut public = members;
         if let Some(public) = public.as_object_mut() {
             for (name, value) in [("kid", id.as_str()), ("alg", natural.as_str()), ("use", "sig")] {
@@ -134,14 +133,31 @@ impl SigningKey {
         &self.0.public
     }
 
+    /// The public key without name and use: the members that its thumbprint is made of (RFC 7638 §3.2).
+    #[must_use]
+    pub fn bare_jwk(&self) -> Value {
+        let mut jwk = self.public_jwk().clone();
+        if let Some(members) = jwk.as_object_mut() {
+            members.retain(|name, _| !["kid", "alg", "use"].contains(&name.as_str()));
+        }
+        jwk
+    }
+
     /// A compact JWT (RFC 7519 §7.1) over `claims`, with `typ` in its header.
     ///
     /// # Errors
     /// [`NoSignature`]
     pub fn sign(&self, typ: &str, claims: &Value) -> Result<String, NoSignature> {
         let header = json!({ "typ": typ, "alg": self.algorithm().as_str(), "kid": self.id() });
-        let signed =
-            format!("{}.{}", base64url(header.to_string().as_bytes()), base64url(claims.to_string().as_bytes()));
+        self.sign_below(&base64url(header.to_string().as_bytes()), claims)
+    }
+
+    /// The same below a header that is ready made: base64url of JSON.
+    ///
+    /// # Errors
+    /// [`NoSignature`]
+    pub fn sign_below(&self, header: &str, claims: &Value) -> Result<String, NoSignature> {
+        let signed = format!("{header}.{}", base64url(claims.to_string().as_bytes()));
         let random = SystemRandom::new();
         let signature = match &self.0.pair {
             Pair::Rsa(pair, padding) => {
@@ -154,6 +170,13 @@ impl SigningKey {
         };
         Ok(format!("{signed}.{}", base64url(&signature)))
     }
+}
+
+/// The thumbprint of a JWK that has its required members alone (RFC 7638 §3.3): in the order of their names, without blanks.
+/// `json!` sorts them.
+#[must_use]
+pub fn thumbprint(members: &Value) -> String {
+    base64url(&Sha256::digest(members.to_string()))
 }
 
 impl fmt::Debug for SigningKey {

@@ -80,6 +80,10 @@ pub struct Context {
     close: Option<oneshot::Sender<CloseCode>>,
     /// The upstream refused the token, and the request is sent again with a newer one.
     sent_again: bool,
+    /// The present attempt has a DPoP proof.
+    proved: bool,
+    /// The upstream wanted its nonce in the proof, and the request is sent again with it.
+    proved_again: bool,
     /// What the client gets in place of the upstream's answer.
     instead: Option<Box<Answer>>,
     /// Status of an answer of our own.
@@ -133,6 +137,8 @@ impl ProxyHttp for Proxy {
             tunnel: false,
             close: None,
             sent_again: false,
+            proved: false,
+            proved_again: false,
             instead: None,
             answered: None,
             dress: None,
@@ -173,7 +179,7 @@ impl ProxyHttp for Proxy {
             // On the heap, for it is rare.
             Box::pin(upstream::go_on(session, upstream_request)).await?;
         }
-        upstream::request(session, upstream_request, &mut ctx.context)
+        upstream::request(&ctx.gate, session, upstream_request, &mut ctx.context)
     }
 
     async fn request_body_filter(
@@ -192,9 +198,11 @@ impl ProxyHttp for Proxy {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Passage,
     ) -> pingora::Result<()> {
+        let context = &mut ctx.context;
+        let nonce = context.proved && unauthorized::take_nonce(upstream_response, context);
         if unauthorized::is_refusal(upstream_response) {
             // On the heap: it is rare, and would make this future large for all others.
-            Box::pin(unauthorized::filter(&ctx.gate, session, upstream_response, &mut ctx.context)).await?;
+            Box::pin(unauthorized::filter(&ctx.gate, session, upstream_response, nonce, context)).await?;
         }
         Ok(())
     }

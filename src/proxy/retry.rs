@@ -83,8 +83,8 @@ fn upstream(ctx: &Context) -> Option<&Upstream> {
 fn is_granted(ctx: &Context) -> bool {
     let Some(upstream) = upstream(ctx) else { return false };
     let retries = upstream.retries();
-    // Sending it again for a refused token is counted on its own.
-    let attempts = ctx.attempts - usize::from(ctx.sent_again);
+    // Sending it again for a refused token or proof is counted on its own.
+    let attempts = ctx.attempts - usize::from(ctx.sent_again) - usize::from(ctx.proved_again);
     if attempts >= retries.attempts() || deadline::is_over(ctx) {
         return false;
     }

@@ -7,6 +7,7 @@ use pingora::prelude::{Error, ErrorType, Session};
 
 use super::{Context, request};
 use crate::gate::{Gate, Refusal, asks_for_token, asks_to_step_up};
+use crate::primitives::dpop::{NONCE, asks_for_nonce};
 
 /// Says that the request is to be sent again.
 pub(super) const REFUSED: ErrorType = ErrorType::Custom("the upstream refuses the token");
@@ -24,14 +25,30 @@ pub(super) fn is_refusal(response: &ResponseHeader) -> bool {
     }
 }
 
-/// Decides about an answer that [`is_refusal`]. An error ends this attempt; what follows is in the error's type.
+/// Notes what the upstream wants in the next DPoP proof. That is between the two of us, so no client sees it.
+pub(super) fn take_nonce(response: &mut ResponseHeader, ctx: &Context) -> bool {
+    let heard =
+        ctx.pass.as_ref().and_then(|pass| pass.upstream()).map(|upstream| upstream.nonce().hear(&response.headers));
+    response.remove_header(&NONCE);
+    heard == Some(true)
+}
+
+/// Decides about an answer that [`is_refusal`]; `nonce`: it brought one. An error ends this attempt; what follows is in the
+/// error's type.
 pub(super) async fn filter(
     gate: &Gate,
     session: &mut Session,
     response: &ResponseHeader,
+    nonce: bool,
     ctx: &mut Context,
 ) -> pingora::Result<()> {
     let Some(pass) = &mut ctx.pass else { return Ok(()) };
+    let heeds = pass.route.retry_unauthorized && !session.as_ref().retry_buffer_truncated();
+    if nonce && heeds && !ctx.proved_again && asks_for_nonce(&response.headers) {
+        // The token is good, and so is the session: nothing was wrong but the proof.
+        ctx.proved_again = true;
+        return leave(response, ctx, "nonce", REFUSED);
+    }
     let sent = pass.own_token().is_some();
     if let (Some(open), Some(asked)) = (&pass.session, asks_to_step_up(&response.headers, pass)) {
         let view = request::view(session.req_header(), session, &ctx.connection);
@@ -39,7 +56,10 @@ pub(super) async fn filter(
         ctx.instead = Some(Box::new(answer));
         return leave(response, ctx, "step_up", ANSWERED);
     }
-    if !sent || !pass.route.retry_unauthorized || !asks_for_token(&response.headers) {
+    let bound = pass.token_hash().is_some();
+    // Without a key that it is bound to a token is of no use, whatever the upstream says of it.
+    let asks = (bound && !ctx.proved) || asks_for_token(&response.headers, bound);
+    if !sent || !pass.route.retry_unauthorized || !asks {
         return Ok(());
     }
     let Some(upstream) = pass.upstream().cloned() else { return Ok(()) };

@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 
 use super::{Context, deadline, fields};
 use crate::config::settings::{HashOn, Limits};
-use crate::gate::{self, Pass};
+use crate::gate::{self, Gate, Pass};
+use crate::primitives::dpop::PROOF;
 use crate::routing::upstream::{Full, Target, Upstream};
 use crate::session::cookie::Foreign;
 
@@ -100,7 +101,12 @@ pub(super) async fn go_on(session: &mut Session, request: &mut RequestHeader) ->
 
 /// Our cookies leave; token, identity and forwarding headers enter; the path is the canonical one. Runs for every
 /// attempt on a fresh copy of the client's header.
-pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &mut Context) -> pingora::Result<()> {
+pub(super) fn request(
+    gate: &Gate,
+    session: &mut Session,
+    request: &mut RequestHeader,
+    ctx: &mut Context,
+) -> pingora::Result<()> {
     (ctx.body_bytes, ctx.body_began) = (0, None);
     let Some(pass) = &ctx.pass else { return Ok(()) };
     set_path(request, pass)?;
@@ -131,7 +137,18 @@ pub(super) fn request(session: &mut Session, request: &mut RequestHeader, ctx: &
         }
         pass.identify(headers);
         forwarded(session, headers, pass, ctx)
-    })?
+    })??;
+    ctx.proved = pass.token_hash().is_some() && prove(gate, session, request, pass)?;
+    Ok(())
+}
+
+/// Puts a proof beside a token that is bound to our key: over what is really sent, so it comes last.
+fn prove(gate: &Gate, session: &Session, request: &mut RequestHeader, pass: &Pass) -> pingora::Result<bool> {
+    let host = request.headers.get(HOST).cloned().or_else(|| host(session.req_header()));
+    let proof = host.and_then(|host| gate.proof(pass, &request.method, &host, request.uri.path()));
+    let Some(proof) = proof else { return Ok(false) };
+    request.insert_header(PROOF, proof)?;
+    Ok(true)
 }
 
 pub(crate) fn set_path(request: &mut RequestHeader, pass: &Pass) -> pingora::Result<()> {

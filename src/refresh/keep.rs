@@ -163,6 +163,7 @@ pub(super) fn merge(old: &Secrets, new: Refreshed, now: Timestamp) -> Secrets {
     };
     Secrets {
         access_token: tokens.access_token,
+        bound: tokens.bound,
         access_issued: now,
         access_expires: tokens.access_expires,
         forced: old.forced,

@@ -26,6 +26,7 @@ use super::discovery::Lookup;
 use super::retries::Retries;
 use super::tunnel::CloseCode;
 use crate::config::settings::{self, Balance, Ejection, HashOn};
+use crate::primitives::dpop::Nonce;
 use crate::telemetry::Throttle;
 use crate::telemetry::handles::UpstreamMetrics;
 use crate::telemetry::metrics::Metrics;
@@ -53,6 +54,7 @@ pub struct Upstream {
     refused: Throttle,
     metrics: UpstreamMetrics,
     retries: Retries,
+    nonce: Nonce,
 }
 
 impl Upstream {
@@ -70,6 +72,7 @@ impl Upstream {
             refused: Throttle::new(),
             metrics: metrics.upstream(&settings.name),
             retries: Retries::new(settings.retries),
+            nonce: Nonce::default(),
         }
     }
 
@@ -89,6 +92,18 @@ impl Upstream {
     #[must_use]
     pub fn retries(&self) -> &Retries {
         &self.retries
+    }
+
+    /// What it wants in the next DPoP proof.
+    #[must_use]
+    pub fn nonce(&self) -> &Nonce {
+        &self.nonce
+    }
+
+    /// Whether its requests go over TLS.
+    #[must_use]
+    pub fn speaks_tls(&self) -> bool {
+        self.wire.speaks_tls()
     }
 
     /// What [`Upstream::pick`] wants as its key; `None` = nothing.

@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::plan::is_fresh;
 use crate::primitives::clock::Timestamp;
+use crate::primitives::dpop::authorization;
 use crate::primitives::secret::SecretText;
 
 /// How often a token is replaced because an upstream refuses it (behaviour B5).
@@ -26,15 +27,13 @@ pub struct Issued {
 }
 
 impl Issued {
-    /// `None` if the token has bytes that no header may carry.
+    /// `bound`: it goes upstream with a proof (RFC 9449). `None` if the token has bytes that no header may carry.
     #[must_use]
-    pub fn new(token: &SecretText, since: Timestamp, expires: Timestamp) -> Option<Self> {
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
-        authorization.set_sensitive(true);
-        Some(Self { authorization, since, expires })
+    pub fn new(token: &SecretText, bound: bool, since: Timestamp, expires: Timestamp) -> Option<Self> {
+        Some(Self { authorization: authorization(bound, token)?, since, expires })
     }
 
-    /// `Bearer …`
+    /// `Bearer …` or `DPoP …`
     #[must_use]
     pub fn authorization(&self) -> &HeaderValue {
         &self.authorization
@@ -156,7 +155,7 @@ mod tests {
 
     fn token(life: u64) -> Issued {
         let expires = Timestamp::from_secs(1_000 + life);
-        Issued::new(&SecretText::new("t".into()), Timestamp::from_secs(1_000), expires).unwrap()
+        Issued::new(&SecretText::new("t".into()), false, Timestamp::from_secs(1_000), expires).unwrap()
     }
 
     #[tokio::test]
@@ -195,6 +194,8 @@ mod tests {
 
     #[test]
     fn a_token_that_fits_no_header_is_none() {
-        assert!(Issued::new(&SecretText::new("a\r\nb".into()), Timestamp::default(), Timestamp::default()).is_none());
+        assert!(
+            Issued::new(&SecretText::new("a\r\nb".into()), false, Timestamp::default(), Timestamp::default()).is_none()
+        );
     }
 }

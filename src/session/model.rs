@@ -10,8 +10,10 @@ use crate::primitives::secret::SecretText;
 /// The sealed part of a session: everything a thief would want.
 #[derive(Clone)]
 pub struct Secrets {
-    /// Sent upstream as `Authorization: Bearer`.
+    /// Sent upstream in `Authorization`.
     pub access_token: SecretText,
+    /// Whether it is bound to our key, and goes upstream with a proof (RFC 9449).
+    pub bound: bool,
     /// When it was issued, by our clock.
     pub access_issued: Timestamp,
     /// When it ends; `None` if the provider does not say.
@@ -43,6 +45,8 @@ pub struct Secrets {
 #[derive(Serialize, Deserialize)]
 struct Plain {
     at: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    dpop: bool,
     ati: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ate: Option<Timestamp>,
@@ -84,6 +88,7 @@ impl Secrets {
         let text = |s: &SecretText| s.expose().to_owned();
         let plain = Plain {
             at: text(&self.access_token),
+            dpop: self.bound,
             ati: self.access_issued,
             ate: self.access_expires,
             frc: self.forced,
@@ -129,6 +134,7 @@ impl Secrets {
         let take = |s: &mut String| SecretText::new(std::mem::take(s));
         Ok(Self {
             access_token: take(&mut plain.at),
+            bound: plain.dpop,
             access_issued: plain.ati,
             access_expires: plain.ate,
             forced: plain.frc,
@@ -153,6 +159,7 @@ mod tests {
     fn secrets_survive_the_plaintext() {
         let secrets = Secrets {
             access_token: SecretText::new("at".into()),
+            bound: true,
             access_issued: Timestamp::from_secs(1),
             access_expires: Some(Timestamp::from_secs(5)),
             forced: Some(Timestamp::from_secs(3)),
@@ -168,6 +175,7 @@ mod tests {
         };
         let back = Secrets::from_plaintext(&secrets.to_plaintext().unwrap()).unwrap();
         assert_eq!(back.access_token.expose(), "at");
+        assert!(back.bound);
         assert_eq!(back.access_expires, secrets.access_expires);
         assert_eq!(back.forced, secrets.forced);
         assert!(back.refresh_token.is_none());

@@ -23,6 +23,7 @@ use super::rules::judge;
 use super::ticket::SessionId;
 use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
+use crate::primitives::dpop;
 use crate::primitives::secret::SecretText;
 use crate::store::Touch;
 use crate::store::record::{Record, SessionKey};
@@ -65,6 +66,8 @@ pub struct Open {
     access_expires: Option<Timestamp>,
     has_refresh_token: bool,
     authorization: Option<HeaderValue>,
+    /// Of an access token that goes with a proof.
+    token_hash: Option<Box<str>>,
     id_authorization: Option<HeaderValue>,
     identity: Box<[Option<HeaderValue>]>,
     met: Box<[bool]>,
@@ -139,8 +142,13 @@ impl Open {
             access_issued: secrets.access_issued,
             access_expires: secrets.access_expires,
             has_refresh_token: secrets.refresh_token.is_some() && record.refresh_in_doubt.is_none(),
-            authorization: bearer(&secrets.access_token),
-            id_authorization: secrets.id_token.as_ref().filter(|_| profile.id_token).and_then(bearer),
+            authorization: authorization(secrets.bound, &secrets.access_token),
+            token_hash: secrets.bound.then(|| dpop::token_hash(secrets.access_token.expose()).into()),
+            id_authorization: secrets
+                .id_token
+                .as_ref()
+                .filter(|_| profile.id_token)
+                .and_then(|token| authorization(false, token)),
             identity: profile.claims.iter().map(|path| claim_header(&secrets.claims, path)).collect(),
             context: profile.context.as_ref().map(|told| {
                 let (provider, subject) = (&record.provider, &record.subject);
@@ -266,10 +274,16 @@ impl Open {
         self.has_refresh_token
     }
 
-    /// `Bearer …` with the access token; `None` if the token has bytes that no header may carry.
+    /// `Bearer …` or `DPoP …` with the access token; `None` if the token has bytes that no header may carry.
     #[must_use]
     pub fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
+    }
+
+    /// What a proof beside the access token says of it (RFC 9449 §4.2); `None` = it needs none.
+    #[must_use]
+    pub fn token_hash(&self) -> Option<&str> {
+        self.token_hash.as_deref()
     }
 
     /// `Bearer …` with the ID token, where the site's [`Profile`] asks for it.
@@ -380,6 +394,7 @@ impl Open {
         let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);
         let identity: usize = self.identity.iter().map(|value| size_of::<Option<HeaderValue>>() + header(value)).sum();
         let texts = header(&self.authorization) + header(&self.id_authorization) + header(&self.csrf_cookie);
+        let texts = texts + self.token_hash.as_ref().map_or(0, |hash| hash.len());
         let context = |all: &[Option<HeaderValue>; 2]| {
             all.iter().map(|value| header(value) + size_of::<Option<HeaderValue>>()).sum()
         };
@@ -470,11 +485,6 @@ impl Open {
     }
 }
 
-fn bearer(token: &SecretText) -> Option<HeaderValue> {
-    if token.expose().is_empty() {
-        return None;
-    }
-    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose())).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+fn authorization(bound: bool, token: &SecretText) -> Option<HeaderValue> {
+    if token.expose().is_empty() { None } else { dpop::authorization(bound, token) }
 }

@@ -64,6 +64,7 @@ mod tests {
     fn secrets(life: u64) -> Secrets {
         Secrets {
             access_token: SecretText::new("at".into()),
+            bound: false,
             access_issued: Timestamp::from_secs(1_000),
             access_expires: Some(Timestamp::from_secs(1_000 + life)),
             forced: None,

@@ -119,6 +119,7 @@ pub(crate) fn secrets(session: usize, token_length: usize, issued: Timestamp, ex
     let subject = ("sub".to_owned(), format!("user-{session}").into());
     Secrets {
         access_token: SecretText::new(access_token(session, 0, token_length)),
+        bound: false,
         access_issued: issued,
         access_expires: Some(expires),
         forced: None,

@@ -106,11 +106,13 @@ async fn a2_a3_a7_what_is_refused_is_told_by_name_and_never_goes_upstream() {
         ("expired", token_of(&world, |claims| claims["exp"] = (now - 61).into())),
         ("not_yet_valid", token_of(&world, |claims| claims["nbf"] = (now + 90).into())),
         ("bound", token_of(&world, |claims| claims["cnf"] = json!({ "jkt": "x" }))),
+        ("bound", token_of(&world, |claims| claims["cnf"] = json!({ "x5t#S256": "x" }))),
         ("subject", token_of(&world, |claims| claims["sub"] = Value::Null)),
     ] {
         for path in ["/app/x", "/both/x", "/maybe/x", "/fixed/x"] {
             let answer = call(&mut app, path, &token).await;
-            assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "token_invalid"), "{what} {path}");
+            let code = if what == "bound" { "token_bound" } else { "token_invalid" };
+            assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, code), "{what} {path}");
             assert!(answer.header("www-authenticate").starts_with("Bearer error=\"invalid_token\""), "{answer:?}");
             assert_eq!(answer.header("content-type"), "application/problem+json");
             assert!(!answer.body.contains(&token) && !answer.body.contains("secret"), "{answer:?}");

@@ -21,6 +21,7 @@ mod credentials_refresh;
 mod csrf;
 mod d3_logs;
 mod damaged_records;
+mod dpop;
 mod drain;
 mod events;
 mod exchange;

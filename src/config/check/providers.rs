@@ -1,6 +1,7 @@
 //! Providers; those of `kind: oidc` are read here.
 
 mod client_auth;
+mod dpop;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,6 +72,7 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
     let client_id = fields.required(reader, "client_id", "cloakroom", |r, n| r.word(n));
     let example = "{ method: client_secret_basic, secret: { env: CLIENT_SECRET } }";
     let client_auth = fields.required(reader, "client_auth", example, client_auth::client_auth);
+    let dpop = fields.maybe(reader, "dpop", dpop::dpop);
     let ca = fields.maybe(reader, "ca", authorities);
     let pushed_authorization =
         fields.optional(reader, "pushed_authorization", PushedAuthorization::Auto, |r, n| r.choice(n, &PUSHED));
@@ -103,6 +105,7 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
         issuer: issuer?,
         client_id: client_id?,
         client_auth: client_auth?,
+        dpop: dpop?,
         ca: ca?,
         pushed_authorization: pushed_authorization?,
         response_mode: response_mode?,

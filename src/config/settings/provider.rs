@@ -53,6 +53,8 @@ pub struct Provider {
     pub client_id: String,
     /// How we prove to be that client.
     pub client_auth: ClientAuth,
+    /// The key that its access tokens are bound to (RFC 9449), of P-256 or Ed25519; `None` = they are bearer tokens.
+    pub dpop: Option<SigningKey>,
     /// Authorities that its certificate is judged by; `None` = the system's.
     pub ca: Option<Arc<[CertificateDer<'static>]>>,
     /// Whether login requests are pushed to it; default auto.

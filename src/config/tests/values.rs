@@ -209,6 +209,37 @@ fn keys_of_the_client_are_read_where_the_settings_are() {
 }
 
 #[test]
+fn the_key_that_tokens_are_bound_to() {
+    let read =
+        |dpop: &str| with("    scopes: [openid, profile]", &format!("    scopes: [openid, profile]\n    {dpop}"));
+    let loaded = read("dpop: { key: { env: DPOP_KEY } }").unwrap();
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    let key = loaded.settings.providers[0].oidc().unwrap().dpop.clone().unwrap();
+    assert_eq!(key.algorithm(), crate::primitives::signing::Algorithm::Es256);
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        format!("dpop: {{ key: {{ file: '{}' }} }}", path.display())
+    };
+    let rsa = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", crate::oidc::RSA_PKCS8);
+    for (dpop, expected) in [
+        (write("good.pem", DPOP_KEY), None),
+        (write("rsa.pem", &rsa), Some("E0305")),
+        (write("none.pem", "no key"), Some("E0305")),
+        ("dpop: { key: { env: CLIENT_SECRET } }".to_owned(), Some("E0305")),
+        ("dpop: { key: { file: absent.pem } }".to_owned(), Some("E0302")),
+        ("dpop: {}".to_owned(), Some("E0102")),
+        ("dpop: { keys: [] }".to_owned(), Some("E0101")),
+    ] {
+        let found = codes(&read(&dpop));
+        assert_eq!(found.first().copied(), expected, "{dpop}: {found:?}");
+    }
+}
+
+#[test]
 fn client_authentication_scopes_and_parameters() {
     expect(
         "client_auth: { method: client_secret_basic, secret: { env: CLIENT_SECRET } }",

@@ -109,6 +109,7 @@ fn answer(shared: &Shared, query: &str, headers: &HeaderMap, choice: Option<Stri
             .now()
             .acr
             .or_else(|| request.get("acr_values").and_then(|values| values.split(' ').next()).map(str::to_owned)),
+        key: request.owned("dpop_jkt"),
     };
     let nonce = request.owned("nonce");
     let code = shared.grants(|grants| grants.new_code(now, grant, redirect_uri.to_owned(), challenge, nonce));

@@ -21,10 +21,17 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 struct Speaks<'a> {
     subject: &'a str,
     login: Option<&'a str>,
+    /// Thumbprint of the key that it is bound to.
+    key: Option<&'a str>,
 }
 
 /// Answers an exchange.
-pub(super) fn exchange(shared: &Shared, client: &Client, form: &Parameters) -> Result<Value, TokenError> {
+pub(super) fn exchange(
+    shared: &Shared,
+    client: &Client,
+    form: &Parameters,
+    key: Option<&str>,
+) -> Result<Value, TokenError> {
     refuse(shared)?;
     if client.secret.is_none() {
         return Err(TokenError::new(StatusCode::BAD_REQUEST, "unauthorized_client", "public clients exchange nothing"));
@@ -38,7 +45,7 @@ pub(super) fn exchange(shared: &Shared, client: &Client, form: &Parameters) -> R
     let holder = shared.grants(|grants| grants.holder(now, subject_token));
     let (login, family) = holder.ok_or_else(|| TokenError::invalid_request("the subject token is worth nothing"))?;
     let user = shared.user(&login).ok_or_else(|| TokenError::invalid_request("the user is gone"))?;
-    let speaks = Speaks { subject: &user.subject, login: Some(&login) };
+    let speaks = Speaks { subject: &user.subject, login: Some(&login), key };
     let (token, mut answer) = make(shared, client, form, &speaks)?;
     let life = shared.access_token_lifetime();
     shared.grants(|grants| grants.add_access_token(now, family, &token, &login, life));
@@ -49,12 +56,17 @@ pub(super) fn exchange(shared: &Shared, client: &Client, form: &Parameters) -> R
 }
 
 /// Answers a client that asks in its own name.
-pub(super) fn client_credentials(shared: &Shared, client: &Client, form: &Parameters) -> Result<Value, TokenError> {
+pub(super) fn client_credentials(
+    shared: &Shared,
+    client: &Client,
+    form: &Parameters,
+    key: Option<&str>,
+) -> Result<Value, TokenError> {
     refuse(shared)?;
     if client.secret.is_none() {
         return Err(TokenError::new(StatusCode::BAD_REQUEST, "unauthorized_client", "public clients are nobody"));
     }
-    let (_, answer) = make(shared, client, form, &Speaks { subject: &client.id, login: None })?;
+    let (_, answer) = make(shared, client, form, &Speaks { subject: &client.id, login: None, key })?;
     Ok(answer)
 }
 
@@ -73,7 +85,7 @@ fn refuse(shared: &Shared) -> Result<(), TokenError> {
 fn make(shared: &Shared, client: &Client, form: &Parameters, of: &Speaks<'_>) -> Result<(String, Value), Unspecified> {
     let (now, life, switch) = (shared.now(), shared.access_token_lifetime(), shared.switches.now());
     let audience = form.get("audience").or(form.get("resource")).unwrap_or(&shared.config.audience);
-    let claims = json!({
+    let mut claims = json!({
         "iss": shared.issuer,
         "sub": of.subject,
         "aud": audience,
@@ -85,11 +97,14 @@ fn make(shared: &Shared, client: &Client, form: &Parameters, of: &Speaks<'_>) ->
         "preferred_username": of.login,
         "canary": switch.canary,
     });
+    if let (Some(key), Some(claims)) = (of.key, claims.as_object_mut()) {
+        claims.insert("cnf".to_owned(), json!({ "jkt": key }));
+    }
     let token = shared.sign("at+jwt", &claims, &Signing::Honest)?;
     let expires_in = (!switch.omit_expires_in).then_some(life.as_secs());
     let answer = json!({
         "access_token": token,
-        "token_type": switch.service_token_type.unwrap_or_else(|| "Bearer".to_owned()),
+        "token_type": switch.service_token_type.unwrap_or_else(|| if of.key.is_some() { "DPoP" } else { "Bearer" }.to_owned()),
         "expires_in": expires_in,
         "scope": form.get("scope"),
     });

@@ -21,6 +21,8 @@ pub(super) struct Grant {
     pub(super) sid: String,
     pub(super) auth_time: u64,
     pub(super) acr: Option<String>,
+    /// Thumbprint of the key that access tokens are bound to.
+    pub(super) key: Option<String>,
 }
 
 impl Grant {

@@ -73,7 +73,8 @@ pub(super) fn token_answer(
 
     let mut answer = Map::new();
     answer.insert("access_token".to_owned(), access_token.into());
-    answer.insert("token_type".to_owned(), "Bearer".into());
+    let bound = grant.key.is_some() && !switch.dpop_ignored;
+    answer.insert("token_type".to_owned(), if bound { "DPoP" } else { "Bearer" }.into());
     if !switch.omit_expires_in {
         answer.insert("expires_in".to_owned(), life.as_secs().into());
     }
@@ -114,6 +115,9 @@ fn access_claims(shared: &Shared, user: &User, grant: &Grant, switch: &Misbehavi
     });
     add(&mut claims, "acr", grant.acr.clone());
     add(&mut claims, "canary", switch.canary.clone());
+    if let Some(key) = grant.key.as_deref().filter(|_| !switch.dpop_ignored) {
+        set(&mut claims, "cnf", json!({ "jkt": key }));
+    }
     claims
 }
 

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::dpop::proven;
 use super::exchange::TOKEN_EXCHANGE;
 use super::state::Shared;
+use super::switches::Endpoint;
+use crate::demo::support::unverified_claims;
 
 /// The discovery document (OpenID Connect Discovery, 3).
 pub(super) async fn discovery(State(shared): State<Arc<Shared>>) -> Json<Value> {
@@ -30,6 +33,7 @@ fn document(shared: &Shared) -> Value {
         "end_session_endpoint": (!switches.no_logout_page).then(|| shared.url("end-session")),
         "pushed_authorization_request_endpoint": switches.pushed_only.then(|| shared.url("par")),
         "require_pushed_authorization_requests": switches.pushed_only,
+        "dpop_signing_alg_values_supported": switches.dpop_algorithms,
         "response_types_supported": ["code"],
         "response_modes_supported": ["query", "form_post"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials", TOKEN_EXCHANGE],
@@ -54,13 +58,22 @@ pub(super) async fn jwks(State(shared): State<Arc<Shared>>) -> Json<Value> {
 }
 
 /// `GET` and `POST /oauth/userinfo`
-pub(super) async fn userinfo(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+pub(super) async fn userinfo(State(shared): State<Arc<Shared>>, method: Method, headers: HeaderMap) -> Response {
+    shared.ledger.record(Endpoint::Userinfo, &[], &headers);
+    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
+    let (scheme, token) = shown.unwrap_or_default();
+    let bound = unverified_claims(token).and_then(|claims| Some(claims.pointer("/cnf/jkt")?.as_str()?.to_owned()));
     let now = shared.now();
-    let user = bearer
-        .and_then(|token| shared.grants(|grants| grants.bearer(now, token)))
-        .and_then(|login| shared.user(&login));
-    let Some(user) = user else {
+    let user = shared.grants(|grants| grants.bearer(now, token)).and_then(|login| shared.user(&login));
+    // A bound token needs its scheme and the proof of its key (RFC 9449, 7.1).
+    let proven =
+        bound.as_ref().map_or(Ok(None), |_| proven(&shared, &headers, (method.as_str(), "userinfo"), Some(token)));
+    let proven = match proven {
+        Ok(proven) => proven,
+        Err(error) => return error.challenge(),
+    };
+    let Some(user) = user.filter(|_| proven == bound && scheme == if bound.is_some() { "DPoP" } else { "Bearer" })
+    else {
         return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")])
             .into_response();
     };

@@ -10,6 +10,7 @@ mod authorize;
 mod backchannel;
 mod client;
 mod config;
+mod dpop;
 mod exchange;
 mod grants;
 mod issue;

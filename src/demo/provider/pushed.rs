@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::client::authenticate;
+use super::dpop::proven;
 use super::parameters::Parameters;
 use super::state::Shared;
 use super::switches::Endpoint;
@@ -27,6 +28,10 @@ pub(super) async fn push(
     let form = Parameters::parse(&body).map_err(|_| TokenError::invalid_request("a parameter came twice"))?;
     shared.ledger.record(Endpoint::Pushed, form.pairs(), &headers);
     let client = authenticate(&shared, &headers, &form)?;
+    let proven = proven(&shared, &headers, ("POST", "par"), None)?;
+    if proven.is_some() && form.get("dpop_jkt").is_some_and(|named| proven.as_deref() != Some(named)) {
+        return Err(TokenError::new(StatusCode::BAD_REQUEST, "invalid_dpop_proof", "the request names another key"));
+    }
     if form.get("request_uri").is_some() {
         return Err(TokenError::invalid_request("a reference cannot be pushed"));
     }

@@ -177,6 +177,14 @@ pub struct Misbehaviour {
     pub logout_token: BTreeSet<LogoutTokenFault>,
     /// The discovery document names the endpoint for pushed requests, and the login page takes nothing else.
     pub pushed_only: bool,
+    /// Requests for tokens need a proof (RFC 9449). One that has a proof gets bound tokens in any case.
+    pub dpop_required: bool,
+    /// The nonce that proofs must have.
+    pub dpop_nonce: Option<String>,
+    /// Tokens are bearer tokens, whatever is proved.
+    pub dpop_ignored: bool,
+    /// What the discovery document says of algorithms of proofs, if anything.
+    pub dpop_algorithms: Option<Vec<String>>,
     /// A client is believed without looking at its credentials (they are recorded all the same).
     pub any_client_credentials: bool,
 }

@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq;
 
 use super::client::authenticate;
 use super::config::Client;
+use super::dpop::proven;
 use super::exchange::{TOKEN_EXCHANGE, client_credentials, exchange};
 use super::issue::{Occasion, token_answer};
 use super::parameters::Parameters;
@@ -27,11 +28,26 @@ pub(super) struct TokenError {
     status: StatusCode,
     code: String,
     description: &'static str,
+    /// What the next DPoP proof needs.
+    nonce: Option<String>,
 }
 
 impl TokenError {
     pub(super) fn new(status: StatusCode, code: &str, description: &'static str) -> Self {
-        Self { status, code: code.to_owned(), description }
+        Self { status, code: code.to_owned(), description, nonce: None }
+    }
+
+    pub(super) fn with_nonce(mut self, nonce: Option<String>) -> Self {
+        self.nonce = nonce;
+        self
+    }
+
+    /// As a resource server says it (RFC 9449, 7.1 and 9).
+    pub(super) fn challenge(self) -> Response {
+        let challenge = format!("DPoP error=\"{}\", algs=\"ES256 EdDSA\"", self.code);
+        let mut response = (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response();
+        put_nonce(&mut response, self.nonce.as_deref());
+        response
     }
 
     pub(super) fn invalid_request(description: &'static str) -> Self {
@@ -57,7 +73,14 @@ impl IntoResponse for TokenError {
                 .headers_mut()
                 .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"demo\""));
         }
+        put_nonce(&mut response, self.nonce.as_deref());
         response
+    }
+}
+
+fn put_nonce(response: &mut Response, nonce: Option<&str>) {
+    if let Some(nonce) = nonce.and_then(|nonce| header::HeaderValue::from_str(nonce).ok()) {
+        response.headers_mut().insert("dpop-nonce", nonce);
     }
 }
 
@@ -75,15 +98,16 @@ pub(super) async fn token(
 ) -> Result<Response, TokenError> {
     let form = Parameters::parse(&body).map_err(|_| TokenError::invalid_request("a parameter came twice"))?;
     shared.ledger.record(Endpoint::Token, form.pairs(), &headers);
+    let proven = proven(&shared, &headers, ("POST", "token"), None)?;
     if let Some(refresh_token) = form.get("refresh_token") {
         shared.ledger.presented(refresh_token);
     }
     let client = authenticate(&shared, &headers, &form)?;
     let answer = match form.get("grant_type") {
-        Some("authorization_code") => redeem_code(&shared, client, &form)?,
-        Some("refresh_token") => refresh(&shared, client, &form)?,
-        Some(TOKEN_EXCHANGE) => exchange(&shared, client, &form)?,
-        Some("client_credentials") => client_credentials(&shared, client, &form)?,
+        Some("authorization_code") => redeem_code(&shared, client, &form, proven)?,
+        Some("refresh_token") => refresh(&shared, client, &form, proven)?,
+        Some(TOKEN_EXCHANGE) => exchange(&shared, client, &form, proven.as_deref())?,
+        Some("client_credentials") => client_credentials(&shared, client, &form, proven.as_deref())?,
         Some(_) => {
             return Err(TokenError::new(StatusCode::BAD_REQUEST, "unsupported_grant_type", "unknown here"));
         }
@@ -92,11 +116,20 @@ pub(super) async fn token(
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 
-fn redeem_code(shared: &Shared, client: &Client, form: &Parameters) -> Result<Value, TokenError> {
+fn redeem_code(
+    shared: &Shared,
+    client: &Client,
+    form: &Parameters,
+    proven: Option<String>,
+) -> Result<Value, TokenError> {
     let code = form.get("code").ok_or_else(|| TokenError::invalid_request("code is missing"))?;
     let verifier = form.get("code_verifier").ok_or_else(|| TokenError::invalid_grant("code_verifier is missing"))?;
     let now = shared.now();
-    let (code, family) = shared.grants(|grants| grants.redeem(now, code, &client.id))?;
+    let (mut code, family) = shared.grants(|grants| grants.redeem(now, code, &client.id))?;
+    if code.grant.key.is_some() && code.grant.key != proven {
+        return Err(TokenError::invalid_grant("the code is for another key"));
+    }
+    code.grant.key = proven;
     if form.get("redirect_uri") != Some(code.redirect_uri.as_str()) {
         return Err(TokenError::invalid_grant("another redirect_uri"));
     }
@@ -110,7 +143,7 @@ fn redeem_code(shared: &Shared, client: &Client, form: &Parameters) -> Result<Va
     Ok(token_answer(shared, client, &user, &code.grant, family, &occasion)?)
 }
 
-fn refresh(shared: &Shared, client: &Client, form: &Parameters) -> Result<Value, TokenError> {
+fn refresh(shared: &Shared, client: &Client, form: &Parameters, proven: Option<String>) -> Result<Value, TokenError> {
     let refresh_token =
         form.get("refresh_token").ok_or_else(|| TokenError::invalid_request("refresh_token is missing"))?;
     let switch = shared.switches.now();
@@ -120,8 +153,10 @@ fn refresh(shared: &Shared, client: &Client, form: &Parameters) -> Result<Value,
     }
     let rotate = switch.rotation == Rotation::Rotate;
     let now = shared.now();
-    let (grant, family) =
+    let (mut grant, family) =
         shared.grants(|grants| grants.refresh(now, refresh_token, &client.id, rotate, switch.reuse_grace))?;
+    // The client proves itself, so its refresh tokens are bound to it and not to the key (RFC 9449, 5).
+    grant.key = proven;
     let user = shared.user(&grant.login).ok_or_else(|| TokenError::invalid_grant("the user is gone"))?;
     Ok(token_answer(shared, client, &user, &grant, family, &Occasion::Refresh { refresh_token })?)
 }

@@ -3,6 +3,7 @@
 mod access_token;
 mod credentials;
 mod discovery;
+mod dpop;
 mod http;
 mod id_token;
 mod keys;
@@ -68,7 +69,7 @@ struct Shared {
     revoke: Mutex<Reply>,
     pushed: Mutex<Reply>,
     hits: Hits,
-    last: Mutex<(HeaderMap, String)>,
+    posts: Mutex<Vec<(HeaderMap, String)>>,
 }
 
 /// The provider. Gone when dropped.
@@ -106,7 +107,7 @@ impl Fake {
             revoke: Mutex::new(Reply::Json(200, json!({}))),
             pushed: Mutex::new(Reply::Json(201, json!({"request_uri": "urn:x:1", "expires_in": 60}))),
             hits: Hits::default(),
-            last: Mutex::default(),
+            posts: Mutex::default(),
         });
         let app = axum::Router::new().fallback(handle).with_state(shared.clone());
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -157,8 +158,15 @@ impl Fake {
 
     /// Headers and body of the last POST.
     fn last_post(&self) -> (HeaderMap, BTreeMap<String, String>) {
-        let (headers, body) = self.shared.last.lock().unwrap().clone();
-        (headers, url::form_urlencoded::parse(body.as_bytes()).into_owned().collect())
+        self.posts().pop().unwrap_or_default()
+    }
+
+    /// The same of all of them, oldest first.
+    fn posts(&self) -> Vec<(HeaderMap, BTreeMap<String, String>)> {
+        let read = |(headers, body): &(HeaderMap, String)| {
+            (headers.clone(), url::form_urlencoded::parse(body.as_bytes()).into_owned().collect())
+        };
+        self.shared.posts.lock().unwrap().iter().map(read).collect()
     }
 
     /// Claims that are good in every respect.
@@ -205,7 +213,7 @@ async fn handle(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
     };
     count.fetch_add(1, Ordering::SeqCst);
     if !body.is_empty() {
-        *shared.last.lock().unwrap() = (headers, body);
+        shared.posts.lock().unwrap().push((headers, body));
     }
     let reply = reply.lock().unwrap().clone();
     let reply = match reply {
@@ -247,6 +255,7 @@ fn settings(issuer: &str) -> settings::Provider {
         issuer: issuer.to_owned(),
         client_id: "cloakroom".to_owned(),
         client_auth: ClientAuth::Basic(SecretText::new(CLIENT_SECRET.to_owned())),
+        dpop: None,
         ca: None,
         pushed_authorization: settings::PushedAuthorization::Auto,
         response_mode: settings::ResponseMode::Query,

@@ -58,6 +58,11 @@ impl Wire {
         Self { protocol: settings.protocol, timeouts: settings.timeouts, group_key: group_key & !TUNNELS, tls }
     }
 
+    /// Every target has a name to ask for then.
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Every step under a time limit.
     pub(super) fn peer(&self, target: &Target) -> Box<HttpPeer> {
         let server_name = target.server_name().map(|name| name.as_str().to_owned());

@@ -61,6 +61,7 @@ impl World {
     async fn begin_with(&self, refresh_expires: Option<Timestamp>) -> Arc<Open> {
         let secrets = Secrets {
             access_token: SecretText::new("at".into()),
+            bound: false,
             access_issued: self.clock.now(),
             access_expires: Some(self.clock.now().plus(MINUTE)),
             forced: None,

@@ -83,6 +83,7 @@ async fn k1_no_secret_can_be_read_in_redis() {
     let canary = |name: &str| SecretText::new(format!("CANARY-{name}"));
     let secrets = Secrets {
         access_token: canary("access"),
+        bound: false,
         access_issued: crate::primitives::clock::Timestamp::from_secs(1),
         access_expires: None,
         forced: None,
