@@ -26,8 +26,8 @@ pub use credentials::{AnswerFields, Credentials, CredentialsRefresh, LoginLimits
 pub use edge::{Certificate, ClientCertificates, ForwardAuth, Http2, Limits, Listener, ListenerTls, Most, TlsVersion};
 
 pub use self::provider::{
-    BackchannelLogout, ClientAuth, FrontchannelLogout, LoginParameter, LogoutScope, Provider, ProviderKind,
-    PushedAuthorization, ResponseMode,
+    BackchannelLogout, ClientAuth, FrontchannelLogout, Introspection, LoginParameter, LogoutScope, Phantom, Provider,
+    ProviderKind, PushedAuthorization, ResponseMode,
 };
 pub use self::route::{
     Accept, Action, Conditions, Cors, CorsOrigins, Files, Forward, Frames, HeaderChanges, HeaderMatch, RateBy,
@@ -303,6 +303,8 @@ pub struct Bearer {
     pub audiences: Vec<String>,
     /// Whether a token may say `JWT` for its type, or nothing, in place of `at+jwt`; default false.
     pub untyped: bool,
+    /// Whether a provider is asked about what is no JWT; default false.
+    pub opaque: bool,
 }
 
 /// How well a user is known; who is not known at all has no level.

@@ -12,10 +12,11 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::admit::Gate;
+use super::opaque::Opaque;
 use super::session::Case;
 use crate::answer::{Answer, Code};
 use crate::config::settings::{self, Access};
-use crate::oidc::{AccessToken, AccessTokenError, Provider};
+use crate::oidc::{AccessToken, AccessTokenError, Provider, is_jwt};
 use crate::primitives::clock::Timestamp;
 use crate::routing::route::is_preflight;
 use crate::session::claims::claim_header;
@@ -114,6 +115,8 @@ pub struct Bearers {
     profile: Arc<Profile>,
     /// By the whole token: a key that is cut short could name another one's holder. The hash is keyed anew in each process.
     known: Cache<Box<[u8]>, Arc<Bearer>, Weight>,
+    /// What its provider says of tokens that cannot be read here.
+    pub(super) opaque: Opaque,
 }
 
 #[derive(Clone)]
@@ -130,7 +133,8 @@ impl Bearers {
     #[must_use]
     pub fn new(providers: Vec<Arc<Provider>>, settings: settings::Bearer, profile: Arc<Profile>) -> Self {
         let typical = usize::try_from(MEMORY / TYPICAL).unwrap_or(1);
-        Self { providers, settings, profile, known: Cache::with_weighter(typical, MEMORY, Weight) }
+        let known = Cache::with_weighter(typical, MEMORY, Weight);
+        Self { providers, settings, profile, known, opaque: Opaque::new() }
     }
 
     /// A token says whose it is, and is judged by that one's keys alone.
@@ -143,8 +147,29 @@ impl Bearers {
         Ok((provider, token))
     }
 
-    fn remember(&self, text: &str, provider: &Provider, token: AccessToken, now: Timestamp) -> Option<Arc<Bearer>> {
-        let mut authorization = HeaderValue::from_str(&format!("Bearer {text}")).ok()?;
+    /// The provider to ask about a token, if it is one of those that are asked about.
+    fn asked(&self, text: &str) -> Option<&Arc<Provider>> {
+        let provider =
+            self.settings.opaque.then(|| self.providers.iter().find(|provider| provider.introspects()))??;
+        (!is_jwt(text)).then_some(provider)
+    }
+
+    /// What tokens are compared with.
+    pub(super) fn settings(&self) -> &settings::Bearer {
+        &self.settings
+    }
+
+    /// Knows the holder of `text` from now on, for `life` at most. `onward` goes upstream.
+    pub(super) fn remember(
+        &self,
+        text: &str,
+        onward: &str,
+        provider: &Provider,
+        token: AccessToken,
+        now: Timestamp,
+        life: Duration,
+    ) -> Option<Arc<Bearer>> {
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {onward}")).ok()?;
         authorization.set_sensitive(true);
         let bearer = Arc::new(Bearer {
             authorization,
@@ -155,7 +180,7 @@ impl Bearers {
             subject: token.subject,
             scopes: token.scopes,
             expires: token.expires,
-            until: token.expires.min(now.plus(KNOWN)),
+            until: token.expires.min(now.plus(life)),
         });
         // One that is over and counts only because clocks differ is not worth a place.
         if now < bearer.until {
@@ -239,11 +264,17 @@ impl Gate {
         Ok(Some(bearer))
     }
 
-    async fn verify(&self, case: &Case<'_>, bearers: &Bearers, text: &str) -> Result<Arc<Bearer>, Box<Answer>> {
-        match bearers.judge(text).await {
-            Ok((provider, token)) => {
+    async fn verify(&self, case: &Case<'_>, bearers: &Arc<Bearers>, text: &str) -> Result<Arc<Bearer>, Box<Answer>> {
+        let found = match bearers.asked(text) {
+            Some(provider) => bearers.ask(provider, text, &self.clock).await.map(Some),
+            None => bearers
+                .judge(text)
+                .await
+                .map(|(provider, token)| bearers.remember(text, text, provider, token, self.clock.now(), KNOWN)),
+        };
+        match found {
+            Ok(bearer) => {
                 self.metrics.bearer_tokens_total.with_label_values(&["ok"]).inc();
-                let bearer = bearers.remember(text, provider, token, self.clock.now());
                 bearer.ok_or_else(|| Box::new(Answer::problem(Code::Internal, None, None)))
             }
             Err(error) => Err(self.refuse(case, error)),
@@ -254,7 +285,11 @@ impl Gate {
     fn refuse(&self, case: &Case<'_>, error: AccessTokenError) -> Box<Answer> {
         self.metrics.bearer_tokens_total.with_label_values(&[error.word()]).inc();
         self.tell_of_refusal(case, error);
-        if error == AccessTokenError::KeysUnavailable {
+        if error == AccessTokenError::ProviderFailed {
+            let detail = "The token cannot be verified: the login service does not answer as it should.";
+            return Box::new(Answer::problem(Code::ProviderFailed, Some(detail), None));
+        }
+        if error.is_of_provider() {
             self.count_unauthenticated("503");
             let detail = "The token cannot be verified just now. Please try again in a moment.";
             return Box::new(Answer::problem(Code::ProviderUnavailable, Some(detail), None));

@@ -11,6 +11,7 @@ mod dress;
 mod https;
 mod hygiene;
 mod made;
+mod opaque;
 mod proof;
 mod proxy_token;
 mod rate;

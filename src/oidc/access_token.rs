@@ -57,12 +57,27 @@ pub enum AccessTokenError {
     /// `sub`
     #[error("the token lacks a usable sub")]
     Subject,
+    /// The provider says that it counts no more, or never did.
+    #[error("the token is not active")]
+    Inactive,
+    /// The provider cannot be asked about it just now.
+    #[error("the provider cannot be asked about the token")]
+    ProviderUnavailable,
+    /// The provider's answer is none, or it does not take us for whom we are.
+    #[error("the provider's answer about the token is not understood")]
+    ProviderFailed,
     /// `cnf`: whoever shows it has to prove that it is theirs, and nobody checks that here.
     #[error("the token is bound to a key")]
     Bound,
 }
 
 impl AccessTokenError {
+    /// Whether it says nothing about the token itself.
+    #[must_use]
+    pub fn is_of_provider(self) -> bool {
+        matches!(self, Self::KeysUnavailable | Self::ProviderUnavailable | Self::ProviderFailed)
+    }
+
     /// A word for metrics and the audit log.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -77,6 +92,9 @@ impl AccessTokenError {
             Self::TimeMissing => "time_missing",
             Self::Subject => "subject",
             Self::Bound => "bound",
+            Self::Inactive => "inactive",
+            Self::ProviderUnavailable => "provider_unavailable",
+            Self::ProviderFailed => "provider_failed",
         }
     }
 }
@@ -126,7 +144,11 @@ fn check_kind(jwt: &Jwt<'_>, untyped: bool) -> Result<(), AccessTokenError> {
     if other || !speaks { Err(AccessTokenError::Kind) } else { Ok(()) }
 }
 
-fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(String, Timestamp), AccessTokenError> {
+/// Who, for whom, and until when.
+pub(super) fn check_claims(
+    claims: &Map<String, Value>,
+    expected: &Expected<'_>,
+) -> Result<(String, Timestamp), AccessTokenError> {
     if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer) {
         return Err(AccessTokenError::Issuer);
     }
@@ -158,7 +180,7 @@ fn check_claims(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<
 }
 
 /// A text with blanks between (RFC 8693 §4.2), or a list, as Okta has it; `scp` where there is no `scope`.
-fn scopes(claims: &Map<String, Value>) -> Vec<String> {
+pub(super) fn scopes(claims: &Map<String, Value>) -> Vec<String> {
     match claims.get("scope").or_else(|| claims.get("scp")) {
         Some(Value::String(text)) => text.split(' ').filter(|one| !one.is_empty()).map(str::to_owned).collect(),
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),

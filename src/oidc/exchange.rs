@@ -66,7 +66,8 @@ impl Provider {
         }
         let sent = self.now();
         let endpoint = discovered.metadata.token_endpoint.url();
-        let answer = self.http.post_form(Endpoint::Token, endpoint, &form, self.credentials()).await;
+        let answer =
+            self.http.post_form(Endpoint::Token, endpoint, &form, "application/json", self.credentials()).await;
         let token = match answer.map_err(Failure::from) {
             Ok(answer) if answer.status().is_success() => read(answer.body(), sent, self.prover().is_some()),
             Ok(answer) => Err(busy(Failure::refusal(answer.body(), secrets)).into()),

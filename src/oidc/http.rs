@@ -67,6 +67,8 @@ pub enum Endpoint {
     Pushed,
     /// The UserInfo endpoint.
     UserInfo,
+    /// The introspection endpoint.
+    Introspection,
     /// Where a backend takes credentials.
     Login,
     /// Where a backend exchanges refresh tokens.
@@ -86,6 +88,7 @@ impl Endpoint {
             Self::Revocation => "revocation",
             Self::Pushed => "pushed_authorization",
             Self::UserInfo => "userinfo",
+            Self::Introspection => "introspection",
             Self::Login => "login",
             Self::Refresh => "refresh",
             Self::Logout => "logout",
@@ -277,17 +280,18 @@ impl Client {
         answer.map(HttpResponse::into_body)
     }
 
-    /// Posts a form that is proved to be ours.
+    /// Posts a form that is proved to be ours; `accept` is the kind of answer asked for.
     pub(super) async fn post_form(
         &self,
         endpoint: Endpoint,
         url: &Url,
         form: &[(String, String)],
+        accept: &'static str,
         credentials: &Credentials,
     ) -> Result<HttpResponse, Error> {
         let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let request = http::Request::post(url.as_str())
-            .header(ACCEPT, "application/json")
+            .header(ACCEPT, accept)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(body.into_bytes())
             .map_err(|_| Error::Invalid)?;
@@ -360,6 +364,8 @@ impl Client {
             Endpoint::Pushed | Endpoint::Login | Endpoint::Refresh => {
                 matches!(status, StatusCode::OK | StatusCode::CREATED)
             }
+            // No content says that a token is not active, to who asks for a token in its place.
+            Endpoint::Introspection => matches!(status, StatusCode::OK | StatusCode::NO_CONTENT),
             Endpoint::Discovery | Endpoint::Jwks | Endpoint::Token | Endpoint::UserInfo => status == StatusCode::OK,
         };
         if !good && !may_be_an_oauth_error {
@@ -381,6 +387,7 @@ impl Client {
         let mut out = http::Response::new(body);
         *out.status_mut() = match (good, refused) {
             (_, true) => StatusCode::BAD_REQUEST,
+            (true, false) if endpoint == Endpoint::Introspection => status,
             (true, false) => StatusCode::OK,
             (false, false) => status,
         };

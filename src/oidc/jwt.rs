@@ -75,6 +75,12 @@ impl JwtError {
     }
 }
 
+/// Whether a text has the form of a signed JWT, good or bad.
+#[must_use]
+pub fn is_jwt(text: &str) -> bool {
+    !matches!(Jwt::read(text), Err(JwtError::Malformed))
+}
+
 /// A token taken apart, its signature not looked at yet.
 pub(super) struct Jwt<'t> {
     pub(super) header: Map<String, Value>,

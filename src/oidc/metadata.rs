@@ -27,8 +27,13 @@ const USED: [&str; 8] = [
 ];
 
 /// Endpoints that may have another address for clients with a certificate (RFC 8705 §5).
-const ALIASED: [&str; 4] =
-    ["token_endpoint", "revocation_endpoint", "pushed_authorization_request_endpoint", "userinfo_endpoint"];
+const ALIASED: [&str; 5] = [
+    "token_endpoint",
+    "revocation_endpoint",
+    "pushed_authorization_request_endpoint",
+    "userinfo_endpoint",
+    "introspection_endpoint",
+];
 
 /// Required by the standard, of no use to us; provided for the parser.
 const UNUSED_LISTS: [&str; 3] =
@@ -87,6 +92,8 @@ pub(super) struct Metadata {
     pub(super) revocation_endpoint: Option<Url>,
     /// `None` as well where its address cannot be read: most never need it.
     pub(super) userinfo_endpoint: Option<Url>,
+    /// RFC 8414 §2; `None` as with UserInfo.
+    pub(super) introspection_endpoint: Option<Url>,
     /// RFC 9126 §5.
     pub(super) pushed_endpoint: Option<Url>,
     /// RFC 9207 §3: an authorization response without `iss` is refused.
@@ -106,8 +113,9 @@ impl Metadata {
         if with_certificate && let Some(Value::Object(aliases)) = document.remove("mtls_endpoint_aliases") {
             document.extend(aliases.into_iter().filter(|(name, _)| ALIASED.contains(&name.as_str())));
         }
-        let userinfo = document.get("userinfo_endpoint").and_then(Value::as_str);
-        let userinfo_endpoint = userinfo.and_then(|url| Url::parse(url).ok());
+        let lenient = |name: &str| document.get(name).and_then(Value::as_str).and_then(|url| Url::parse(url).ok());
+        let (userinfo_endpoint, introspection_endpoint) =
+            (lenient("userinfo_endpoint"), lenient("introspection_endpoint"));
         let algorithms = document.get("dpop_signing_alg_values_supported").and_then(Value::as_array);
         let proof_algorithms = algorithms.map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect());
         document.retain(|name, value| USED.contains(&name.as_str()) && !value.is_null() && value != "");
@@ -129,6 +137,8 @@ impl Metadata {
             end_session_endpoint: more.end_session_endpoint.clone(),
             revocation_endpoint: more.revocation_endpoint.clone(),
             userinfo_endpoint,
+            // Most never need it: one that may not be used is as good as none.
+            introspection_endpoint: introspection_endpoint.filter(|url| is_secure(url, is_loopback_http(issuer.url()))),
             pushed_endpoint: more.pushed_authorization_request_endpoint.clone(),
             names_issuer_in_response: more.authorization_response_iss_parameter_supported,
             proof_algorithms,
@@ -157,10 +167,15 @@ impl Metadata {
             ("pushed_authorization_request_endpoint", self.pushed_endpoint.as_ref()),
         ];
         for (name, url) in endpoints {
-            if !url.is_none_or(|url| url.scheme() == "https" || (loopback && is_loopback_http(url))) {
+            if !url.is_none_or(|url| is_secure(url, loopback)) {
                 return Err(MetadataError::Insecure(name));
             }
         }
         Ok(())
     }
+}
+
+/// Plain http only with an issuer on `loopback`, and there.
+fn is_secure(url: &Url, loopback: bool) -> bool {
+    url.scheme() == "https" || (loopback && is_loopback_http(url))
 }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use openidconnect::{
     AuthorizationCode, ClientId, IssuerUrl, OAuth2TokenResponse as _, PkceCodeVerifier, RedirectUrl, RefreshToken,
 };
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::access_token::{self, AccessToken, AccessTokenError};
@@ -21,6 +22,7 @@ use super::dpop::Dpop;
 use super::error::{OidcError, RefreshError, SetupError};
 use super::http::{self, Endpoint};
 use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
+use super::introspection;
 use super::jwks::{Jwks, KeySet};
 use super::jwt::{Jwt, JwtError};
 use super::logout_token::{self, LogoutToken, LogoutTokenError};
@@ -45,6 +47,9 @@ pub struct Provider {
     discovered: ArcSwapOption<Discovered>,
     last_error: Mutex<Option<String>>,
     breaker: Breaker,
+    /// Of introspection: tokens of strangers must not keep sessions from their refresh.
+    introspection_breaker: Breaker,
+    introspections: Semaphore,
 }
 
 /// What a redeemed code brings.
@@ -98,6 +103,8 @@ impl Provider {
             settings: settings.clone(),
             jwks: Jwks::new(http.clone(), clock.clone()),
             breaker: Breaker::new(clock.clone()),
+            introspection_breaker: Breaker::new(clock.clone()),
+            introspections: Semaphore::new(introspection::CALLS),
             http,
             clock,
             discovered: ArcSwapOption::empty(),
@@ -127,6 +134,27 @@ impl Provider {
     #[must_use]
     pub fn breaker(&self) -> &Breaker {
         &self.breaker
+    }
+
+    pub(super) fn introspection_breaker(&self) -> &Breaker {
+        &self.introspection_breaker
+    }
+
+    /// Turns at the introspection endpoint.
+    pub(super) fn introspections(&self) -> &Semaphore {
+        &self.introspections
+    }
+
+    pub(super) fn settings(&self) -> &settings::Provider {
+        &self.settings
+    }
+
+    pub(super) fn http(&self) -> &http::Client {
+        &self.http
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The issuer, as configured.

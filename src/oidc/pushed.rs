@@ -43,8 +43,11 @@ impl Provider {
         let mut onward = discovered.metadata.authorization_endpoint.url().clone();
         let own = onward.query_pairs().count();
         let form: Vec<_> = url.query_pairs().skip(own).map(|(name, value)| (name.into(), value.into())).collect();
-        let answer =
-            self.http.post_form(Endpoint::Pushed, endpoint, &form, self.credentials()).await.map_err(Failure::from)?;
+        let answer = self
+            .http
+            .post_form(Endpoint::Pushed, endpoint, &form, "application/json", self.credentials())
+            .await
+            .map_err(Failure::from)?;
         if !answer.status().is_success() {
             return Err(Failure::refusal(answer.body(), &[self.client_secret()]).into());
         }

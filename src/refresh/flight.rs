@@ -17,7 +17,7 @@ use crate::primitives::failpoint::fail_point;
 type Work<T> = Shared<BoxFuture<'static, Option<T>>>;
 
 /// Work under way, by key.
-pub(super) struct Flights<K, T> {
+pub(crate) struct Flights<K, T> {
     under_way: Arc<Mutex<HashMap<K, Work<T>>>>,
 }
 
@@ -38,7 +38,7 @@ where
     K: Copy + Hash + Eq + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { under_way: Arc::default() }
     }
 
@@ -49,7 +49,7 @@ where
 
     /// The result of the work of this key: of the one under way, or of `work`, which is started now. `None` only if the
     /// work panicked or its runtime went away.
-    pub(super) async fn join<W>(&self, key: K, work: impl FnOnce() -> W) -> Option<T>
+    pub(crate) async fn join<W>(&self, key: K, work: impl FnOnce() -> W) -> Option<T>
     where
         W: Future<Output = T> + Send + 'static,
     {

@@ -11,4 +11,5 @@ mod pace;
 mod unsettled;
 
 pub use engine::{Failure, Refreshed, Refresher};
+pub(crate) use flight::Flights;
 pub use unsettled::Unsettled;

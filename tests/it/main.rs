@@ -38,6 +38,7 @@ mod h9_framing;
 mod hand_over;
 #[path = "../support/harness.rs"]
 mod harness;
+mod introspection;
 mod key_ring;
 #[path = "../support/kit.rs"]
 mod kit;

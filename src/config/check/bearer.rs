@@ -15,10 +15,20 @@ pub(super) fn bearer(reader: &mut Reader<'_>, node: &Node) -> Option<Bearer> {
     let audiences = fields.required(reader, "audiences", "[https://api.example.com]", |reader, node| {
         reader.list_of_some(node, |reader, item| reader.word(item))
     });
-    let types = fields.optional(reader, "types", vec![false], |reader, node| {
-        reader.list_of_some(node, |reader, item| reader.choice(item, &[("at+jwt", false), ("jwt", true)]))
-    });
-    Some(Bearer { audiences: audiences?, untyped: types?.contains(&true) })
+    let words = [("at+jwt", Type::Named), ("jwt", Type::Untyped), ("opaque", Type::Opaque)];
+    let types = fields.optional(reader, "types", vec![Type::Named], |reader, node| {
+        reader.list_of_some(node, |reader, item| reader.choice(item, &words))
+    })?;
+    let (untyped, opaque) = (types.contains(&Type::Untyped), types.contains(&Type::Opaque));
+    Some(Bearer { audiences: audiences?, untyped, opaque })
+}
+
+/// What a token may be.
+#[derive(Clone, Copy, PartialEq)]
+enum Type {
+    Named,
+    Untyped,
+    Opaque,
 }
 
 /// What a site's tokens have to do with its providers.
@@ -30,6 +40,7 @@ pub(super) fn check(reader: &mut Reader<'_>, fields: &Fields<'_>, settings: &Set
         let makers: Vec<_> = named.filter_map(ProviderKind::oidc).collect();
         check_makers(reader, at, site, &makers);
         check_audiences(reader, at, bearer, &makers);
+        check_asked(reader, at, bearer, &makers);
     }
 }
 
@@ -50,6 +61,17 @@ fn check_makers(reader: &mut Reader<'_>, at: &Node, site: &Site, makers: &[&Prov
     if let Some(route) = routes.find(|route| route.provider.as_ref().is_some_and(|name| !made(name))) {
         let message = format!("the route `{}` takes access tokens, and its `provider` issues none", route.path);
         let help = "name an OpenID provider on that route, or remove `bearer` from its `accept`";
+        reader.note(Code::Contradiction, at, message, help);
+    }
+}
+
+/// An opaque token does not say whose it is: there must be one to ask, and no second one.
+fn check_asked(reader: &mut Reader<'_>, at: &Node, bearer: &Bearer, makers: &[&Provider]) {
+    let asked = makers.iter().filter(|maker| maker.introspection.is_some()).count();
+    if bearer.opaque && asked != 1 && !makers.is_empty() {
+        let message =
+            format!("of an opaque token nobody knows whose it is, and {asked} providers of this site are asked");
+        let help = "give one provider of this site `introspection: {}`, or remove `opaque` from `types`";
         reader.note(Code::Contradiction, at, message, help);
     }
 }

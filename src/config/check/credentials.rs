@@ -63,7 +63,7 @@ pub(super) fn provider(reader: &mut Reader<'_>, node: &Node, names: &mut Names) 
 }
 
 /// An address that passwords or tokens are sent to.
-fn backend_url(reader: &mut Reader<'_>, node: &Node) -> Option<Url> {
+pub(super) fn backend_url(reader: &mut Reader<'_>, node: &Node) -> Option<Url> {
     let text = reader.word(node)?;
     let (message, help) = match Url::parse(&text) {
         Err(_) => ("this is no URL", "write for example `https://api.example.com/auth/login`"),

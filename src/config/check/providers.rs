@@ -12,10 +12,10 @@ use super::{Names, child, credentials};
 use crate::config::decode::{Fields, Reader};
 use crate::config::diagnostic::{Code, did_you_mean};
 use crate::config::rules;
-use crate::config::schema::{BACKCHANNEL_LOGOUT, PROVIDER};
+use crate::config::schema::{BACKCHANNEL_LOGOUT, INTROSPECTION, PROVIDER};
 use crate::config::settings::{
-    BackchannelLogout, FrontchannelLogout, LoginParameter, LogoutScope, Provider, ProviderKind, PushedAuthorization,
-    ResponseMode, Settings,
+    BackchannelLogout, FrontchannelLogout, Introspection, LoginParameter, LogoutScope, Phantom, Provider, ProviderKind,
+    PushedAuthorization, ResponseMode, Settings,
 };
 use crate::config::values;
 use crate::config::yaml::{Kind, Node};
@@ -98,6 +98,7 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
     ];
     let frontchannel_logout =
         fields.optional(reader, "frontchannel_logout", FrontchannelLogout::Off, |r, n| r.choice(n, &fronts));
+    let introspection = fields.maybe(reader, "introspection", introspection);
     let authorization_params = fields.optional(reader, "authorization_params", BTreeMap::new(), authorization_params);
     Some(Provider {
         title: title?,
@@ -116,6 +117,7 @@ fn oidc(reader: &mut Reader<'_>, node: &Node, names: &mut Names) -> Option<Provi
         refresh_token_grace: refresh_token_grace?,
         backchannel_logout: backchannel_logout?,
         frontchannel_logout: frontchannel_logout?,
+        introspection: introspection?,
         authorization_params: authorization_params?,
     })
 }
@@ -149,6 +151,23 @@ fn backchannel_logout(reader: &mut Reader<'_>, node: &Node) -> Option<Backchanne
     let scope = fields.optional(reader, "scope", default.scope, |r, n| r.choice(n, &scopes));
     let require_exp = fields.optional(reader, "require_exp", default.require_exp, |r, n| r.boolean(n));
     Some(BackchannelLogout { scope: scope?, require_exp: require_exp? })
+}
+
+fn introspection(reader: &mut Reader<'_>, node: &Node) -> Option<Introspection> {
+    let fields = reader.fields(node, &INTROSPECTION)?;
+    let url = fields.maybe(reader, "url", credentials::backend_url);
+    let cache = fields.optional(reader, "cache", Duration::from_secs(60), |r, n| {
+        values::duration(r, n, Duration::ZERO, values::HOUR)
+    });
+    let phantom = fields.optional(reader, "phantom", false, |r, n| r.boolean(n));
+    let claim = fields.maybe(reader, "phantom_claim", |r, n| r.word(n));
+    if let (Some(false), Some(at)) = (phantom, fields.get("phantom_claim")) {
+        let help = "add `phantom: true`, or remove it";
+        reader.note(Code::NoEffect, at, "no token goes upstream in the place of another", help);
+    }
+    let (phantom, claim) = (phantom?, claim?);
+    let phantom = phantom.then(|| claim.map_or(Phantom::Answer, Phantom::Claim));
+    Some(Introspection { url: url?, cache: cache?, phantom })
 }
 
 fn default_login_parameters() -> Vec<LoginParameter> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
+use url::Url;
 
 use super::Credentials;
 use super::upstream::ClientCertificate;
@@ -76,8 +77,30 @@ pub struct Provider {
     pub backchannel_logout: BackchannelLogout,
     /// Whether and how it may end sessions by way of the browser; default off.
     pub frontchannel_logout: FrontchannelLogout,
+    /// Whether and how it is asked about opaque access tokens; `None` = it is not.
+    pub introspection: Option<Introspection>,
     /// Extra parameters of the authorization request (Auth0 `audience`, Google `access_type`).
     pub authorization_params: BTreeMap<String, String>,
+}
+
+/// How a provider is asked about opaque access tokens (RFC 7662).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introspection {
+    /// Where; `None` = what its metadata names.
+    pub url: Option<Url>,
+    /// How long an answer counts at most; default 60 s, at most an hour.
+    pub cache: Duration,
+    /// Where the token lies that goes upstream in the place of an opaque one; `None` = the opaque one goes.
+    pub phantom: Option<Phantom>,
+}
+
+/// Where an answer holds the token for upstream (the phantom token approach).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phantom {
+    /// It is the answer: `application/jwt`.
+    Answer,
+    /// In a claim of the answer.
+    Claim(String),
 }
 
 /// How logout tokens of a provider are read (OpenID Connect Back-Channel Logout).

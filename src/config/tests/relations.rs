@@ -202,6 +202,7 @@ fn route_settings_fit_each_other() {
         ("cloakroom", ", types: [jwt]", "        accept: [bearer]", &["E0408"]),
         ("", "", "        accept: [bearer]", &["E0105"]),
         ("api", ", types: [jws]", "        accept: [bearer]", &["E0104"]),
+        ("api", ", types: [at+jwt, opaque]", "        accept: [bearer]", &["E0408"]),
         ("api", "", "        accept: [session]", &["W0010"]),
         ("api", "", "        accept: [bearer]\n        on_missing: redirect", &["W0010"]),
         ("api", "", "        accept: [bearer]\n        token: { kind: id }", &["E0408"]),

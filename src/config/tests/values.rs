@@ -277,6 +277,12 @@ fn client_authentication_scopes_and_parameters() {
             ("authorization_params: { claims: acr }", &["E0201"]),
             ("authorization_params: { claims: '{\"id_token\":{\"acr\":{\"essential\":true}}}' }", &[]),
             ("ca: absent.pem", &["E0302"]),
+            ("introspection: {}", &[]),
+            ("introspection: { url: 'https://id.example.com/i', cache: 0s, phantom: true, phantom_claim: jwt }", &[]),
+            ("introspection: { cache: 2h }", &["E0202"]),
+            ("introspection: { url: 'id.example.com' }", &["E0206"]),
+            ("introspection: { phantom_claim: '' }", &["E0105"]),
+            ("introspection: { secret: x }", &["E0101"]),
         ],
     );
     let loaded = with("scopes: [openid, profile]", "scopes: [api, openid, api]").unwrap();

@@ -217,6 +217,8 @@ fn documents_of_real_providers_are_understood() {
         assert_eq!(metadata.end_session_endpoint.is_some(), logout, "{name}");
         assert_eq!(metadata.revocation_endpoint.is_some(), revocation, "{name}");
         assert_eq!(metadata.names_issuer_in_response, names_issuer, "{name}");
+        let introspection = metadata.introspection_endpoint.as_ref().map(Url::as_str);
+        assert_eq!(introspection, value["introspection_endpoint"].as_str(), "{name}");
     }
     // Its common endpoint stands for every tenant, and its issuer is a template: no exact match, no login (L7).
     let entra = include_str!("metadata/entra.json").replace("4f6a1d3e-3c52-4c3b-9d9a-0c5f0b8f7a11", "{tenantid}");

@@ -266,6 +266,7 @@ fn settings(issuer: &str) -> settings::Provider {
         scopes: ["openid", "profile"].map(str::to_owned).to_vec(),
         refresh_token_grace: Duration::ZERO,
         backchannel_logout: settings::BackchannelLogout::default(),
+        introspection: None,
         authorization_params: BTreeMap::new(),
     }
 }
