@@ -77,7 +77,7 @@ fn health(error: &Error) -> Health {
             (408 | 502..=504, _) => Health::Bad,
             _ => Health::Good,
         },
-        Error::TooLarge(_) | Error::Invalid => Health::Good,
+        Error::TooLarge(_) | Error::NonceWanted | Error::Invalid => Health::Good,
     }
 }
 

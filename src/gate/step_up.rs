@@ -103,6 +103,7 @@ mod tests {
     fn secrets(max_age: Option<u32>, auth_time: u64) -> Secrets {
         Secrets {
             access_token: SecretText::new("at".into()),
+            bound: false,
             access_issued: Timestamp::from_secs(1_000),
             access_expires: None,
             forced: None,

@@ -145,10 +145,6 @@ impl Provider {
         &self.introspections
     }
 
-    pub(super) fn settings(&self) -> &settings::Provider {
-        &self.settings
-    }
-
     pub(super) fn http(&self) -> &http::Client {
         &self.http
     }
