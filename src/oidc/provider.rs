@@ -307,7 +307,7 @@ impl Provider {
             .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]).into());
         self.breaker.note(Health::of_refresh(&answer));
         let answer = answer?;
-        let (tokens, id_token) = self.take(answer, sent)?;
+        let (tokens, id_token) = answer.into_parts(sent, self.prover().is_some())?;
         let Some(text) = id_token else { return Ok(Refreshed { tokens, id_token: None }) };
         match self.verify(&text, tokens.access_token.expose(), Origin::Refresh(previous)).await {
             Ok(mut id_token) => match self.add_userinfo(&discovered, &tokens.access_token, &mut id_token).await {
@@ -336,8 +336,8 @@ impl Provider {
         }
     }
 
-    /// Takes an answer of the token endpoint apart. If its tokens are not of the type that was asked for, the refresh token
-    /// among them is revoked, for nobody holds it.
+    /// Takes the answer to a login apart. If its tokens are not of the type that was asked for, the refresh token among them
+    /// is revoked, for nobody holds it.
     fn take(self: &Arc<Self>, answer: TokenAnswer, sent: Timestamp) -> Result<(Tokens, Option<String>), Failure> {
         let refresh_token = answer.refresh_token().map(|token| SecretText::new(token.secret().clone()));
         let taken = answer.into_parts(sent, self.prover().is_some());
