@@ -124,9 +124,10 @@ async fn a6_many_requests_are_one_exchange_and_a_gone_client_cancels_nothing() {
 async fn a6_a_token_ends_with_its_time_with_the_access_token_and_with_the_session() {
     let world = world(wishes()).await;
     let mut browser = world.logged_in().await;
+    world.demo.provider.switches().set(|switch| switch.access_token_lifetime = Some(secs(3_600)));
     browser.fetch("/orders/x").await;
     let first = relayed(&world);
-    // The access token is refreshed: what was made of the old one is not used any more.
+    // The access token is refreshed: what was made of the old one would live on, and is not used any more.
     world.clock.advance(NEARLY_OVER);
     assert_eq!(browser.fetch("/orders/x").await.status, StatusCode::OK);
     let asked = exchanges(&world);
