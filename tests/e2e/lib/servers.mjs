@@ -74,14 +74,17 @@ export function makeClientKey(name) {
   return file;
 }
 
-/** What all settings files of the tests begin with; `rest` are the providers and sites of one. */
+/**
+ * What all settings files of the tests begin with; `rest` are the providers and sites of one. On a busy machine Redis may take
+ * its time.
+ */
 const settings = ({ port, adminPort, tls, redis, upstreamPort, rest }) => `# Written by the end-to-end test.
 listeners:
   - address: 127.0.0.1:${port}
     tls: { certificates: [{ certificate: ${quote(tls.certificate)}, key: ${quote(tls.key)} }] }
 admin: { address: "127.0.0.1:${adminPort}", token: { env: CLOAKROOM_ADMIN_TOKEN } }
 keys: [{ id: e2e, secret: { env: CLOAKROOM_KEY } }]
-store: { kind: redis, url: ${quote(redis)} }
+store: { kind: redis, url: ${quote(redis)}, command_timeout: 2s }
 refresh: { minimum_lifetime: 2s }
 shutdown: { lame_duck: 0s }
 upstreams:
