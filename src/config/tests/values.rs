@@ -232,7 +232,7 @@ fn the_key_that_tokens_are_bound_to() {
         ("dpop: { key: { env: CLIENT_SECRET } }".to_owned(), Some("E0305")),
         ("dpop: { key: { file: absent.pem } }".to_owned(), Some("E0302")),
         ("dpop: {}".to_owned(), Some("E0102")),
-        ("dpop: { keys: [] }".to_owned(), Some("E0101")),
+        ("dpop: { key: { env: DPOP_KEY }, keys: [] }".to_owned(), Some("E0101")),
     ] {
         let found = codes(&read(&dpop));
         assert_eq!(found.first().copied(), expected, "{dpop}: {found:?}");
@@ -281,7 +281,7 @@ fn client_authentication_scopes_and_parameters() {
             ("introspection: { url: 'https://id.example.com/i', cache: 0s, phantom: true, phantom_claim: jwt }", &[]),
             ("introspection: { cache: 2h }", &["E0202"]),
             ("introspection: { url: 'id.example.com' }", &["E0206"]),
-            ("introspection: { phantom_claim: '' }", &["E0105"]),
+            ("introspection: { phantom: true, phantom_claim: '' }", &["E0105"]),
             ("introspection: { secret: x }", &["E0101"]),
         ],
     );
