@@ -24,8 +24,8 @@ use crate::primitives::secret::SecretText;
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// Kept connections are dropped before a provider drops them: a request on a connection that is just being closed
-/// leaves us in doubt whether it arrived.
-const POOL_IDLE: Duration = Duration::from_secs(15);
+/// leaves us in doubt whether it arrived. Node.js and some others drop them after five seconds.
+const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// How long a request may take and how large its answer may be.
 #[derive(Clone, Copy, Debug)]

@@ -31,8 +31,6 @@ export async function startCertified(clients, fetch) {
   /** What happened: each an event's name, and what it was about. */
   const events = [];
   const server = http.createServer((request, response) => handle(request, response));
-  // Node closes idle connections after 5 s, perhaps just when a code is on its way: a login would fail now and then.
-  server.keepAliveTimeout = 120_000;
   const port = await listen(server);
   const issuer = `http://127.0.0.1:${port}`;
   const provider = new Provider(issuer, {
