@@ -74,13 +74,19 @@ impl Credentials {
     /// # Errors
     /// [`http::Error::NotSent`] if no assertion can be made, [`http::Error::Invalid`] for a client id that fits no header.
     pub(super) fn apply(&self, request: &mut HttpRequest) -> Result<(), http::Error> {
+        let parameters = || form_urlencoded::parse(request.body());
+        // An authorization request names its client in any case (RFC 9126 §2.1).
+        let names_client = parameters().any(|(name, _)| name == "response_type");
         let mut form = form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(form_urlencoded::parse(request.body()).filter(|(name, _)| name != "client_id"));
+        form.extend_pairs(parameters().filter(|(name, _)| name != "client_id"));
         match &self.method {
             Method::Basic(secret) => {
                 let mut value = self.basic(secret).ok_or(http::Error::Invalid)?;
                 value.set_sensitive(true);
                 request.headers_mut().insert(AUTHORIZATION, value);
+                if names_client {
+                    form.append_pair("client_id", &self.client_id);
+                }
             }
             Method::Post(secret) => {
                 form.append_pair("client_id", &self.client_id).append_pair("client_secret", secret.expose());

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { call, shoot } from './lib/browser.mjs';
-import { fillCertified, lifetime, startCertified } from './lib/certified.mjs';
+import { askForTokens, fillCertified, lifetime, logInByHand, startCertified } from './lib/certified.mjs';
 import { fetchTrusting, until } from './lib/net.mjs';
 import { makeClientKey, quote } from './lib/servers.mjs';
 import { SESSION, openStage } from './lib/stage.mjs';
@@ -68,24 +68,9 @@ describe('at a certified provider', { concurrency: false }, () => {
 
   test('the provider rotates strictly: a refresh token that is shown again ends the login', async () => {
     const page = await (await stage.user()).tab();
-    const answered = page.waitForRequest((request) => request.url().startsWith(probe.redirect));
-    const verifier = 'dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk';
-    await page.goto(`${provider.issuer}/auth?${new URLSearchParams({
-      client_id: probe.id, redirect_uri: probe.redirect, response_type: 'code', scope: 'openid',
-      code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', code_challenge_method: 'S256',
-    })}`);
-    await fillCertified(page, 'bob');
-    const code = new URL((await answered).url()).searchParams.get('code');
-    const redeem = async (form) => {
-      const answer = await fetch(`${provider.issuer}/token`, {
-        method: 'POST',
-        headers: { authorization: `Basic ${Buffer.from(`${probe.id}:${probe.secret}`).toString('base64')}` },
-        body: new URLSearchParams(form),
-      });
-      return { status: answer.status, body: await answer.json() };
-    };
-    const refresh = (token) => redeem({ grant_type: 'refresh_token', refresh_token: token });
-    const first = await redeem({ grant_type: 'authorization_code', code, redirect_uri: probe.redirect, code_verifier: verifier });
+    const refresh = (token) =>
+      askForTokens(provider.issuer, probe, { grant_type: 'refresh_token', refresh_token: token });
+    const first = await logInByHand(page, provider.issuer, probe, 'bob');
     assert.equal(first.status, 200, JSON.stringify(first.body));
     const second = await refresh(first.body.refresh_token);
     assert.equal(second.status, 200, JSON.stringify(second.body));

@@ -37,6 +37,7 @@ async fn l9_only_client_id_and_reference_pass_the_browser() {
         let (headers, form) = fake.last_post();
         assert!(headers.contains_key("authorization"), "pushed with our proof");
         for (name, value) in [
+            ("client_id", "cloakroom"),
             ("state", "state-1"),
             ("nonce", NONCE),
             ("response_type", "code"),

@@ -8,6 +8,9 @@ import { listen } from './net.mjs';
 /** How long its access tokens live, in seconds: refreshes come soon. */
 export const lifetime = 12;
 
+/** A resource that tokens may be asked for, where `features` has it. */
+export const api = 'https://api.example.com';
+
 const users = {
   alice: { name: 'Alice Adams', email: 'alice@example.com' },
   bob: { name: 'Bob Baker', email: 'bob@example.com' },
@@ -25,9 +28,10 @@ const loginForm = page('Certified login', `<form method="post">
 
 /**
  * Starts it with `clients`, in the metadata of RFC 7591. `fetch` is how it calls them: its own refuses loopback addresses.
+ * `features` are more of its own.
  * The password of `alice` and `bob` is their name.
  */
-export async function startCertified(clients, fetch) {
+export async function startCertified(clients, fetch, features = {}) {
   /** What happened: each an event's name, and what it was about. */
   const events = [];
   const server = http.createServer((request, response) => handle(request, response));
@@ -48,6 +52,7 @@ export async function startCertified(clients, fetch) {
       pushedAuthorizationRequests: { enabled: true },
       backchannelLogout: { enabled: true },
       revocation: { enabled: true, allowedPolicy: (_, client, token) => token.clientId === client.clientId },
+      ...features,
       rpInitiatedLogout: {
         enabled: true,
         logoutSource: (ctx, form) => {
@@ -64,6 +69,7 @@ export async function startCertified(clients, fetch) {
       if (known) return oidc.provider.Grant.find(known);
       const grant = new oidc.provider.Grant({ clientId: oidc.client.clientId, accountId: oidc.session.accountId });
       grant.addOIDCScope('openid profile email');
+      grant.addResourceScope(api, 'read');
       await grant.save();
       return grant;
     },
@@ -124,6 +130,31 @@ export async function startCertified(clients, fetch) {
 function signingKey(kind, options, alg) {
   const { privateKey } = generateKeyPairSync(kind, options);
   return { ...privateKey.export({ format: 'jwk' }), alg, use: 'sig', kid: alg };
+}
+
+/** A request for tokens by a client with a secret. */
+export async function askForTokens(issuer, client, form) {
+  const answer = await fetch(`${issuer}/token`, {
+    method: 'POST',
+    headers: { authorization: `Basic ${Buffer.from(`${client.id}:${client.secret}`).toString('base64')}` },
+    body: new URLSearchParams(form),
+  });
+  return { status: answer.status, body: await answer.json() };
+}
+
+/** Logs `user` in at it as a client with a secret does; `more` are parameters of both requests. Returns the tokens. */
+export async function logInByHand(page, issuer, client, user, more = {}) {
+  const answered = page.waitForRequest((request) => request.url().startsWith(client.redirect));
+  // The example of RFC 7636.
+  const verifier = 'dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk';
+  await page.goto(`${issuer}/auth?${new URLSearchParams({
+    client_id: client.id, redirect_uri: client.redirect, response_type: 'code', scope: 'openid',
+    code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM', code_challenge_method: 'S256', ...more,
+  })}`);
+  await fillCertified(page, user);
+  const code = new URL((await answered).url()).searchParams.get('code');
+  const form = { grant_type: 'authorization_code', code, redirect_uri: client.redirect, code_verifier: verifier };
+  return askForTokens(issuer, client, more.resource ? { ...form, resource: more.resource } : form);
 }
 
 /** Fills its form and sends it. */

@@ -11,9 +11,9 @@ export function claimsOf(headers) {
   return claims ? JSON.parse(Buffer.from(claims, 'base64url')) : undefined;
 }
 
-/** The bearer token in `headers`. */
+/** The access token in `headers`, bound to a key or not. */
 export function tokenOf(headers) {
-  return /^Bearer (.+)$/.exec(headers.authorization ?? '')?.[1];
+  return /^(?:Bearer|DPoP) (.+)$/.exec(headers.authorization ?? '')?.[1];
 }
 
 const page = (title, user, path) => `<!doctype html>
