@@ -53,8 +53,9 @@ use crate::store::postgres::{PostgresAddressError, PostgresStore};
 use crate::store::redis::{AddressError, RedisStore};
 use crate::telemetry::Metrics;
 
-/// Attempts of one request at an upstream: as many as its settings may ask for, and one more with a newer token.
-const ATTEMPTS: usize = settings::MOST_ATTEMPTS + 1;
+/// Attempts of one request at an upstream: as many as its settings may ask for, one more with a newer token, and one
+/// with the upstream's nonce in the proof.
+const ATTEMPTS: usize = settings::MOST_ATTEMPTS + 2;
 /// Idle connections to upstreams, a thread, where the settings say nothing.
 const IDLE: usize = 1024;
 /// How long Pingora waits for threads to end after that; ours have nothing to wait for.

@@ -16,7 +16,7 @@ use super::opaque::Opaque;
 use super::session::Case;
 use crate::answer::{Answer, Code};
 use crate::config::settings::{self, Access};
-use crate::oidc::{AccessToken, AccessTokenError, Provider, is_jwt};
+use crate::oidc::{AccessToken, AccessTokenError, Provider, SKEW, is_jwt};
 use crate::primitives::clock::Timestamp;
 use crate::routing::route::is_preflight;
 use crate::session::claims::claim_header;
@@ -119,6 +119,9 @@ pub struct Bearers {
     pub(super) opaque: Opaque,
 }
 
+/// How long a token is known at least, if `life` allows it.
+const MOMENT: Duration = Duration::from_secs(5);
+
 #[derive(Clone)]
 struct Weight;
 
@@ -171,18 +174,26 @@ impl Bearers {
     ) -> Option<Arc<Bearer>> {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {onward}")).ok()?;
         authorization.set_sensitive(true);
+        // What was got for the same token goes on to count.
+        let known = self.known.get(text.as_bytes());
+        let known = known.filter(|known| known.authorization == authorization && known.provider == *provider.name());
+        let exchanged = known.map_or_else(
+            || self.profile.exchanges.iter().map(|_| Arc::default()).collect(),
+            |known| known.exchanged.clone(),
+        );
         let bearer = Arc::new(Bearer {
             authorization,
             provider: provider.name().clone(),
             identity: self.profile.claims.iter().map(|path| claim_header(&token.claims, path)).collect(),
             met: judge(&self.profile.conditions, &token.claims),
-            exchanged: self.profile.exchanges.iter().map(|_| Arc::default()).collect(),
+            exchanged,
             subject: token.subject,
             scopes: token.scopes,
             expires: token.expires,
-            until: token.expires.min(now.plus(life)),
+            // One that is over and counts only because clocks differ is known for a moment, or each request would be a new one
+            // to whoever exchanges it.
+            until: token.expires.max(now.plus(MOMENT).min(token.expires.plus(SKEW))).min(now.plus(life)),
         });
-        // One that is over and counts only because clocks differ is not worth a place.
         if now < bearer.until {
             self.known.insert(text.as_bytes().into(), bearer.clone());
         }

@@ -42,6 +42,9 @@ pub(super) enum CheckError {
     /// The proxy would send on another path than the one that was judged.
     #[error("the original path is not in canonical form")]
     Path,
+    /// The proxy would send on a field that an application may take for one of ours, or for another method.
+    #[error("the request has a field that could be taken for another")]
+    Disguised,
     /// What lies below `auth_path` is no application's.
     #[error("the original request is for Cloakroom itself")]
     Endpoint,
@@ -56,6 +59,7 @@ impl CheckError {
             Self::Doubled => "doubled",
             Self::Malformed => "malformed",
             Self::Path => "path",
+            Self::Disguised => "disguised",
             Self::Endpoint => "endpoint",
         }
     }
@@ -72,6 +76,11 @@ impl Gate {
             Ok(original) => original,
             Err(error) => return self.refuse_check(&client, error),
         };
+        // The proxy sends on what came: of the fields that could be taken for others none may be left (behaviour H1).
+        let names = request.headers.keys().filter(|name| self.hygiene.is_reserved(name));
+        if names.into_iter().any(|name| is_disguised(name.as_str())) {
+            return self.refuse_check(&client, CheckError::Disguised);
+        }
         // Who asks, not whom it asks for, has chosen the connection.
         let connection = Connection { redirect_to_https: None, only_for: None, ..request.connection };
         let inner = Request {
@@ -182,11 +191,21 @@ impl Gate {
 /// nginx takes any status but 401 and 403 for a failure of ours, and says 500. What is the client's fault is told as one.
 fn fit(answer: Answer, manner: ForwardAuth) -> Answer {
     let status = answer.status();
-    if manner == ForwardAuth::XOriginal && status.is_client_error() && status != StatusCode::UNAUTHORIZED {
+    if manner != ForwardAuth::XOriginal || status == StatusCode::UNAUTHORIZED {
+        answer
+    } else if status.is_redirection() {
+        answer.with_status(StatusCode::UNAUTHORIZED)
+    } else if status.is_client_error() {
         answer.with_status(StatusCode::FORBIDDEN)
     } else {
         answer
     }
+}
+
+/// Another spelling of a reserved name, or one that asks an application to act by another method.
+fn is_disguised(name: &str) -> bool {
+    matches!(name, "x-http-method" | "x-http-method-override" | "x-method-override")
+        || name.bytes().any(|byte| byte != b'-' && !byte.is_ascii_alphanumeric())
 }
 
 /// The fields that are ours to set and that are not set: a client may have sent them.

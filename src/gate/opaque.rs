@@ -16,6 +16,8 @@ use crate::refresh::Flights;
 
 /// How long a token that does not count is not asked about again.
 const REFUSED: Duration = Duration::from_secs(5);
+/// The same where the provider's answer was of no use.
+const FAILED: Duration = Duration::from_secs(1);
 /// Most of them that a site remembers: about 1 MiB. They have a place of their own, for anybody may send them.
 const MOST: usize = 10_000;
 
@@ -61,8 +63,13 @@ impl Bearers {
                         bearer.ok_or(AccessTokenError::ProviderFailed)
                     }
                     Err(error) => {
-                        if !error.is_of_provider() {
-                            bearers.opaque.refused.insert(name, (error, now.plus(REFUSED)));
+                        let pause = match error {
+                            AccessTokenError::ProviderFailed => Some(FAILED),
+                            error if error.is_of_provider() => None,
+                            _ => Some(REFUSED),
+                        };
+                        if let Some(pause) = pause {
+                            bearers.opaque.refused.insert(name, (error, now.plus(pause)));
                         }
                         Err(error)
                     }

@@ -175,8 +175,15 @@ impl Grants {
         if refused.is_some() && wish.slot.alive(now).is_some() && !turn.may_replace(now) {
             return Err((Lack::Refused, PAUSE_REFUSED));
         }
-        let leave = self.refresher.leave(wish.provider.name()).await;
-        let _leave = leave.map_err(|pause| (Lack::Unavailable, pause))?;
+        let leave = tokio::time::timeout(WAIT_DEAD, self.refresher.leave(wish.provider.name())).await;
+        let _leave = match leave.unwrap_or(Err(PAUSE_UNAVAILABLE)) {
+            Ok(leave) => leave,
+            // Or each of those who wait behind this one would wait as long again.
+            Err(pause) => {
+                turn.lacks(Lack::Unavailable, self.now().plus(pause.min(PAUSE_UNAVAILABLE)));
+                return Err((Lack::Unavailable, pause));
+            }
+        };
         let answer = match &wish.subject {
             Some(subject) => wish.provider.exchange(subject, &wish.target).await,
             None => wish.provider.client_token(&wish.target).await,

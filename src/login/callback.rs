@@ -128,15 +128,19 @@ impl Logins {
             }
             return Err(Failed::Provider(error.into_owned()));
         }
-        let code = code.filter(|code| !code.is_empty()).ok_or(Failed::Request("code_missing"))?;
+        // RFC 6749 appendix A.11.
+        let code = code.filter(|code| !code.is_empty() && code.bytes().all(|byte| (0x20..=0x7e).contains(&byte)));
+        let code = code.ok_or(Failed::Request("code_missing"))?;
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
         let redeemed = oidc.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce, &record.demands).await;
         let oidc::Login { tokens, id_token } = redeemed.map_err(Failed::of)?;
 
         let oidc::IdToken { issued, subject, provider_session, text, claims, .. } = id_token;
+        let unclaimed = Unclaimed::new(provider.clone(), &tokens);
+        let unclaimed = if record.former().is_some() { unclaimed.left_alone() } else { unclaimed };
         let arrival = Arrival {
             offline: tokens.offline.unwrap_or_else(|| oidc.asks_offline()),
-            unclaimed: Unclaimed::new(provider.clone(), &tokens),
+            unclaimed,
             tokens,
             subject: subject.clone(),
             provider_session: provider_session.clone(),
@@ -188,8 +192,15 @@ impl Logins {
                 // A stale tab: whoever is logged in by now simply goes on (behaviour L13). The provider's redirect came
                 // without Strict cookies, so the browser is asked to come once more from our own page.
                 if self.is_held_back(visit) {
-                    let target = visit.target();
-                    return continue_to(if *visit.method == Method::POST { "/" } else { &target });
+                    if *visit.method != Method::POST {
+                        return continue_to(&visit.target());
+                    }
+                    // A browser that keeps no login cookie would go round and round from there; who has one is counted
+                    // (behaviour L4, L14).
+                    if let Some(binding) = self.sessions.cookies().login_binding(visit.headers) {
+                        self.finished.add(Key::of(&binding), self.sessions.clock().now());
+                        return continue_to("/");
+                    }
                 }
                 if let Ok(Some(_)) = self.session_of(visit).await {
                     return continue_to("/");

@@ -5,6 +5,7 @@
 //! alone, which nobody knows but the provider and those who hold an ID token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderValue, StatusCode};
@@ -14,9 +15,16 @@ use super::{Logins, SiteAuth, Visit};
 use crate::answer::{Answer, Code};
 use crate::config::settings::FrontchannelLogout;
 use crate::oidc;
+use crate::primitives::neighbour::Neighbour;
+use crate::primitives::tally::Key;
 
 /// Longest `sid` that is looked for.
 const LONGEST_SID: usize = 255;
+
+/// Frames that an address may ask for within [`FRONT_WINDOW`]. Many users may share one, and log out in the morning at once.
+const FRONTS: u32 = 600;
+/// See [`FRONTS`].
+pub(super) const FRONT_WINDOW: Duration = Duration::from_secs(60);
 
 impl Logins {
     /// `GET /auth/frontchannel-logout`.
@@ -31,6 +39,12 @@ impl Logins {
         let speakers = speakers(visit.site, issuer.as_deref());
         let sid = sid.filter(|sid| !speakers.is_empty() && (1..=LONGEST_SID).contains(&sid.len()));
         let Some(sid) = sid else { return Answer::status_only(StatusCode::BAD_REQUEST) };
+        // Anybody may ask, and each time something is written.
+        let (who, now) = (Key::of(&Neighbour::from(visit.client_ip)), self.sessions.clock().now());
+        if self.fronts.wait(who, FRONTS, now).is_some() {
+            return Answer::status_only(StatusCode::TOO_MANY_REQUESTS);
+        }
+        self.fronts.add(who, now);
         for provider in &speakers {
             if let Err(error) = self.revoker.log_out_in_front(provider, &sid, visit.client_ip).await {
                 tracing::error!(provider = %provider.name(), %error, "a logout of the provider could not be done");

@@ -48,7 +48,11 @@ impl Logins {
         let everywhere = *visit.method == Method::POST
             && single(visit.query.map(str::as_bytes), "everywhere").ok().flatten().as_deref() == Some("true");
         match open {
-            Some(open) => self.log_out(&visit, &open, everywhere).await,
+            // Who sits at a browser whose user has long gone ends what is there, and nothing elsewhere.
+            Some(open) => {
+                let everywhere = everywhere && !open.is_over(self.sessions.clock().now());
+                self.log_out(&visit, &open, everywhere).await
+            }
             None => self.left(&visit, None, None),
         }
     }
@@ -94,7 +98,13 @@ impl Logins {
             tracing::info!(provider = open.provider(), "a user logged out");
         }
         let secrets = ended.and_then(|(_, _, secrets)| secrets);
-        let tokens = secrets.map(|secrets| (secrets.refresh_token, secrets.id_token, Some(secrets.access_token)));
+        let tokens = secrets.map(|secrets| {
+            (
+                secrets.refresh_token,
+                secrets.id_token,
+                Some(secrets.access_token).filter(|token| !token.expose().is_empty()),
+            )
+        });
         let (refresh_token, id_token, access_token) = tokens.unwrap_or_default();
         let provider = visit.site.named(open.provider());
         if let (Some(provider), Some(token)) = (provider, refresh_token) {

@@ -96,6 +96,8 @@ pub struct Logins {
     metrics: Arc<Metrics>,
     /// Finished logins by browser, to notice a loop. Approximate and of this process alone, which is enough for that.
     finished: Tally,
+    /// Frames of front-channel logout, by address.
+    fronts: Tally,
     streams: Streams,
     proxy_tokens: Option<Arc<ProxyTokens>>,
 }
@@ -124,7 +126,15 @@ impl Logins {
         metrics: Arc<Metrics>,
     ) -> Self {
         let streams = Streams::new(metrics.event_streams_open.clone());
-        Self { sessions, revoker, metrics, finished: Tally::new(LOOP_WINDOW, BROWSERS), streams, proxy_tokens }
+        Self {
+            sessions,
+            revoker,
+            metrics,
+            finished: Tally::new(LOOP_WINDOW, BROWSERS),
+            fronts: Tally::new(frontchannel::FRONT_WINDOW, BROWSERS),
+            streams,
+            proxy_tokens,
+        }
     }
 
     /// Answers a request to one of the endpoints. `body` is the request's body where the method has one.

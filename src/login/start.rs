@@ -90,6 +90,12 @@ impl Logins {
         let wish = single(query, "return_to").ok().flatten();
         let return_to = wish.map_or_else(ReturnTo::root, |wish| ReturnTo::parse(&wish, visit.site));
         let wishes = Wishes::parse(query);
+        let is_lost = |name: LoginParameter| {
+            !matches!(single(query, name.as_str()), Ok(None)) && !wishes.asked.iter().any(|(known, _)| *known == name)
+        };
+        if wishes.step_up && (is_lost(LoginParameter::AcrValues) || is_lost(LoginParameter::MaxAge)) {
+            return error_answer(&visit, Code::BadRequest, "The login that is asked for cannot be read.");
+        }
         match single(query, "provider") {
             Ok(None) if visit.site.providers.len() > 1 => choice(&visit, &return_to, &wishes),
             Ok(named) => self.start(&visit, named.as_deref(), return_to, wishes).await,

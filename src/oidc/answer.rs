@@ -247,9 +247,10 @@ impl From<http::Error> for Failure {
     fn from(error: http::Error) -> Self {
         let reason = error.to_string();
         match error {
-            http::Error::NotSent(_) => Self::Unavailable { reason, retry_after: None },
+            // A nonce that changes all the time is the provider's trouble, and nothing was done.
+            http::Error::NotSent(_) | http::Error::NonceWanted => Self::Unavailable { reason, retry_after: None },
             http::Error::Timeout | http::Error::Broken(_) | http::Error::TooLarge(_) => Self::InDoubt(reason),
-            http::Error::Invalid | http::Error::NonceWanted => Self::Unexpected(reason),
+            http::Error::Invalid => Self::Unexpected(reason),
             http::Error::Status { status, retry_after } => match status {
                 StatusCode::TOO_MANY_REQUESTS
                 | StatusCode::REQUEST_TIMEOUT

@@ -30,11 +30,11 @@ pub(crate) enum Health {
 }
 
 impl Health {
-    /// What a login's answer tells.
+    /// What the answer to a login or to a token for an upstream tells. Strangers may cause these, so that one of them which
+    /// asks for a pause does not stop everybody's refreshes: it counts as a failure among others.
     pub(super) fn of_login<T>(answer: &Result<T, OidcError>) -> Self {
         match answer {
-            Err(OidcError::Unavailable { retry_after: Some(asked), .. }) => Self::Busy(*asked),
-            Err(OidcError::Unavailable { retry_after: None, .. }) => Self::Bad,
+            Err(OidcError::Unavailable { .. }) => Self::Bad,
             _ => Self::Good,
         }
     }

@@ -1,7 +1,7 @@
 //! Tokens that are bound to our key (DPoP, RFC 9449): requests to the provider carry a proof, and one that lacks the nonce
 //! which the provider wants in it is made once more.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::HeaderMap;
 use ::http::header::AUTHORIZATION;
@@ -60,6 +60,10 @@ impl Dpop {
     }
 }
 
+/// A challenge that took longer is a failure: who has shown a refresh token has the right to do so for a short time only. The
+/// nonce is known the next time.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
 impl Client {
     /// Sends what is proved to be ours, and that `token` is, each attempt with proofs of its own. There is a second one only
     /// if the provider wants its nonce in the proof: then it has done nothing yet (§8), and a refresh token may be shown
@@ -72,8 +76,11 @@ impl Client {
         credentials: &Credentials,
         token: Option<&SecretText>,
     ) -> Result<HttpResponse, Error> {
+        let begun = Instant::now();
         match self.attempt(endpoint, request, total, credentials, token).await {
-            Err(Error::NonceWanted) => self.attempt(endpoint, request, total, credentials, token).await,
+            Err(Error::NonceWanted) if begun.elapsed() < AT_ONCE => {
+                self.attempt(endpoint, request, total, credentials, token).await
+            }
             result => result,
         }
     }

@@ -23,6 +23,8 @@ const JWT: &str = "application/jwt";
 const TURN: Duration = Duration::from_secs(2);
 /// Most calls of the endpoint at a time.
 pub(super) const CALLS: usize = 32;
+/// Most of those who call or wait for a turn: whoever comes by may bring made-up tokens.
+pub(super) const WAITING: usize = 1024;
 
 /// What an opaque token is worth.
 #[derive(Debug)]
@@ -58,6 +60,9 @@ impl Provider {
         let Some(url) = asked.url.as_ref().or(discovered.metadata.introspection_endpoint.as_ref()) else {
             self.warn(&"the metadata names no endpoint for it");
             return Err(AccessTokenError::ProviderFailed);
+        };
+        let Ok(_place) = self.introspection_places().try_acquire() else {
+            return Err(AccessTokenError::ProviderUnavailable);
         };
         let turn = tokio::time::timeout(TURN, self.introspections().acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(AccessTokenError::ProviderUnavailable) };
@@ -113,7 +118,10 @@ impl Provider {
     /// The token of an answer is judged as one that a client brings. What is wrong with it is not the client's doing.
     async fn phantom(&self, jwt: &str, audiences: &[String], untyped: bool) -> Result<AccessToken, AccessTokenError> {
         self.access_token(jwt, audiences, untyped).await.map_err(|error| match error {
-            AccessTokenError::KeysUnavailable | AccessTokenError::Expired | AccessTokenError::Audience => error,
+            AccessTokenError::KeysUnavailable
+            | AccessTokenError::Expired
+            | AccessTokenError::Audience
+            | AccessTokenError::Bound => error,
             error => {
                 self.warn(&format_args!("the token in the answer is refused: {error}"));
                 AccessTokenError::ProviderFailed

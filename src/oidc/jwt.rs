@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::primitives::clock::Timestamp;
 
 /// Clocks may differ by this, both ways.
-pub(super) const SKEW: Duration = Duration::from_secs(60);
+pub(crate) const SKEW: Duration = Duration::from_secs(60);
 
 /// The last second of the year 9999; no honest token speaks of later.
 const LATEST_TIME: f64 = 253_402_300_799.0;

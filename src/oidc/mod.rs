@@ -48,6 +48,7 @@ pub use error::{OidcError, RefreshError, SetupError};
 pub use exchange::ServiceToken;
 pub use id_token::{IdToken, IdTokenError, Previous};
 pub use introspection::Introspected;
+pub(crate) use jwt::SKEW;
 pub use jwt::{JwtError, is_jwt};
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
 pub use provider::{Login, Provider, Refreshed};

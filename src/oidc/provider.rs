@@ -50,6 +50,8 @@ pub struct Provider {
     /// Of introspection: tokens of strangers must not keep sessions from their refresh.
     introspection_breaker: Breaker,
     introspections: Semaphore,
+    introspection_places: Semaphore,
+    pushes: Semaphore,
 }
 
 /// What a redeemed code brings.
@@ -105,6 +107,8 @@ impl Provider {
             breaker: Breaker::new(clock.clone()),
             introspection_breaker: Breaker::new(clock.clone()),
             introspections: Semaphore::new(introspection::CALLS),
+            introspection_places: Semaphore::new(introspection::WAITING),
+            pushes: Semaphore::new(super::pushed::PUSHES),
             http,
             clock,
             discovered: ArcSwapOption::empty(),
@@ -138,6 +142,16 @@ impl Provider {
 
     pub(super) fn introspection_breaker(&self) -> &Breaker {
         &self.introspection_breaker
+    }
+
+    /// Turns at the endpoint for pushed requests.
+    pub(super) fn pushes(&self) -> &Semaphore {
+        &self.pushes
+    }
+
+    /// Places of those who wait for a turn at the introspection endpoint.
+    pub(super) fn introspection_places(&self) -> &Semaphore {
+        &self.introspection_places
     }
 
     /// Turns at the introspection endpoint.

@@ -13,6 +13,9 @@ use crate::config::settings::PushedAuthorization;
 /// Longest `request_uri` that is carried in an address.
 const LONGEST_REFERENCE: usize = 1024;
 
+/// Requests that may be pushed at a time: whoever comes by may begin a login.
+pub(super) const PUSHES: usize = 32;
+
 /// RFC 9126 §2.2. How long the reference lives is the provider's affair: the browser goes there at once.
 #[derive(Deserialize)]
 struct Pushed {
@@ -39,6 +42,10 @@ impl Provider {
     }
 
     async fn push(&self, discovered: &Discovered, endpoint: &Url, url: &Url) -> Result<Url, OidcError> {
+        let _turn = self.pushes().try_acquire().map_err(|_| OidcError::Unavailable {
+            reason: "too many logins begin at once".to_owned(),
+            retry_after: None,
+        })?;
         // The endpoint's own parameters stay with it; ours stand behind them.
         let mut onward = discovered.metadata.authorization_endpoint.url().clone();
         let own = onward.query_pairs().count();
@@ -49,7 +56,10 @@ impl Provider {
             .await
             .map_err(Failure::from)?;
         if !answer.status().is_success() {
-            return Err(Failure::refusal(answer.body(), &[self.client_secret()]).into());
+            // Who is about to log in is nobody's business who reads the log (behaviour D3).
+            let hints = form.iter().filter(|(name, _)| name == "login_hint").map(|(_, value)| value.as_str());
+            let secrets: Vec<&str> = hints.chain([self.client_secret()]).collect();
+            return Err(Failure::refusal(answer.body(), &secrets).into());
         }
         let good = |pushed: &Pushed| {
             (1..=LONGEST_REFERENCE).contains(&pushed.request_uri.len())

@@ -22,6 +22,14 @@ impl Unclaimed {
         Self { provider, refresh_token: tokens.refresh_token.clone() }
     }
 
+    /// Revokes nothing: the browser had a session when the login began, and to many providers its refresh token is of the same
+    /// grant as this one, which would end with it.
+    #[must_use]
+    pub fn left_alone(mut self) -> Self {
+        self.refresh_token = None;
+        self
+    }
+
     /// A session holds it now.
     pub fn claim(mut self) {
         self.refresh_token = None;

@@ -338,7 +338,9 @@ impl Revoker {
         let token =
             secrets.as_ref().filter(|secrets| !secrets.offline).and_then(|secrets| secrets.refresh_token.clone());
         let Some(provider) = self.providers.get(record.provider.as_str()) else { return };
-        if let Some(secrets) = secrets.as_ref().filter(|_| provider.revokes_access_tokens()) {
+        if let Some(secrets) =
+            secrets.as_ref().filter(|one| provider.revokes_access_tokens() && !one.access_token.expose().is_empty())
+        {
             let (provider, token, turn) = (provider.clone(), secrets.access_token.clone(), self.turns.clone());
             tokio::spawn(async move {
                 let _turn = turn.acquire().await;

@@ -345,9 +345,15 @@ async fn a6_the_token_of_a_client_is_exchanged_as_well() {
     browser.fetch("/app/x").await;
     assert_eq!(exchanges(&world).len(), 2);
     world.demo.upstream.recorder().clear();
+    // The client's token is looked at anew, and what was got for it goes on to count.
     world.clock.advance(secs(301));
     refuse(&world, Some("access_denied"));
     let draft = app.draft(Method::GET, "/app/x").header("authorization", &format!("Bearer {token}"));
+    assert_eq!(app.send(draft).await.status, StatusCode::OK);
+    assert_eq!(exchanges(&world).len(), 2);
+    world.demo.upstream.recorder().clear();
+    let other = newest(&world).access_token;
+    let draft = app.draft(Method::GET, "/app/x").header("authorization", &format!("Bearer {other}"));
     let answer = app.send(draft).await;
     assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "upstream_token_denied"), "{answer:?}");
     assert_eq!(world.demo.upstream.recorder().count(), 0);
