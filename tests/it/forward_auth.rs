@@ -276,6 +276,11 @@ async fn h2_nobody_but_a_trusted_proxy_asks_and_only_on_its_listener() {
     // Another site than any of ours, a path below `auth_path`, what is not told, or twice, or not as it will be sent on.
     let answer = asked.ask(Method::GET, "/api/x", &[("x-forwarded-uri", "/open/x")]).await;
     assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "check_refused"), "{answer:?}");
+    // What an application may take for another field, or for another method, would go on as it came.
+    for name in ["x-http-method-override", "x-method-override", "x_user_id", "x_forwarded_for"] {
+        let answer = asked.ask(Method::GET, "/api/x", &[(name, "DELETE")]).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "check_refused"), "{name} {answer:?}");
+    }
     for target in ["/auth/userinfo", "/login", "//api/x", "/open/../api/x", "/open/..%2fapi/x", "/%6fpen/x", "x"] {
         let answer = asked.ask(Method::GET, target, &SCRIPT).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "check_refused"), "{target} {answer:?}");
