@@ -33,7 +33,8 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn is_well_placed(text: &str, found: &Diagnostics) {
-    let lines: Vec<&str> = text.strip_prefix('\u{feff}').unwrap_or(text).split('\n').collect();
+    let text_lines = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n").replace('\r', "\n");
+    let lines: Vec<&str> = text_lines.split('\n').collect();
     for one in found.iter() {
         let line = one.span.line.checked_sub(1).and_then(|index| lines.get(index));
         let line = line.unwrap_or_else(|| panic!("no line {} in the file: {one:?}", one.span.line));

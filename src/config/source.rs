@@ -28,7 +28,9 @@ pub(super) struct Lines(Vec<Vec<char>>);
 
 impl Lines {
     pub(super) fn new(text: &str) -> Self {
-        Self(text.split('\n').map(|line| line.trim_end_matches('\r').chars().collect()).collect())
+        // As YAML breaks lines (§5.4): a lone carriage return is one as well.
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        Self(text.split('\n').map(|line| line.chars().collect()).collect())
     }
 
     fn line(&self, number: usize) -> &[char] {
@@ -167,6 +169,14 @@ mod tests {
                 &"http://u:pw@h".chars().map(|c| if c == ':' { ':' } else { '*' }).collect::<String>()
             )
         );
+    }
+
+    #[test]
+    fn lines_break_where_yaml_breaks_them() {
+        let lines = Lines::new("a: 1\r\nb: 2\r\r\r\nc: 3\n");
+        let region = Region { start: (5, 0), end: (5, 1) };
+        assert_eq!(lines.span(region), Span { line: 5, column: 1, length: 1 });
+        assert_eq!((lines.line(2).len(), lines.line(5)), (4, &['c', ':', ' ', '3'][..]));
     }
 
     #[test]
