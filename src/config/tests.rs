@@ -3,10 +3,12 @@
 mod access;
 mod examples;
 mod limits;
+mod provider_values;
 mod providers;
 mod rates;
 mod relations;
 mod report;
+mod route_relations;
 mod secrecy;
 mod tokens;
 mod values;

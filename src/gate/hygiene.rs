@@ -7,6 +7,9 @@ use http::header::HeaderName;
 
 use crate::primitives::reserved::{RESERVED, RESERVED_PREFIXES, dashed, is_other_sign, is_reserved_plain};
 
+/// Among the reserved names, those by which some applications take one method for another.
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
+
 /// Knows which header fields are ours alone.
 #[derive(Clone, Debug)]
 pub struct Hygiene {
@@ -44,6 +47,14 @@ impl Hygiene {
         } else {
             self.is_reserved_plain(name)
         }
+    }
+
+    /// Whether a field of this name could be taken for another one: a reserved name in another spelling, or one that asks an
+    /// application to act by another method.
+    #[must_use]
+    pub fn is_disguised(&self, name: &HeaderName) -> bool {
+        let (spelt, plain) = (name.as_str().bytes().any(is_other_sign), dashed(name.as_str()));
+        self.is_reserved(name) && (spelt || METHOD_OVERRIDES.contains(&plain.as_str()))
     }
 
     fn is_reserved_plain(&self, name: &str) -> bool {

@@ -76,37 +76,27 @@ impl Client {
         credentials: &Credentials,
         token: Option<&SecretText>,
     ) -> Result<HttpResponse, Error> {
-        let begun = Instant::now();
-        match self.attempt(endpoint, request, total, credentials, token).await {
-            Err(Error::NonceWanted) if begun.elapsed() < AT_ONCE => {
-                self.attempt(endpoint, request, total, credentials, token).await
-            }
-            result => result,
-        }
-    }
-
-    async fn attempt(
-        &self,
-        endpoint: Endpoint,
-        request: &HttpRequest,
-        total: Duration,
-        credentials: &Credentials,
-        token: Option<&SecretText>,
-    ) -> Result<HttpResponse, Error> {
         // Nobody binds anything at the other endpoints.
         let takes_proofs = matches!(endpoint, Endpoint::Token | Endpoint::Pushed | Endpoint::UserInfo);
         let dpop = credentials.dpop().filter(|_| takes_proofs);
-        let mut request = request.clone();
-        match token {
-            Some(token) => {
-                let value = dpop::authorization(dpop.is_some(), token).ok_or(Error::Invalid)?;
-                request.headers_mut().insert(AUTHORIZATION, value);
+        let attempt = async || {
+            let mut request = request.clone();
+            match token {
+                Some(token) => {
+                    let value = dpop::authorization(dpop.is_some(), token).ok_or(Error::Invalid)?;
+                    request.headers_mut().insert(AUTHORIZATION, value);
+                }
+                None => credentials.apply(&mut request)?,
             }
-            None => credentials.apply(&mut request)?,
+            if let Some(dpop) = dpop {
+                dpop.apply(endpoint, &mut request, token)?;
+            }
+            self.send(endpoint, request, total, dpop).await
+        };
+        let begun = Instant::now();
+        match attempt().await {
+            Err(Error::NonceWanted) if begun.elapsed() < AT_ONCE => attempt().await,
+            result => result,
         }
-        if let Some(dpop) = dpop {
-            dpop.apply(endpoint, &mut request, token)?;
-        }
-        self.send(endpoint, request, total, dpop).await
     }
 }

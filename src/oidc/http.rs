@@ -3,16 +3,18 @@
 //! What went wrong is decided here, before any parser sees the answer, because a refresh token that may have been
 //! used is another case than one that was never sent (behaviour R10).
 
-use std::future::Future;
-use std::pin::Pin;
+mod call;
+mod observer;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
-use openidconnect::{AsyncHttpClient, HttpRequest, HttpResponse};
+use openidconnect::{HttpRequest, HttpResponse};
 use url::Url;
 
+pub use self::observer::{Endpoint, Observer, Outcome};
 use super::credentials::Credentials;
 use super::dpop::Dpop;
 use super::text;
@@ -50,98 +52,6 @@ impl Default for Limits {
             body: 1 << 20,
         }
     }
-}
-
-/// Which of the provider's endpoints was called; a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// `.well-known/openid-configuration`
-    Discovery,
-    /// The key set.
-    Jwks,
-    /// The token endpoint.
-    Token,
-    /// The revocation endpoint.
-    Revocation,
-    /// The pushed authorization request endpoint.
-    Pushed,
-    /// The UserInfo endpoint.
-    UserInfo,
-    /// The introspection endpoint.
-    Introspection,
-    /// Where a backend takes credentials.
-    Login,
-    /// Where a backend exchanges refresh tokens.
-    Refresh,
-    /// Where a backend is told of a logout.
-    Logout,
-}
-
-impl Endpoint {
-    /// The label's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Discovery => "discovery",
-            Self::Jwks => "jwks",
-            Self::Token => "token",
-            Self::Revocation => "revocation",
-            Self::Pushed => "pushed_authorization",
-            Self::UserInfo => "userinfo",
-            Self::Introspection => "introspection",
-            Self::Login => "login",
-            Self::Refresh => "refresh",
-            Self::Logout => "logout",
-        }
-    }
-}
-
-/// How a request ended; a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// A good answer.
-    Ok,
-    /// 3xx or 4xx.
-    Refused,
-    /// 429.
-    Throttled,
-    /// 5xx, or an answer that breaks off or is too large.
-    Error,
-    /// No complete answer in time.
-    Timeout,
-    /// No connection.
-    Unreachable,
-}
-
-impl Outcome {
-    /// The label's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Refused => "refused",
-            Self::Throttled => "throttled",
-            Self::Error => "error",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-        }
-    }
-}
-
-/// Is told of every request, for metrics. One per provider, so it knows the provider's name.
-pub trait Observer: Send + Sync + 'static {
-    /// A request has ended.
-    fn request(&self, endpoint: Endpoint, outcome: Outcome, took: Duration);
-
-    /// A key set was fetched; `good` only if it held a usable key.
-    fn key_set(&self, good: bool) {
-        let _ = good;
-    }
-}
-
-/// Nobody watches.
-impl Observer for () {
-    fn request(&self, _: Endpoint, _: Outcome, _: Duration) {}
 }
 
 /// The client could not be built.
@@ -243,11 +153,6 @@ impl Client {
             .build()
             .map_err(|e| BuildError::Client(chain(e)))?;
         Ok(Self { inner, limits, observer })
-    }
-
-    /// This client as `openidconnect` wants it, for one endpoint.
-    pub(super) fn endpoint(&self, endpoint: Endpoint) -> Call {
-        Call { client: self.clone(), endpoint, url: None, total: self.limits.total, credentials: None }
     }
 
     /// Tells the observer of a fetched key set.
@@ -411,52 +316,6 @@ impl Client {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("limits", &self.limits).finish_non_exhaustive()
-    }
-}
-
-/// A [`Client`] bound to one endpoint.
-pub(super) struct Call {
-    client: Client,
-    endpoint: Endpoint,
-    url: Option<Url>,
-    total: Duration,
-    credentials: Option<Arc<Credentials>>,
-}
-
-impl Call {
-    /// Proves with each request that it is ours.
-    pub(super) fn proving(mut self, credentials: &Arc<Credentials>) -> Self {
-        self.credentials = Some(credentials.clone());
-        self
-    }
-
-    /// Sends to this address, whatever the request says.
-    pub(super) fn to(mut self, url: Url) -> Self {
-        self.url = Some(url);
-        self
-    }
-
-    /// Waits as long as a refresh may take.
-    pub(super) fn for_refresh(mut self) -> Self {
-        self.total = self.client.limits.refresh;
-        self
-    }
-}
-
-impl<'c> AsyncHttpClient<'c> for Call {
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse, Error>> + Send + 'c>>;
-
-    fn call(&'c self, mut request: HttpRequest) -> Self::Future {
-        Box::pin(async move {
-            if let Some(url) = &self.url {
-                *request.uri_mut() = url.as_str().parse().map_err(|_| Error::Invalid)?;
-            }
-            match &self.credentials {
-                Some(proofs) => self.client.send_proved(self.endpoint, &request, self.total, proofs, None).await,
-                None => self.client.send(self.endpoint, request, self.total, None).await,
-            }
-        })
     }
 }
 

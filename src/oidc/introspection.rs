@@ -8,12 +8,14 @@ use std::time::Duration;
 use ::http::StatusCode;
 use ::http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::access_token::{self, AccessToken, AccessTokenError, Expected};
 use super::http::{self, Endpoint};
-use super::{Health, Provider};
+use super::{Breaker, Health, Provider};
 use crate::config::settings::Phantom;
+use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
 use crate::telemetry::Throttle;
 
@@ -22,9 +24,24 @@ const JWT: &str = "application/jwt";
 /// Longest wait for a turn at the endpoint.
 const TURN: Duration = Duration::from_secs(2);
 /// Most calls of the endpoint at a time.
-pub(super) const CALLS: usize = 32;
+const CALLS: usize = 32;
 /// Most of those who call or wait for a turn: whoever comes by may bring made-up tokens.
-pub(super) const WAITING: usize = 1024;
+const WAITING: usize = 1024;
+
+/// What keeps the questions about strangers' tokens from everything else.
+pub(super) struct Turns {
+    /// Its own: they must not keep sessions from their refresh.
+    breaker: Breaker,
+    calls: Semaphore,
+    places: Semaphore,
+}
+
+impl Turns {
+    pub(super) fn new(clock: &Clock) -> Self {
+        let (calls, places) = (Semaphore::new(CALLS), Semaphore::new(WAITING));
+        Self { breaker: Breaker::new(clock.clone()), calls, places }
+    }
+}
 
 /// What an opaque token is worth.
 #[derive(Debug)]
@@ -61,17 +78,17 @@ impl Provider {
             self.warn(&"the metadata names no endpoint for it");
             return Err(AccessTokenError::ProviderFailed);
         };
-        let Ok(_place) = self.introspection_places().try_acquire() else {
+        let Ok(_place) = self.introspections().places.try_acquire() else {
             return Err(AccessTokenError::ProviderUnavailable);
         };
-        let turn = tokio::time::timeout(TURN, self.introspections().acquire()).await;
+        let turn = tokio::time::timeout(TURN, self.introspections().calls.acquire()).await;
         let Ok(Ok(_turn)) = turn else { return Err(AccessTokenError::ProviderUnavailable) };
-        if self.introspection_breaker().admit().is_some() {
+        if self.introspections().breaker.admit().is_some() {
             return Err(AccessTokenError::ProviderUnavailable);
         }
         let accept = if asked.phantom == Some(Phantom::Answer) { JWT } else { JSON };
         let answer = self.ask(url, token, accept).await;
-        self.introspection_breaker().note(health(&answer));
+        self.introspections().breaker.note(health(&answer));
         let answer = answer.map_err(|error| self.unanswered(&error))?;
         let content = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let said = Said::read(answer.status(), content, answer.body());

@@ -30,9 +30,11 @@ mod metadata;
 mod provider;
 mod pushed;
 mod revocation;
+mod signed;
 pub mod step_up;
 mod text;
 pub(crate) mod tls;
+mod token_requests;
 mod userinfo;
 
 #[cfg(test)]
@@ -51,12 +53,13 @@ pub use introspection::Introspected;
 pub(crate) use jwt::SKEW;
 pub use jwt::{JwtError, is_jwt};
 pub use logout_token::{LogoutToken, LogoutTokenError, Whose};
-pub use provider::{Login, Provider, Refreshed};
+pub use provider::Provider;
 pub(crate) use revocation::patiently;
 #[cfg(test)]
 pub(crate) use tests::RSA_PKCS8;
 pub use text::ErrorCode;
 pub use tls::Tls;
+pub use token_requests::{Login, Refreshed};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {
     id_token::{Expected as ExpectedIdToken, Origin, verify as verify_id_token},

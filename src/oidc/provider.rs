@@ -1,31 +1,22 @@
 //! One OpenID provider, as its client.
 
-use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use openidconnect::{
-    AuthorizationCode, ClientId, IssuerUrl, OAuth2TokenResponse as _, PkceCodeVerifier, RedirectUrl, RefreshToken,
-};
+use openidconnect::{ClientId, IssuerUrl};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::access_token::{self, AccessToken, AccessTokenError};
-use super::answer::{Failure, OFFLINE_ACCESS, TokenAnswer, Tokens};
-use super::authorization::check_pkce_verifier;
-use super::breaker::{Breaker, Health};
+use super::answer::OFFLINE_ACCESS;
+use super::breaker::Breaker;
 use super::client::Discovered;
 use super::credentials::Credentials;
-use super::demands::Demands;
 use super::dpop::Dpop;
-use super::error::{OidcError, RefreshError, SetupError};
+use super::error::{OidcError, SetupError};
 use super::http::{self, Endpoint};
-use super::id_token::{self, Expected, IdToken, IdTokenError, Origin, Previous};
 use super::introspection;
-use super::jwks::{Jwks, KeySet};
-use super::jwt::{Jwt, JwtError};
-use super::logout_token::{self, LogoutToken, LogoutTokenError};
+use super::jwks::Jwks;
 use super::metadata::Metadata;
 use crate::config::rules;
 use crate::config::settings::{self, ClientAuth, FrontchannelLogout, LogoutScope, PushedAuthorization};
@@ -47,29 +38,8 @@ pub struct Provider {
     discovered: ArcSwapOption<Discovered>,
     last_error: Mutex<Option<String>>,
     breaker: Breaker,
-    /// Of introspection: tokens of strangers must not keep sessions from their refresh.
-    introspection_breaker: Breaker,
-    introspections: Semaphore,
-    introspection_places: Semaphore,
+    introspections: introspection::Turns,
     pushes: Semaphore,
-}
-
-/// What a redeemed code brings.
-#[derive(Clone, Debug)]
-pub struct Login {
-    /// The tokens.
-    pub tokens: Tokens,
-    /// Who logged in.
-    pub id_token: IdToken,
-}
-
-/// What a refresh brings.
-#[derive(Clone, Debug)]
-pub struct Refreshed {
-    /// The tokens; without a refresh token in them the old one stays (behaviour R5).
-    pub tokens: Tokens,
-    /// `None`: the old ID token and its claims stay.
-    pub id_token: Option<IdToken>,
 }
 
 impl Provider {
@@ -105,9 +75,7 @@ impl Provider {
             settings: settings.clone(),
             jwks: Jwks::new(http.clone(), clock.clone()),
             breaker: Breaker::new(clock.clone()),
-            introspection_breaker: Breaker::new(clock.clone()),
-            introspections: Semaphore::new(introspection::CALLS),
-            introspection_places: Semaphore::new(introspection::WAITING),
+            introspections: introspection::Turns::new(&clock),
             pushes: Semaphore::new(super::pushed::PUSHES),
             http,
             clock,
@@ -140,22 +108,13 @@ impl Provider {
         &self.breaker
     }
 
-    pub(super) fn introspection_breaker(&self) -> &Breaker {
-        &self.introspection_breaker
-    }
-
     /// Turns at the endpoint for pushed requests.
     pub(super) fn pushes(&self) -> &Semaphore {
         &self.pushes
     }
 
-    /// Places of those who wait for a turn at the introspection endpoint.
-    pub(super) fn introspection_places(&self) -> &Semaphore {
-        &self.introspection_places
-    }
-
     /// Turns at the introspection endpoint.
-    pub(super) fn introspections(&self) -> &Semaphore {
+    pub(super) fn introspections(&self) -> &introspection::Turns {
         &self.introspections
     }
 
@@ -249,118 +208,6 @@ impl Provider {
         self.settings.revoke_access_tokens
     }
 
-    /// Exchanges a code for tokens (RFC 6749 §4.1.3) and verifies the ID token. If that is refused, the refresh token that
-    /// came with it is revoked, for nobody holds it; unless the right user has merely not authenticated as was asked.
-    ///
-    /// # Errors
-    /// [`OidcError`]
-    pub async fn redeem(
-        self: &Arc<Self>,
-        code: &str,
-        pkce_verifier: &str,
-        redirect_uri: &Url,
-        nonce: &str,
-        demands: &Demands,
-    ) -> Result<Login, OidcError> {
-        let discovered = self.discovered()?;
-        check_pkce_verifier(pkce_verifier)?;
-        let sent = self.clock.now();
-        let answer = discovered
-            .client
-            .exchange_code(AuthorizationCode::new(code.to_owned()))
-            .set_pkce_verifier(PkceCodeVerifier::new(pkce_verifier.to_owned()))
-            .set_redirect_uri(Cow::Owned(RedirectUrl::from_url(redirect_uri.clone())))
-            .request_async(&self.http.endpoint(Endpoint::Token).proving(&self.credentials))
-            .await
-            .map_err(|error| Failure::read(error, &[code, pkce_verifier, self.client_secret()]).into());
-        self.breaker.note(Health::of_login(&answer));
-        let answer = answer?;
-        let (tokens, id_token) = self.take(answer, sent)?;
-        let origin = Origin::Login { nonce, demands };
-        let verified = match &id_token {
-            Some(id_token) => self.verify(id_token, tokens.access_token.expose(), origin).await,
-            None => Err(IdTokenError::Missing),
-        };
-        let complete = match verified {
-            Ok(mut id_token) => {
-                let added = self.add_userinfo(&discovered, &tokens.access_token, &mut id_token).await;
-                added.map(|()| id_token)
-            }
-            Err(error) => Err(error.into()),
-        };
-        match complete {
-            Ok(id_token) => Ok(Login { tokens, id_token }),
-            // The provider's session is the one that the user had, and so may a former session's refresh token be: both go on
-            // (behaviour L16).
-            Err(error) if error.is_about_strength() => Err(error),
-            Err(error) => {
-                self.disown(tokens);
-                Err(error)
-            }
-        }
-    }
-
-    /// Gets new tokens (RFC 6749 §6). The refresh token is shown to the provider once; nothing here repeats it.
-    ///
-    /// # Errors
-    /// [`RefreshError`]
-    pub async fn refresh(
-        self: &Arc<Self>,
-        token: &SecretText,
-        previous: Previous<'_>,
-    ) -> Result<Refreshed, RefreshError> {
-        let discovered = self
-            .discovered()
-            .map_err(|error| RefreshError::Unavailable { reason: error.to_string(), retry_after: None })?;
-        let sent = self.clock.now();
-        let answer = discovered
-            .client
-            .exchange_refresh_token(&RefreshToken::new(token.expose().to_owned()))
-            .request_async(&self.http.endpoint(Endpoint::Token).for_refresh().proving(&self.credentials))
-            .await
-            .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]).into());
-        self.breaker.note(Health::of_refresh(&answer));
-        let answer = answer?;
-        let (tokens, id_token) = answer.into_parts(sent, self.prover().is_some())?;
-        let Some(text) = id_token else { return Ok(Refreshed { tokens, id_token: None }) };
-        match self.verify(&text, tokens.access_token.expose(), Origin::Refresh(previous)).await {
-            Ok(mut id_token) => match self.add_userinfo(&discovered, &tokens.access_token, &mut id_token).await {
-                Ok(()) => Ok(Refreshed { tokens, id_token: Some(id_token) }),
-                Err(OidcError::UserInfoSubject) => {
-                    self.disown(tokens);
-                    Err(RefreshError::IdentityChanged(IdTokenError::Subject))
-                }
-                // The tokens are good. Claims stay as they were, for half of the new ones would take some away.
-                Err(error) => {
-                    tracing::warn!(provider = %self.name, %error, "a user's claims stay as they were");
-                    Ok(Refreshed { tokens, id_token: None })
-                }
-            },
-            // Its claims are the same user's, and it came straight from the provider over TLS (Core §3.1.3.7, 6.).
-            // A key set that cannot be fetched for a moment must not end every session that is refreshed just then;
-            // but no claim is taken from it either.
-            Err(IdTokenError::KeysUnavailable) => {
-                tracing::warn!(provider = %self.name, "a refreshed ID token is left aside: no key set to verify it");
-                Ok(Refreshed { tokens, id_token: None })
-            }
-            Err(error) => {
-                self.disown(tokens);
-                Err(RefreshError::IdentityChanged(error))
-            }
-        }
-    }
-
-    /// Takes the answer to a login apart. If its tokens are not of the type that was asked for, the refresh token among them
-    /// is revoked, for nobody holds it.
-    fn take(self: &Arc<Self>, answer: TokenAnswer, sent: Timestamp) -> Result<(Tokens, Option<String>), Failure> {
-        let refresh_token = answer.refresh_token().map(|token| SecretText::new(token.secret().clone()));
-        let taken = answer.into_parts(sent, self.prover().is_some());
-        if let (Err(Failure::Unusable(_)), Some(orphan)) = (&taken, refresh_token) {
-            tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
-        }
-        taken
-    }
-
     /// What proves that its tokens are ours to use; `None` = they are bearer tokens.
     #[must_use]
     pub fn prover(&self) -> Option<&Prover> {
@@ -390,81 +237,6 @@ impl Provider {
         Some(url)
     }
 
-    async fn verify(&self, text: &str, access_token: &str, origin: Origin<'_>) -> Result<IdToken, IdTokenError> {
-        let judge = |keys: &KeySet| {
-            let (issuer, client_id, now) = (&self.issuer, &self.client_id, self.clock.now());
-            id_token::verify(text, &keys.keys, &Expected { issuer, client_id, access_token, now, origin })
-        };
-        let keys = self.jwks.current().ok_or(IdTokenError::KeysUnavailable)?;
-        match judge(&keys) {
-            Err(IdTokenError::UnknownKey) => match self.jwks.newer_than(keys).await {
-                Ok(newer) => judge(&newer),
-                Err(error) => {
-                    tracing::warn!(provider = %self.name, %error, "an ID token names an unknown key");
-                    Err(IdTokenError::KeysUnavailable)
-                }
-            },
-            verdict => verdict,
-        }
-    }
-
-    /// Whether a token says that this provider has issued it. Nothing is verified by that.
-    #[must_use]
-    pub fn is_said_to_issue(&self, token: &str) -> bool {
-        let claims = Jwt::read(token).ok().map(|jwt| jwt.claims);
-        claims.is_some_and(|claims| claims.get("iss").and_then(|iss| iss.as_str()) == Some(self.issuer()))
-    }
-
-    /// Verifies a logout token (Back-Channel Logout §2.6). Whether its `jti` is new is for the caller to find out.
-    ///
-    /// # Errors
-    /// [`LogoutTokenError`]; worth another try if it is [`LogoutTokenError::KeysUnavailable`].
-    pub async fn logout_token(&self, text: &str) -> Result<LogoutToken, LogoutTokenError> {
-        let needs_end = self.settings.backchannel_logout.require_exp;
-        let judge = |keys: &KeySet| {
-            let (issuer, client_id, now) = (self.issuer.as_str(), self.client_id.as_str(), self.clock.now());
-            let expected = logout_token::Expected { issuer, client_id, now, needs_end };
-            logout_token::verify(text, &keys.keys, &expected)
-        };
-        let keys = self.jwks.current().ok_or(LogoutTokenError::KeysUnavailable)?;
-        match judge(&keys) {
-            Err(LogoutTokenError::Jwt(JwtError::UnknownKey)) => match self.jwks.newer_than(keys).await {
-                Ok(newer) => judge(&newer),
-                Err(error) => {
-                    tracing::warn!(provider = %self.name, %error, "a logout token names an unknown key");
-                    Err(LogoutTokenError::KeysUnavailable)
-                }
-            },
-            verdict => verdict,
-        }
-    }
-
-    /// Verifies an access token that a client brings (RFC 9068 §4). `untyped`: it may say `JWT` for its type, or nothing.
-    ///
-    /// # Errors
-    /// [`AccessTokenError`]; worth another try if it is [`AccessTokenError::KeysUnavailable`].
-    pub async fn access_token(
-        &self,
-        text: &str,
-        audiences: &[String],
-        untyped: bool,
-    ) -> Result<AccessToken, AccessTokenError> {
-        let judge = |keys: &KeySet| {
-            let expected =
-                access_token::Expected { issuer: self.issuer.as_str(), audiences, untyped, now: self.clock.now() };
-            access_token::verify(text, &keys.keys, &expected)
-        };
-        let keys = self.jwks.current().ok_or(AccessTokenError::KeysUnavailable)?;
-        match judge(&keys) {
-            Err(AccessTokenError::Jwt(JwtError::UnknownKey)) => match self.jwks.newer_than(keys).await {
-                Ok(newer) => judge(&newer),
-                // Its caller tells, at its own pace: anybody may invent a key's name.
-                Err(_) => Err(AccessTokenError::KeysUnavailable),
-            },
-            verdict => verdict,
-        }
-    }
-
     /// Which sessions a logout token with a `sid` ends.
     #[must_use]
     pub fn logout_scope(&self) -> LogoutScope {
@@ -477,10 +249,17 @@ impl Provider {
         self.settings.scopes.iter().any(|scope| scope == OFFLINE_ACCESS)
     }
 
-    /// The key cache, for its tests.
-    #[cfg(test)]
+    /// The key cache.
     pub(super) fn jwks(&self) -> &Jwks {
         &self.jwks
+    }
+
+    pub(super) fn issuer_url(&self) -> &IssuerUrl {
+        &self.issuer
+    }
+
+    pub(super) fn client(&self) -> &ClientId {
+        &self.client_id
     }
 
     /// What proves to the provider that a request is ours.

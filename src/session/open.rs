@@ -4,6 +4,9 @@
 //! `/userinfo` asks for them. So an entry costs little memory, and a request with a cached session does no cryptography
 //! and formats nothing.
 
+mod lasting;
+mod weight;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use http::header::HeaderValue;
 
+pub(super) use self::lasting::Lasting;
 use super::claims::claim_header;
 use super::context;
 use super::cookie::Cookies;
@@ -25,17 +29,10 @@ use crate::config::settings::Level;
 use crate::primitives::clock::Timestamp;
 use crate::primitives::dpop;
 use crate::primitives::secret::SecretText;
-use crate::store::Touch;
 use crate::store::record::{Record, SessionKey};
 
 /// How far behind its plan a refresh must be before a request begins it.
 const OVERDUE: Duration = Duration::from_secs(3);
-
-/// What an exchanged token costs beside its own bytes.
-const EXCHANGED: usize = 384;
-
-/// What an entry costs beside its own bytes: its places in the cache and in the index, and the allocator's share.
-const OVERHEAD: usize = 256;
 
 /// An opened session.
 pub struct Open {
@@ -81,22 +78,6 @@ pub struct Open {
     checked: AtomicU64,
     ended: AtomicBool,
     bytes: u64,
-}
-
-/// How long a session lasts after a use.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Lasting {
-    pub(super) idle: Duration,
-    /// Zero = nobody is recognised afterwards.
-    pub(super) returning: Duration,
-}
-
-impl Lasting {
-    /// Idle and returning end of a session used at that moment.
-    pub(super) fn from(self, used: Timestamp) -> (Timestamp, Timestamp) {
-        let returning = if self.returning.is_zero() { Timestamp::default() } else { used.plus(self.returning) };
-        (used.plus(self.idle), returning)
-    }
 }
 
 /// When tickets are exchanged.
@@ -347,72 +328,6 @@ impl Open {
         self.csrf_cookie.as_ref()
     }
 
-    /// When it is over unless used before.
-    #[must_use]
-    pub fn idle_end(&self) -> Timestamp {
-        Timestamp::from_millis(self.idle_end.load(Ordering::Relaxed))
-    }
-
-    /// When it is over in any case.
-    #[must_use]
-    pub fn absolute_end(&self) -> Timestamp {
-        self.absolute_end
-    }
-
-    /// Whether its user is still recognised, logged on or not.
-    #[must_use]
-    pub fn is_known(&self, now: Timestamp) -> bool {
-        let returning = Timestamp::from_millis(self.returning_end.load(Ordering::Relaxed));
-        !self.is_over(now) || now < returning && !self.ended.load(Ordering::Relaxed)
-    }
-
-    /// Whether the absolute end is that of the refresh token, which a refresh may move.
-    #[must_use]
-    pub fn ends_with_provider(&self) -> bool {
-        self.ends_with_provider
-    }
-
-    /// Whether it is over.
-    #[must_use]
-    pub fn is_over(&self, now: Timestamp) -> bool {
-        now >= self.absolute_end || now >= self.idle_end() || self.ended.load(Ordering::Relaxed)
-    }
-
-    /// Whether it was ended before its time.
-    #[must_use]
-    pub fn was_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    /// About how much memory it takes, in bytes.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    fn measure(&self) -> u64 {
-        let header = |value: &Option<HeaderValue>| value.as_ref().map_or(0, HeaderValue::len);
-        let identity: usize = self.identity.iter().map(|value| size_of::<Option<HeaderValue>>() + header(value)).sum();
-        let texts = header(&self.authorization) + header(&self.id_authorization) + header(&self.csrf_cookie);
-        let texts = texts + self.token_hash.as_ref().map_or(0, |hash| hash.len());
-        let context = |all: &[Option<HeaderValue>; 2]| {
-            all.iter().map(|value| header(value) + size_of::<Option<HeaderValue>>()).sum()
-        };
-        let context: usize = self.context.as_deref().map_or(0, context);
-        // As long as a proxy token is; made later.
-        let proxy = if self.profile.proxy_token { 512 + (self.provider.len() + self.subject.len()) * 3 } else { 0 };
-        // As long as the token that they come from, more or less; got later.
-        let exchanged = self.exchanged.len() * (EXCHANGED + header(&self.authorization));
-        let rest = proxy
-            + exchanged
-            + identity
-            + context
-            + self.met.len()
-            + self.provider.len()
-            + self.csrf_token.expose().len();
-        u64::try_from(size_of::<Self>() + texts + rest + OVERHEAD).unwrap_or(u64::MAX)
-    }
-
     /// Whether the access token has at least `minimum` left; see [`is_fresh`].
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp, minimum: Duration) -> bool {
@@ -423,34 +338,6 @@ impl Open {
     #[must_use]
     pub fn is_alive(&self, now: Timestamp) -> bool {
         self.access_expires.is_none_or(|end| now < end)
-    }
-
-    /// Whether the store was asked within `ttl`.
-    pub(super) fn is_current(&self, now: Timestamp, ttl: Duration) -> bool {
-        now.since(self.checked()) < ttl
-    }
-
-    /// When the store was asked last.
-    pub(super) fn checked(&self) -> Timestamp {
-        Timestamp::from_millis(self.checked.load(Ordering::Relaxed))
-    }
-
-    /// The store is to be asked before the next use.
-    pub(super) fn doubt(&self) {
-        self.checked.store(0, Ordering::Relaxed);
-    }
-
-    /// It was ended: no use is valid any more, whoever holds this copy.
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
-
-    /// Takes over what a re-read record says about times.
-    pub(super) fn confirm(&self, record: &Record, now: Timestamp) {
-        self.last_seen.fetch_max(record.last_seen.as_millis(), Ordering::Relaxed);
-        self.idle_end.fetch_max(record.idle_end.as_millis(), Ordering::Relaxed);
-        self.returning_end.fetch_max(record.returning_end.as_millis(), Ordering::Relaxed);
-        self.checked.store(now.as_millis(), Ordering::Relaxed);
     }
 
     /// Takes over the uses that `older` knows of and the store perhaps does not yet, and what its access token was
@@ -467,21 +354,6 @@ impl Open {
         self.last_seen.fetch_max(older.last_seen.load(Ordering::Relaxed), Ordering::Relaxed);
         self.idle_end.fetch_max(older.idle_end.load(Ordering::Relaxed), Ordering::Relaxed);
         self.returning_end.fetch_max(older.returning_end.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    /// Notes a use; gives the one caller in each `step` what to tell the store.
-    pub(super) fn note_use(&self, now: Timestamp, lasting: Lasting, step: Duration) -> Option<Touch> {
-        let seen = self.last_seen.load(Ordering::Relaxed);
-        if now.since(Timestamp::from_millis(seen)) < step {
-            return None;
-        }
-        if self.last_seen.compare_exchange(seen, now.as_millis(), Ordering::Relaxed, Ordering::Relaxed).is_err() {
-            return None;
-        }
-        let (idle_end, returning_end) = lasting.from(now);
-        self.idle_end.fetch_max(idle_end.as_millis(), Ordering::Relaxed);
-        self.returning_end.fetch_max(returning_end.as_millis(), Ordering::Relaxed);
-        Some(Touch { key: self.key, last_seen: now, idle_end, returning_end })
     }
 }
 

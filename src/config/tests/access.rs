@@ -1,6 +1,6 @@
 //! Who may pass a route, and what its upstream is told of them.
 
-use super::relations::route_with;
+use super::route_relations::route_with;
 use super::*;
 
 #[test]

@@ -32,10 +32,7 @@ pub(super) fn exchange(
     form: &Parameters,
     key: Option<&str>,
 ) -> Result<Value, TokenError> {
-    refuse(shared)?;
-    if client.secret.is_none() {
-        return Err(TokenError::new(StatusCode::BAD_REQUEST, "unauthorized_client", "public clients exchange nothing"));
-    }
+    entitled(shared, client)?;
     if form.get("subject_token_type") != Some(ACCESS_TOKEN) {
         return Err(TokenError::invalid_request("only access tokens are exchanged"));
     }
@@ -62,20 +59,20 @@ pub(super) fn client_credentials(
     form: &Parameters,
     key: Option<&str>,
 ) -> Result<Value, TokenError> {
-    refuse(shared)?;
-    if client.secret.is_none() {
-        return Err(TokenError::new(StatusCode::BAD_REQUEST, "unauthorized_client", "public clients are nobody"));
-    }
+    entitled(shared, client)?;
     let (_, answer) = make(shared, client, form, &Speaks { subject: &client.id, login: None, key })?;
     Ok(answer)
 }
 
-/// As a test wants it.
-fn refuse(shared: &Shared) -> Result<(), TokenError> {
+/// Whether such a client gets such tokens, and whether a test lets it.
+fn entitled(shared: &Shared, client: &Client) -> Result<(), TokenError> {
     match shared.switches.now().refuse_service_tokens {
         Some(code) => {
             let status = if code == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
             Err(TokenError::new(status, &code, "switched off by a test"))
+        }
+        None if client.secret.is_none() => {
+            Err(TokenError::new(StatusCode::BAD_REQUEST, "unauthorized_client", "public clients are nobody"))
         }
         None => Ok(()),
     }

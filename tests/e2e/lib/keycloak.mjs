@@ -132,6 +132,13 @@ export async function startKeycloak(certificate) {
   return { ...it, ready, stop: () => server.stop() };
 }
 
+/** Logs the user of `page` out on Keycloak's own page, in another tab. */
+export async function logOutThere(page, issuer) {
+  const tab = await page.context().newPage();
+  await tab.goto(`${issuer}/protocol/openid-connect/logout`);
+  await tab.locator('#kc-logout').click();
+}
+
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   const argument = process.argv[2];
   if (argument === 'fetch') {
