@@ -8,13 +8,13 @@ BUILD := cargo cc cmake
 HARDENING := python3 go node openssl nginx apache2 gunicorn slowhttptest curl wrk
 E2E := redis-server chromium node npm java mvn openssl
 
-.PHONY: help setup demo test faults hardening fuzz lint e2e bench loadtest
+.PHONY: help setup demo test faults hardening fuzz lint deploy-check e2e bench loadtest
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what all targets together need, cargo-deny and cargo-fuzz included
-	@scripts/need.sh $(BUILD) $(E2E) $(HARDENING) c++ postgresql rustfmt clippy wrk shellcheck python3-venv
+	@scripts/need.sh $(BUILD) $(E2E) $(HARDENING) c++ postgresql rustfmt clippy wrk shellcheck python3-venv systemd-analyze
 	@scripts/cargo-deny.sh
 	@scripts/cargo-fuzz.sh
 
@@ -43,6 +43,10 @@ fuzz: ## Feed made-up inputs to what strangers may send (RUN="paths cookies", SE
 lint: ## Check format, clippy, licences and bans of dependencies, shell scripts
 	@scripts/need.sh $(BUILD) rustfmt clippy
 	@scripts/lint.sh
+
+deploy-check: ## Look over deploy/: image, Helm chart, Kustomize, Compose, systemd, alert rules (WRITE=1 brings copies up to date)
+	@scripts/need.sh $(BUILD) python3 python3-venv openssl systemd-analyze
+	@WRITE="$(WRITE)" scripts/deploy-check.sh
 
 e2e: ## Drive Chromium through the proxy and a real Keycloak
 	@scripts/need.sh $(BUILD) $(E2E)

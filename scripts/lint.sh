@@ -19,7 +19,7 @@ cargo deny --locked check bans licenses sources
 
 step 'shell scripts'
 if command -v shellcheck >/dev/null 2>&1; then
-  shellcheck .ci/run scripts/*.sh
+  shellcheck .ci/run scripts/*.sh deploy/compose/*.sh
 else
   echo 'shellcheck is not here (make setup brings it): scripts not checked'
 fi

@@ -29,6 +29,7 @@ packages() {
     java) echo default-jdk-headless ;;
     mvn) echo maven ;;
     testssl) echo testssl.sh ;;
+    systemd-analyze) echo systemd ;;
     go) echo golang-go ;;
     nginx) echo nginx-light ;;
     apache2) echo apache2-bin ;;
