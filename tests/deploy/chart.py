@@ -4,11 +4,11 @@ import json
 import re
 
 import manifests
-from kit import ALERTS, CHART, DASHBOARDS, WRITE, documents, expect, load, program, run, text, version, wrong
+from kit import ALERTS, CHART, DASHBOARDS, ROOT, WRITE, documents, expect, load, program, run, text, version, wrong
 
 EXTERNAL = {
     "cloakroom", "cloakroom-tls", "one-tls", "two-tls", "app-example-com-tls", "app-staging-tls", "cloakroom-secrets",
-    "edge-settings", "edge-secrets", "default", "more", "ca",
+    "app-tls", "edge-settings", "edge-secrets", "default", "more", "ca",
 }
 # Values that must not pass, and a word of what is said.
 REFUSED = {
@@ -50,12 +50,24 @@ def check():
     for what, (values, word) in REFUSED.items():
         code, told = render("--values", "-", stdin=values)
         expect(code != 0 and word in told, f"chart: {what} is not refused with '{word}'", told[:400])
+    pages()
     restarts()
     documented()
     chart = load(CHART / "Chart.yaml")
     expect(chart["appVersion"] == version(), "Chart.yaml", "appVersion is not the version in Cargo.toml")
     copies()
     return len(names) + 1
+
+
+def pages():
+    """The values in the how-to pages."""
+    for page in ("kubernetes", "replace-ingress-nginx"):
+        blocks = re.findall(r"^```yaml\n(.*?)^```", text(ROOT / "docs" / "how-to" / f"{page}.md"), re.M | re.S)
+        expect(blocks, page, "no values to try")
+        for number, values in enumerate(blocks, 1):
+            code, output = render("--values", "-", stdin=values)
+            if expect(code == 0, f"{page}.md, block {number}", output):
+                manifests.check(f"{page}.md, block {number}", documents(output), EXTERNAL)
 
 
 def complete(found):
