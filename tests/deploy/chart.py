@@ -39,6 +39,7 @@ def rendered(values=None):
 
 
 def check():
+    copies()
     code, told = run(program("HELM", "helm"), "lint", "--strict", CHART)
     expect(code == 0, "helm lint", told)
     names = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
@@ -55,7 +56,6 @@ def check():
     documented()
     chart = load(CHART / "Chart.yaml")
     expect(chart["appVersion"] == version(), "Chart.yaml", "appVersion is not the version in Cargo.toml")
-    copies()
     return len(names) + 1
 
 

@@ -36,9 +36,12 @@ def program(variable, name):
 
 def run(*command, **more):
     """Runs a program; its exit code and all that it said."""
-    done = subprocess.run(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, **more
-    )
+    try:
+        done = subprocess.run(
+            [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, **more
+        )
+    except FileNotFoundError:
+        return 127, f"{command[0]} is missing: install it, or name another one in {Path(command[0]).name.upper()}"
     return done.returncode, done.stdout
 
 

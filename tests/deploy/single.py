@@ -26,7 +26,6 @@ def image():
     expect("\nRUN " not in last, "Dockerfile", "there is no shell in the last stage")
     rust = re.search(r"^ARG RUST=([\d.]+)", text(file), re.M).group(1)
     oldest = re.search(r'^rust-version = "(.*)"', text(ROOT / "Cargo.toml"), re.M).group(1)
-    number = lambda words: [int(part) for part in words.split(".")]
     expect(number(rust) >= number(oldest), "Dockerfile", f"Rust {rust} is older than {oldest}")
     # Whatever the package needs to be built is let through.
     through = set(re.findall(r"^!(\S+)", text(ROOT / ".dockerignore"), re.M))
@@ -34,6 +33,10 @@ def image():
     wanted |= {path.split("/")[0] for path in re.findall(r'^path = "(.*)"', text(ROOT / "Cargo.toml"), re.M)}
     wanted |= {"benches"} if "[[bench]]" in text(ROOT / "Cargo.toml") else set()
     expect(wanted <= through, ".dockerignore", f"keeps {wanted - through} from the build")
+
+
+def number(words):
+    return [int(part) for part in words.split(".")]
 
 
 def compose():
