@@ -1,7 +1,7 @@
 // Redis, the certificate and the proxy itself.
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { join, resolve } from 'node:path';
 import { logs, root, work } from './paths.mjs';
@@ -38,7 +38,8 @@ export async function startRedis(name) {
     { cwd: work, log: join(logs, `${name}-redis.log`) },
   );
   await server.ready(() => ping(port), 20);
-  return { url: `redis://127.0.0.1:${port}/0`, port, stop: () => server.stop() };
+  const url = `redis://127.0.0.1:${port}/0`;
+  return { settings: `{ kind: redis, url: ${quote(url)}, command_timeout: 2s }`, port, stop: () => server.stop() };
 }
 
 function ping(port) {
@@ -75,34 +76,58 @@ export function makeClientKey(name) {
 }
 
 /**
- * What all settings files of the tests begin with; `rest` are the providers and sites of one. On a busy machine Redis may take
- * its time.
+ * What all settings files of the tests have in common. On a busy machine a store may take its time: hence `command_timeout` in
+ * `store`.
  */
-const settings = ({ port, adminPort, tls, redis, upstreamPort, rest }) => `# Written by the end-to-end test.
-listeners:
-  - address: 127.0.0.1:${port}
-    tls: { certificates: [{ certificate: ${quote(tls.certificate)}, key: ${quote(tls.key)} }] }
+const common = (adminPort) => `
 admin: { address: "127.0.0.1:${adminPort}", token: { env: CLOAKROOM_ADMIN_TOKEN } }
-keys: [{ id: e2e, secret: { env: CLOAKROOM_KEY } }]
-store: { kind: redis, url: ${quote(redis)}, command_timeout: 2s }
 refresh: { minimum_lifetime: 2s }
 shutdown: { lame_duck: 0s }
+`;
+
+/** The listener of a test's site, as an entry of `listeners`. */
+export const listener = (port, tls) =>
+  `{ address: "127.0.0.1:${port}", tls: { certificates: [{ certificate: ${quote(tls.certificate)}, key: ${quote(tls.key)} }] } }`;
+
+/** Settings with one listener and one upstream; `rest` are the providers and sites. */
+export const settings = ({ port, tls, store, upstreamPort, rest }) => `# Written by the end-to-end test.
+listeners:
+  - ${listener(port, tls)}
+keys: [{ id: e2e, secret: { env: CLOAKROOM_KEY } }]
+store: ${store}
 upstreams:
   - name: app
     endpoints: ["127.0.0.1:${upstreamPort}"]
 ${rest}`;
 
+/** A file of `conf`, with other words in some places. Each has to be there, or the test would run something else. */
+export function example(file, swaps) {
+  let text = readFileSync(join(root, 'conf', file), 'utf8');
+  for (const [placeholder, value] of swaps) {
+    if (!text.includes(placeholder)) throw new Error(`conf/${file} has no ${placeholder}`);
+    text = text.replaceAll(placeholder, value);
+  }
+  return text;
+}
+
+/** The first block of `mark` in a page of the documentation. */
+export function block(page, mark) {
+  const found = readFileSync(join(root, 'docs', page), 'utf8').split(`\`\`\`${mark}\n`)[1]?.split('```')[0];
+  if (!found) throw new Error(`docs/${page} has no block of ${mark}`);
+  return found;
+}
+
 /** `text` as YAML has it. */
 export const quote = (text) => JSON.stringify(text);
 
 /**
- * Prepares the proxy: ports, settings file, secrets. `start` starts it, and may do so again after `stop`. `name` tells its
- * files from those of other tests, `secrets` are environment variables that its settings name.
+ * Prepares the proxy: settings file, secrets. `start` starts it, and may do so again after `stop`. `name` tells its files from
+ * those of other tests, `secrets` are environment variables that its settings name.
  */
-export async function prepareProxy({ name, binary, port, tls, redis, upstreamPort, rest, secrets }) {
+export async function prepareProxy({ name, binary, settings, secrets }) {
   const adminPort = await freePort();
   const file = join(work, `${name}.yaml`);
-  writeFileSync(file, settings({ port, adminPort, tls, redis, upstreamPort, rest }));
+  writeFileSync(file, settings + common(adminPort));
   const env = {
     CLOAKROOM_KEY: randomBytes(32).toString('base64'),
     CLOAKROOM_ADMIN_TOKEN: randomBytes(16).toString('hex'),

@@ -4,14 +4,17 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { call, launch, newUser } from './browser.mjs';
 import { freePort, until } from './net.mjs';
-import { cloakroomBinary, prepareProxy, siteCertificate, startRedis } from './servers.mjs';
+import { cloakroomBinary, prepareProxy, settings, siteCertificate, startRedis } from './servers.mjs';
 import { startUpstream, tokenOf } from './upstream.mjs';
 
 export const SESSION = '__Host-session';
 export const XSRF = 'XSRF-TOKEN';
 
-/** Opens the stage; `name` tells its files from those of other tests. The proxy runs once `raise` is called. */
-export async function openStage(name) {
+/**
+ * Opens the stage; `name` tells its files from those of other tests. The proxy runs once `raise` is called. `startStore` starts
+ * another store than Redis, `pages` are more of the application's.
+ */
+export async function openStage(name, { startStore = startRedis, pages = {} } = {}) {
   const binary = cloakroomBinary();
   const port = await freePort();
   const site = `https://localhost:${port}`;
@@ -27,7 +30,7 @@ export async function openStage(name) {
     return it;
   }
 
-  const [redis, upstream, browser] = await Promise.all([keep(startRedis(name)), keep(startUpstream()), launch()]);
+  const [store, upstream, browser] = await Promise.all([keep(startStore(name)), keep(startUpstream(pages)), launch()]);
 
   /** The last request the application got whose path begins with `path`. */
   const last = (path) => upstream.at(path).at(-1);
@@ -48,10 +51,20 @@ export async function openStage(name) {
     }, { seconds: 40, every: 500 });
   }
 
+  /** Starts the proxy with `text` for settings, and `secrets` that they name as environment variables. */
+  async function raiseWith(text, secrets = {}) {
+    proxy = await prepareProxy({ name, binary, settings: text, secrets });
+    started.push(proxy);
+    await proxy.start();
+  }
+
   return {
     site,
+    port,
     tls,
+    store,
     upstream,
+    raiseWith,
     users,
     keep,
     last,
@@ -61,12 +74,9 @@ export async function openStage(name) {
       return proxy;
     },
 
-    /** Starts the proxy with the providers and sites of `rest`; `secrets` are environment variables that they name. */
-    async raise(rest, secrets = {}) {
-      proxy = await prepareProxy({ name, binary, port, tls, redis: redis.url, upstreamPort: upstream.port, rest, secrets });
-      started.push(proxy);
-      await proxy.start();
-    },
+    /** The same with the usual listener, store and upstream, and with the providers and sites of `rest`. */
+    raise: (rest, secrets) =>
+      raiseWith(settings({ port, tls, store: store.settings, upstreamPort: upstream.port, rest }), secrets),
 
     async close() {
       await browser.close();

@@ -23,7 +23,8 @@ const page = (title, user, path) => `<!doctype html>
 
 const escape = (text) => text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
-export async function startUpstream() {
+/** `pages` are HTML by path; all others that are not of the API say who the user is. */
+export async function startUpstream(pages = {}) {
   /** Every request: method, path, headers, body. */
   const seen = [];
   const server = http.createServer(async (request, response) => {
@@ -37,7 +38,8 @@ export async function startUpstream() {
       response.end(JSON.stringify({ method, path: url, user: claims?.preferred_username ?? headers['x-user-name'] ?? null }));
     } else {
       response.writeHead(200, { 'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-store' });
-      response.end(page('The application', escape(headers['x-user-name'] ?? 'nobody'), escape(url)));
+      const own = pages[url.split('?')[0]];
+      response.end(own ?? page('The application', escape(headers['x-user-name'] ?? 'nobody'), escape(url)));
     }
   });
   const port = await listen(server);
