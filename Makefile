@@ -6,7 +6,7 @@ CARGO ?= cargo
 
 BUILD := cargo cc cmake
 HARDENING := python3 go node openssl nginx apache2 gunicorn slowhttptest curl wrk
-E2E := redis-server chromium node npm java mvn openssl
+E2E := redis-server postgresql chromium node npm java mvn openssl python3-venv
 
 .PHONY: help setup demo test faults hardening fuzz lint deploy-check e2e bench loadtest
 

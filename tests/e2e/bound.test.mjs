@@ -1,12 +1,13 @@
 // At a provider that binds access tokens to a key (DPoP) and wants its nonce in each proof; and clients whose opaque tokens only
 // the provider can read.
 import assert from 'node:assert/strict';
-import { createHash, createPublicKey, randomBytes, verify } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
 import { call } from './lib/browser.mjs';
 import { api, fillCertified, logInByHand, startCertified } from './lib/certified.mjs';
 import { fetchTrusting, until } from './lib/net.mjs';
+import { digest, proofOf } from './lib/proofs.mjs';
 import { makeClientKey, quote } from './lib/servers.mjs';
 import { openStage } from './lib/stage.mjs';
 import { tokenOf } from './lib/upstream.mjs';
@@ -28,20 +29,6 @@ sites:
       - { path: /machines/, upstream: app, accept: [bearer], identity_headers: { X-User-Id: sub } }
       - { path: /, upstream: app, identity_headers: { X-User-Name: preferred_username } }
 `;
-
-const digest = (text) => createHash('sha256').update(text).digest('base64url');
-
-/** What a proof says, once its signature is good (RFC 9449 §4.2); `thumbprint` names the key (RFC 7638). */
-function proofOf(headers) {
-  const [head, claims, signature] = headers.dpop.split('.');
-  const { typ, alg, jwk } = JSON.parse(Buffer.from(head, 'base64url'));
-  assert.deepEqual([typ, alg], ['dpop+jwt', 'ES256']);
-  assert.deepEqual(Object.keys(jwk).sort(), ['crv', 'kty', 'x', 'y'], 'and nothing of the private key');
-  const key = { key: createPublicKey({ key: jwk, format: 'jwk' }), dsaEncoding: 'ieee-p1363' };
-  assert.ok(verify('sha256', `${head}.${claims}`, key, Buffer.from(signature, 'base64url')), 'the signature is good');
-  const thumbprint = digest(JSON.stringify({ crv: jwk.crv, kty: jwk.kty, x: jwk.x, y: jwk.y }));
-  return { ...JSON.parse(Buffer.from(claims, 'base64url')), thumbprint };
-}
 
 describe('tokens that are bound to a key, and tokens that only the provider can read', { concurrency: false }, () => {
   let stage, site, provider, upstream, trusting;

@@ -119,12 +119,13 @@ async fn the_example_keeps_out_lets_in_and_lets_no_client_name_itself() {
     browser.log_in(answer.location().split_once(&browser.origin()).expect("ours").1).await;
     browser.set_cookie("theirs", "1");
     let draft =
-        browser.draft(Method::GET, "/data?x=1").header("x-user-id", "root").header("authorization", "Bearer evil");
+        browser.draft(Method::GET, "/data?x=1").header("x-user-id", "root").header("authorization", "Bearer evil").header("x-user-context", "e30");
     let answer = browser.send(draft).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?} {}", nginx.log());
     let received = recorder.last().expect("a request");
     assert_eq!(received.header_all("authorization"), [format!("Bearer {}", newest(&world).access_token)]);
     assert_eq!(received.header_all("x-user-id"), [ALICE]);
+    assert_eq!(received.header("x-user-context"), None);
     assert_eq!(received.header_all("cookie"), ["theirs=1"], "our cookies stay in front");
     assert!(answer.headers.get("authorization").is_none(), "{answer:?}");
     // The listener of browsers answers no question, whoever asks.

@@ -75,3 +75,21 @@ export function fetchTrusting(ca) {
     });
   };
 }
+
+/** A request to `origin` with its path as it is written; `fetch` would tidy it up. */
+export function ask(origin, path, { ca, method = 'GET', headers = {} } = {}) {
+  return new Promise((resolve, reject) => {
+    const { hostname, port, host } = new URL(origin);
+    const options = { hostname, port, path, method, ca, headers: { host, ...headers }, timeout: 10_000 };
+    const sent = https.request(options, async (answer) => {
+      try {
+        resolve({ status: answer.statusCode, headers: answer.headers, text: Buffer.concat(await answer.toArray()).toString() });
+      } catch (error) {
+        reject(error);
+      }
+    });
+    sent.once('timeout', () => sent.destroy(new Error(`${path} is not answered`)));
+    sent.once('error', reject);
+    sent.end();
+  });
+}

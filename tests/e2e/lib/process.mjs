@@ -21,12 +21,14 @@ function signal(child, name) {
   }
 }
 
-/** Starts a program whose output goes to the file `log`. */
-export function start(name, command, args, { env = {}, cwd, log }) {
+/** Starts a program whose output goes to the file `log`; as the user `uid` of the group `gid`, if they are given. */
+export function start(name, command, args, { env = {}, cwd, log, uid, gid }) {
   mkdirSync(dirname(log), { recursive: true });
   const out = openSync(log, 'w');
   const child = spawn(command, args, {
     cwd,
+    uid,
+    gid,
     env: { ...process.env, ...env },
     detached: true,
     stdio: ['ignore', out, out],

@@ -35,8 +35,9 @@ export async function openStage(name, { startStore = startRedis, pages = {} } = 
   /** The last request the application got whose path begins with `path`. */
   const last = (path) => upstream.at(path).at(-1);
 
-  async function user(options) {
-    const it = await newUser(browser, site, options);
+  /** `at` is where the user sees the site, if another proxy stands in front. */
+  async function user(options, at = site) {
+    const it = await newUser(browser, at, options);
     users.push(it);
     return it;
   }
