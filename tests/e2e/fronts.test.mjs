@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { call, fillForm, shoot } from './lib/browser.mjs';
 import { fronts } from './lib/fronts.mjs';
 import { client, useKeycloak } from './lib/keycloak.mjs';
-import { ask, freePort } from './lib/net.mjs';
+import { ask, freePort, until } from './lib/net.mjs';
 import { example } from './lib/servers.mjs';
 import { SESSION, XSRF, openStage } from './lib/stage.mjs';
 import { claimsOf, tokenOf } from './lib/upstream.mjs';
@@ -39,7 +39,8 @@ describe('behind another proxy', { concurrency: false }, () => {
       ['https://app.example.com', sites.join(', ')],
       ['app.example.com', 'localhost'],
     ]);
-    await stage.raiseWith(`${settings}\nstore: ${stage.store.settings}\n`, { CLIENT_SECRET: client.secret });
+    const more = `store: ${stage.store.settings}\nsession: { rotate_every: 3s, rotation_grace: 2s }\n`;
+    await stage.raiseWith(`${settings}\n${more}`, { CLIENT_SECRET: client.secret });
     for (const [name, startFront] of Object.entries(fronts)) {
       const questions = name === 'envoy' ? envoys : forwarded;
       const places = { port: ports[name], app: upstream.port, browsers, questions, tls: stage.tls };
@@ -95,7 +96,7 @@ describe('behind another proxy', { concurrency: false }, () => {
         assert.equal(upstream.seen.length, before, 'the application was asked nothing');
       });
 
-      test('with one the application gets the user’s token, and no cookie of ours', async () => {
+      test('with one the application gets the user’s token, and no ticket of ours', async () => {
         const { page, cookie } = await loggedIn('alice', '/shop?item=7');
         await shoot(page, `front-${name}`);
         assert.equal((await cookie(SESSION)).httpOnly, true);
@@ -110,6 +111,17 @@ describe('behind another proxy', { concurrency: false }, () => {
         assert.equal(claimsOf(headers).preferred_username, 'alice');
         assert.equal(headers['x-user-id'], claimsOf(headers).sub);
         assert.equal(headers.cookie, 'theme=dark');
+        assert.equal((await call(page, '/admin/users')).status, 200);
+        // A new ticket comes to the browser, and not to the application.
+        const { value: old } = await cookie(SESSION);
+        const ticket = await until('another ticket', async () => {
+          assert.equal((await call(page, '/api/me')).status, 200);
+          const { value, httpOnly, sameSite } = await cookie(SESSION);
+          assert.deepEqual([httpOnly, sameSite], [true, 'Strict']);
+          return value !== old && value;
+        }, { seconds: 20, every: 500 });
+        assert.equal((await call(page, '/api/me')).status, 200);
+        for (const seen of upstream.seen) assert.ok(!JSON.stringify(seen.headers).includes(ticket));
         // Refreshes are Cloakroom's own affair: one of the three is enough.
         if (name === 'envoy') await stage.tokenChanges(page, '/api/me', tokenOf(headers));
       });
@@ -153,8 +165,6 @@ describe('behind another proxy', { concurrency: false }, () => {
         const good = await call(page, '/api/orders', { method: 'POST', headers, body: 'coat' });
         assert.equal(good.status, 200, good.text);
         assert.equal(stage.last('/api/orders').body, 'coat');
-        const alice = await loggedIn('alice');
-        assert.equal((await call(alice.page, '/admin/users')).status, 200);
       });
 
       test('a logout ends it', async () => {
