@@ -118,8 +118,11 @@ async fn the_example_keeps_out_lets_in_and_lets_no_client_name_itself() {
 
     browser.log_in(answer.location().split_once(&browser.origin()).expect("ours").1).await;
     browser.set_cookie("theirs", "1");
-    let draft =
-        browser.draft(Method::GET, "/data?x=1").header("x-user-id", "root").header("authorization", "Bearer evil").header("x-user-context", "e30");
+    let draft = browser
+        .draft(Method::GET, "/data?x=1")
+        .header("x-user-id", "root")
+        .header("authorization", "Bearer evil")
+        .header("x-user-context", "e30");
     let answer = browser.send(draft).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?} {}", nginx.log());
     let received = recorder.last().expect("a request");
