@@ -38,7 +38,7 @@ sections! {
     REFRESH "refresh": "ahead" "minimum_lifetime" "active_within" "concurrency" "per_second";
     PROVIDER "providers[]": "name" "title" "kind" "issuer" "client_id" "client_auth" "dpop" "ca" "pushed_authorization" "response_mode" "login_parameters" "userinfo" "scopes" "refresh_token_grace" "revoke_access_tokens" "backchannel_logout" "frontchannel_logout" "introspection" "authorization_params";
     BACKCHANNEL_LOGOUT "providers[].backchannel_logout": "scope" "require_exp";
-    INTROSPECTION "providers[].introspection": "url" "cache" "phantom" "phantom_claim";
+    INTROSPECTION "providers[].introspection": "url" "cache" "jwts" "phantom" "phantom_claim";
     CLIENT_AUTH "providers[].client_auth": "method" "secret" "keys" "certificate" "key";
     CLIENT_KEY "providers[].client_auth.keys[]": "key" "id" "algorithm";
     DPOP "providers[].dpop": "key";

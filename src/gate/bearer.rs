@@ -152,9 +152,10 @@ impl Bearers {
 
     /// The provider to ask about a token, if it is one of those that are asked about.
     fn asked(&self, text: &str) -> Option<&Arc<Provider>> {
-        let provider =
-            self.settings.opaque.then(|| self.providers.iter().find(|provider| provider.introspects()))??;
-        (!is_jwt(text)).then_some(provider)
+        if is_jwt(text) {
+            return self.providers.iter().find(|it| it.introspects_jwts() && it.is_said_to_issue(text));
+        }
+        self.settings.opaque.then(|| self.providers.iter().find(|provider| provider.introspects())).flatten()
     }
 
     /// What tokens are compared with.

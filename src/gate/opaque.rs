@@ -1,4 +1,4 @@
-//! Access tokens that only their provider can read (RFC 7662; behaviour A4).
+//! Access tokens that only their provider can judge (RFC 7662; behaviour A4).
 //!
 //! However many requests bring one at once, the provider is asked once. What it says is remembered: of a good token as long
 //! as the settings allow, of another one for [`REFUSED`], for it may be good by then.

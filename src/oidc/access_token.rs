@@ -124,6 +124,21 @@ pub(crate) fn verify(
     Ok(AccessToken { subject, expires, scopes, claims: jwt.claims })
 }
 
+/// Judges what a token says of itself before its provider is asked about it: everything but whose it is and for whom, which
+/// tokens that are kept light do not say. Returns its end.
+pub(crate) fn verify_origin(
+    text: &str,
+    keys: &CoreJsonWebKeySet,
+    expected: &Expected<'_>,
+) -> Result<Timestamp, AccessTokenError> {
+    let jwt = Jwt::read(text)?;
+    check_kind(&jwt, expected.untyped)?;
+    check_issuer(&jwt.claims, expected.issuer)?;
+    let expires = check_use(&jwt.claims, expected.now)?;
+    jwt.check_signature(keys)?;
+    Ok(expires)
+}
+
 /// RFC 9068 §4: `at+jwt`, `application/` may be left out (RFC 7515 §4.1.9). Where `JWT` counts as well, the claims must
 /// speak for an access token and none against it; Keycloak says `Bearer`, `ID`, `Refresh` or `Logout` in a claim.
 fn check_kind(jwt: &Jwt<'_>, untyped: bool) -> Result<(), AccessTokenError> {
@@ -138,6 +153,11 @@ fn check_kind(jwt: &Jwt<'_>, untyped: bool) -> Result<(), AccessTokenError> {
         _ => return Err(AccessTokenError::Kind),
     };
     let claims = &jwt.claims;
+    let kind = claims.get("typ").and_then(Value::as_str);
+    if kind.is_some_and(|kind| kind.eq_ignore_ascii_case("dpop")) {
+        // Keycloak says so beside `cnf`.
+        return Err(AccessTokenError::Bound);
+    }
     let other = OF_OTHERS.iter().any(|name| claims.contains_key(*name))
         || claims.get("typ").is_some_and(|kind| !kind.as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")));
     let speaks = named || OF_ACCESS_TOKENS.iter().any(|name| claims.contains_key(*name));
@@ -149,9 +169,7 @@ pub(super) fn check_claims(
     claims: &Map<String, Value>,
     expected: &Expected<'_>,
 ) -> Result<(String, Timestamp), AccessTokenError> {
-    if claims.get("iss").and_then(Value::as_str) != Some(expected.issuer) {
-        return Err(AccessTokenError::Issuer);
-    }
+    check_issuer(claims, expected.issuer)?;
     let ours = |value: &Value| value.as_str().is_some_and(|name| expected.audiences.iter().any(|one| one == name));
     let meant = match claims.get("aud") {
         // Other audiences beside ours are others' APIs, which the same token may open.
@@ -162,11 +180,22 @@ pub(super) fn check_claims(
     if !meant {
         return Err(AccessTokenError::Audience);
     }
+    let expires = check_use(claims, expected.now)?;
+    let subject = claims.get("sub").and_then(Value::as_str).filter(|subject| is_subject(subject));
+    Ok((subject.ok_or(AccessTokenError::Subject)?.to_owned(), expires))
+}
+
+fn check_issuer(claims: &Map<String, Value>, issuer: &str) -> Result<(), AccessTokenError> {
+    let is_theirs = claims.get("iss").and_then(Value::as_str) == Some(issuer);
+    if is_theirs { Ok(()) } else { Err(AccessTokenError::Issuer) }
+}
+
+/// Whether showing it is enough, and now is the time. Returns its end.
+fn check_use(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, AccessTokenError> {
     // RFC 7800, RFC 8705, RFC 9449; `null` too, for then nobody knows what was meant.
     if claims.contains_key("cnf") {
         return Err(AccessTokenError::Bound);
     }
-    let now = expected.now;
     let issued = time(claims, "iat")?.ok_or(AccessTokenError::TimeMissing)?;
     let expires = time(claims, "exp")?.ok_or(AccessTokenError::TimeMissing)?;
     if now >= expires.plus(SKEW) {
@@ -175,8 +204,7 @@ pub(super) fn check_claims(
     if issued > now.plus(SKEW) || time(claims, "nbf")?.is_some_and(|from| from > now.plus(SKEW)) {
         return Err(AccessTokenError::NotYetValid);
     }
-    let subject = claims.get("sub").and_then(Value::as_str).filter(|subject| is_subject(subject));
-    Ok((subject.ok_or(AccessTokenError::Subject)?.to_owned(), expires))
+    Ok(expires)
 }
 
 /// A text with blanks between (RFC 8693 §4.2), or a list, as Okta has it; `scp` where there is no `scope`.

@@ -1,4 +1,4 @@
-//! Opaque access tokens: the provider says what they are worth (RFC 7662; behaviour A4, A5).
+//! Access tokens that cannot be judged here: the provider says what they are worth (RFC 7662; behaviour A4, A5).
 //!
 //! What is wrong with an answer is the provider's fault or ours, never the client's: it says nothing about the token.
 
@@ -13,7 +13,7 @@ use url::Url;
 
 use super::access_token::{self, AccessToken, AccessTokenError, Expected};
 use super::http::{self, Endpoint};
-use super::{Breaker, Health, Provider};
+use super::{Breaker, Health, Provider, is_jwt};
 use crate::config::settings::Phantom;
 use crate::primitives::clock::Clock;
 use crate::primitives::secret::SecretText;
@@ -61,7 +61,14 @@ impl Provider {
         self.settings().introspection.is_some()
     }
 
-    /// Asks what a token is worth. `untyped` is for the token that may come in its place.
+    /// Whether it may be asked about the JWTs that it has signed.
+    #[must_use]
+    pub fn introspects_jwts(&self) -> bool {
+        self.settings().introspection.as_ref().is_some_and(|asked| asked.jwts)
+    }
+
+    /// Asks what a token is worth; one that is a JWT only if it is its own. `untyped` is for that, and for the token that may come
+    /// in its place.
     ///
     /// # Errors
     /// [`AccessTokenError::ProviderUnavailable`] and [`AccessTokenError::ProviderFailed`] say nothing about the token;
@@ -78,6 +85,8 @@ impl Provider {
             self.warn(&"the metadata names no endpoint for it");
             return Err(AccessTokenError::ProviderFailed);
         };
+        // Nobody is shown tokens of others, and made-up ones cost no question.
+        let own_end = if is_jwt(token) { Some(self.own_access_token(token, untyped).await?) } else { None };
         let Ok(_place) = self.introspections().places.try_acquire() else {
             return Err(AccessTokenError::ProviderUnavailable);
         };
@@ -86,7 +95,8 @@ impl Provider {
         if self.introspections().breaker.admit().is_some() {
             return Err(AccessTokenError::ProviderUnavailable);
         }
-        let accept = if asked.phantom == Some(Phantom::Answer) { JWT } else { JSON };
+        // Keycloak puts the token into a claim only if it is asked for this and nothing else.
+        let accept = if asked.phantom.is_some() { JWT } else { JSON };
         let answer = self.ask(url, token, accept).await;
         self.introspections().breaker.note(health(&answer));
         let answer = answer.map_err(|error| self.unanswered(&error))?;
@@ -97,7 +107,7 @@ impl Provider {
         let (judged, phantom) = match (said, &asked.phantom) {
             (Said::Inactive, _) => return Err(AccessTokenError::Inactive),
             (Said::Json(claims), None) => (Some(judge(claims, &expected, asked.cache)?), None),
-            (Said::Jwt(jwt), Some(Phantom::Answer)) => (None, Some(jwt)),
+            (Said::Jwt(jwt), Some(_)) => (None, Some(jwt)),
             (Said::Json(claims), Some(Phantom::Claim(name))) => {
                 let jwt = claims.get(name).and_then(Value::as_str).map(str::to_owned);
                 let judged = judge(claims, &expected, asked.cache)?;
@@ -118,7 +128,8 @@ impl Provider {
             }
             (None, None) => return Err(AccessTokenError::ProviderFailed),
         };
-        Ok(Introspected { token, phantom, life: asked.cache })
+        let expires = own_end.map_or(token.expires, |end| end.min(token.expires));
+        Ok(Introspected { token: AccessToken { expires, ..token }, phantom, life: asked.cache })
     }
 
     async fn ask(

@@ -7,6 +7,7 @@ use super::id_token::{self, Expected, IdToken, IdTokenError, Origin};
 use super::jwks::KeySet;
 use super::jwt::{Jwt, JwtError};
 use super::logout_token::{self, LogoutToken, LogoutTokenError};
+use crate::primitives::clock::Timestamp;
 
 impl Provider {
     pub(super) async fn verify(
@@ -61,6 +62,17 @@ impl Provider {
         };
         let is_unknown = |error: &AccessTokenError| matches!(error, AccessTokenError::Jwt(JwtError::UnknownKey));
         // Its caller tells, at its own pace: anybody may invent a key's name.
+        self.judged(judge, is_unknown, AccessTokenError::KeysUnavailable, None).await
+    }
+
+    /// Verifies that an access token is one of its own, and returns the end; whose it is and for whom is left to
+    /// [`Provider::introspect`].
+    pub(super) async fn own_access_token(&self, text: &str, untyped: bool) -> Result<Timestamp, AccessTokenError> {
+        let judge = |keys: &KeySet| {
+            let expected = access_token::Expected { issuer: self.issuer(), audiences: &[], untyped, now: self.now() };
+            access_token::verify_origin(text, &keys.keys, &expected)
+        };
+        let is_unknown = |error: &AccessTokenError| matches!(error, AccessTokenError::Jwt(JwtError::UnknownKey));
         self.judged(judge, is_unknown, AccessTokenError::KeysUnavailable, None).await
     }
 

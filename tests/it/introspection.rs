@@ -286,8 +286,7 @@ async fn a5_the_token_in_the_answer_goes_upstream_and_the_opaque_one_stays() {
             );
         }
         assert_eq!(oracle.count(), 1);
-        let accept = if in_claim { "accept: application/json" } else { "accept: application/jwt" };
-        assert!(oracle.asked.lock().expect("asked")[0].to_lowercase().contains(accept));
+        assert!(oracle.asked.lock().expect("asked")[0].to_lowercase().contains("accept: application/jwt\r\n"));
         recorder.clear();
         for (name, jwt, code) in [
             ("signature", sign("x", 1.into(), Signing::Broken), "provider_failed"),
@@ -313,4 +312,56 @@ async fn a5_the_token_in_the_answer_goes_upstream_and_the_opaque_one_stays() {
         }
         assert_eq!(recorder.count(), 0, "nothing went upstream: {more}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jwt_of_the_provider_is_asked_about_where_the_settings_say_so() {
+    let oracle = Oracle::start().await;
+    let world = world(&oracle, ", cache: 30s, jwts: true").await;
+    let (mut app, recorder) = (world.browser(), world.demo.upstream.recorder());
+    let sign = |claims: &Value, signing: Signing| world.demo.provider.sign("at+jwt", claims, &signing).expect("signed");
+    let now = world.clock.now().as_secs();
+    // It says neither whose it is nor for whom.
+    let light = json!({ "iss": world.demo.provider.issuer(), "client_id": "app", "iat": now, "exp": now + 100 });
+    let token = sign(&light, Signing::Honest);
+    oracle.says(&token, 200, "application/json", good(&world));
+    for _ in 0..2 {
+        let answer = call(&mut app, "/app/x", &token).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        let received = recorder.last().expect("a request");
+        assert_eq!(received.header_all("authorization"), [format!("Bearer {token}")]);
+        assert_eq!((received.header("x-user-id"), received.header("x-user-roles")), (Some("robot"), Some("machine")));
+    }
+    assert_eq!(oracle.count(), 1);
+    // A whole one is worth nothing either once it is revoked.
+    let whole = sign(&good(&world), Signing::Honest);
+    assert_eq!(call(&mut app, "/app/x", &whole).await.code(), "token_invalid");
+    assert_eq!(oracle.count(), 2);
+    // An opaque one is asked about as ever.
+    oracle.says("opaque", 200, "application/json", good(&world));
+    assert_eq!(call(&mut app, "/app/x", "opaque").await.status, StatusCode::OK);
+
+    recorder.clear();
+    let before = oracle.count();
+    let with = |name: &str, value: Value| {
+        let mut claims = light.clone();
+        claims[name] = value;
+        claims
+    };
+    for (claims, signing, code) in [
+        (&light, Signing::Broken, "token_invalid"),
+        (&light, Signing::Unsigned, "token_invalid"),
+        (&with("iss", "https://another.example.com".into()), Signing::Honest, "token_invalid"),
+        (&with("exp", (now - 61).into()), Signing::Honest, "token_invalid"),
+        (&with("nonce", "n".into()), Signing::Honest, "token_invalid"),
+        (&with("cnf", json!({ "jkt": "x" })), Signing::Honest, "token_bound"),
+    ] {
+        let bad = sign(claims, signing);
+        oracle.says(&bad, 200, "application/json", good(&world));
+        assert_eq!(call(&mut app, "/app/x", &bad).await.code(), code, "{claims}");
+    }
+    assert_eq!((oracle.count(), recorder.count()), (before, 0), "nobody is asked, and nothing goes upstream");
+    world.clock.advance(secs(31));
+    oracle.says(&token, 200, "application/json", json!({ "active": false }));
+    assert_eq!(call(&mut app, "/app/x", &token).await.code(), "token_invalid");
 }

@@ -159,6 +159,7 @@ fn introspection(reader: &mut Reader<'_>, node: &Node) -> Option<Introspection> 
     let cache = fields.optional(reader, "cache", Duration::from_secs(60), |r, n| {
         values::duration(r, n, Duration::ZERO, values::HOUR)
     });
+    let jwts = fields.optional(reader, "jwts", false, |r, n| r.boolean(n));
     let phantom = fields.optional(reader, "phantom", false, |r, n| r.boolean(n));
     let claim = fields.maybe(reader, "phantom_claim", |r, n| r.word(n));
     if let (Some(false), Some(at)) = (phantom, fields.get("phantom_claim")) {
@@ -167,7 +168,7 @@ fn introspection(reader: &mut Reader<'_>, node: &Node) -> Option<Introspection> 
     }
     let (phantom, claim) = (phantom?, claim?);
     let phantom = phantom.then(|| claim.map_or(Phantom::Answer, Phantom::Claim));
-    Some(Introspection { url: url?, cache: cache?, phantom })
+    Some(Introspection { url: url?, cache: cache?, jwts: jwts?, phantom })
 }
 
 fn default_login_parameters() -> Vec<LoginParameter> {

@@ -83,13 +83,15 @@ pub struct Provider {
     pub authorization_params: BTreeMap<String, String>,
 }
 
-/// How a provider is asked about opaque access tokens (RFC 7662).
+/// How a provider is asked about access tokens (RFC 7662): opaque ones, and with `jwts` its others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Introspection {
     /// Where; `None` = what its metadata names.
     pub url: Option<Url>,
     /// How long an answer counts at most; default 60 s, at most an hour.
     pub cache: Duration,
+    /// Whether it is asked about the JWTs that it has signed, too: their claims come with the answer.
+    pub jwts: bool,
     /// Where the token lies that goes upstream in the place of an opaque one; `None` = the opaque one goes.
     pub phantom: Option<Phantom>,
 }

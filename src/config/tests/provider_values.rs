@@ -139,7 +139,10 @@ fn client_authentication_scopes_and_parameters() {
             ("authorization_params: { claims: '{\"id_token\":{\"acr\":{\"essential\":true}}}' }", &[]),
             ("ca: absent.pem", &["E0302"]),
             ("introspection: {}", &[]),
-            ("introspection: { url: 'https://id.example.com/i', cache: 0s, phantom: true, phantom_claim: jwt }", &[]),
+            (
+                "introspection: { url: 'https://id.example.com/i', cache: 0s, jwts: true, phantom: true, phantom_claim: jwt }",
+                &[],
+            ),
             ("introspection: { cache: 2h }", &["E0202"]),
             ("introspection: { url: 'id.example.com' }", &["E0206"]),
             ("introspection: { phantom: true, phantom_claim: '' }", &["E0105"]),

@@ -101,6 +101,7 @@ async fn a2_a3_t7_each_claim_alone() {
         ("typ", json!("Bearer"), None),
         ("typ", json!("ID"), Some(E::Kind)),
         ("typ", json!("Refresh"), Some(E::Kind)),
+        ("typ", json!("DPoP"), Some(E::Bound)),
         ("typ", json!(["Bearer"]), Some(E::Kind)),
     ] {
         let mut claims = claims(&fake);
