@@ -150,7 +150,8 @@ describe('at a certified provider', { concurrency: false }, () => {
     );
     assert.deepEqual(answers, Array(20).fill(200));
     const tokens = new Set(upstream.at('/api/burst').slice(count).map(({ headers }) => tokenOf(headers)));
-    assert.equal(tokens.size, 1);
+    // Two if a refresh ahead of time fell into the burst: those before it have a token that is good still.
+    assert.ok(tokens.size <= 2, `${tokens.size} tokens`);
     assert.ok(!tokens.has(old));
     assert.deepEqual(provider.errors(), [], 'nothing was shown twice');
   });

@@ -204,11 +204,12 @@ describe('behind Cloakroom', { concurrency: false }, () => {
     const burst = upstream.at('/api/burst').slice(count);
     assert.equal(burst.length, 20);
     const tokens = new Set(burst.map((request) => tokenOf(request.headers)));
-    assert.equal(tokens.size, 1, 'one refresh serves them all');
+    // Two if a refresh ahead of time fell into the burst: those before it have a token that is good still.
+    assert.ok(tokens.size <= 2, `one refresh serves them all, not ${tokens.size}`);
     assert.ok(!tokens.has(old));
-    assert.ok(expiryOf([...tokens][0]) > Date.now());
+    assert.ok(expiryOf([...tokens].at(-1)) > Date.now());
     // Had a refresh token been shown twice, Keycloak would have ended the session: the next refresh tells.
-    await tokenChanges(page, '/api/burst', [...tokens][0]);
+    await tokenChanges(page, '/api/burst', [...tokens].at(-1));
   });
 
   test('a link on another site finds the live session, in spite of SameSite=Strict', async () => {
