@@ -132,12 +132,13 @@ impl Logins {
         let code = code.filter(|code| !code.is_empty() && code.bytes().all(|byte| (0x20..=0x7e).contains(&byte)));
         let code = code.ok_or(Failed::Request("code_missing"))?;
         let redirect_uri = url::Url::parse(&record.redirect_uri).map_err(|_| Failed::Unknown)?;
-        let redeemed = oidc.redeem(&code, &record.pkce_verifier, &redirect_uri, &record.nonce, &record.demands).await;
+        let (nonce, demands, has_former) = (&record.nonce, &record.demands, record.former().is_some());
+        let redeemed = oidc.redeem(&code, &record.pkce_verifier, &redirect_uri, nonce, demands, has_former).await;
         let oidc::Login { tokens, id_token } = redeemed.map_err(Failed::of)?;
 
         let oidc::IdToken { issued, subject, provider_session, text, claims, .. } = id_token;
         let unclaimed = Unclaimed::new(provider.clone(), &tokens);
-        let unclaimed = if record.former().is_some() { unclaimed.left_alone() } else { unclaimed };
+        let unclaimed = if has_former { unclaimed.left_alone() } else { unclaimed };
         let arrival = Arrival {
             offline: tokens.offline.unwrap_or_else(|| oidc.asks_offline()),
             unclaimed,

@@ -49,6 +49,15 @@ pub struct Tokens {
     pub bound: bool,
 }
 
+/// A refresh token that came in the place of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// It.
+    pub token: SecretText,
+    /// When it ends; `None` if the provider does not say, or says never.
+    pub expires: Option<Timestamp>,
+}
+
 /// A successful answer as it is parsed. Lenient where providers differ, for a 200 that cannot be read costs the
 /// session its refresh token.
 #[derive(Clone, Deserialize, Serialize)]
@@ -99,6 +108,13 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration
 }
 
 impl TokenAnswer {
+    /// The refresh token among them, which may be worth something although the rest is not.
+    pub(super) fn successor(&self, sent: Timestamp) -> Option<Successor> {
+        let token = self.refresh_token.as_ref().map(RefreshToken::secret).filter(|token| !token.is_empty())?;
+        let life = self.refresh_expires_in.or(self.refresh_token_expires_in).filter(|life| !life.is_zero());
+        Some(Successor { token: SecretText::new(token.clone()), expires: life.map(|life| sent.plus(life)) })
+    }
+
     /// Tokens and ID token; `sent` is from before the request, so that a slow answer does not lengthen a life. With `bound`
     /// the access token must be bound to the key that the request had a proof of; without, it must be a bearer token.
     pub(super) fn into_parts(self, sent: Timestamp, bound: bool) -> Result<(Tokens, Option<String>), Failure> {
@@ -110,15 +126,17 @@ impl TokenAnswer {
         }
         let access_token = self.access_token.secret();
         if access_token.is_empty() || !access_token.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(Failure::InDoubt("the access token does not fit a header".to_owned()));
+            return Err(Failure::Unusable("the access token does not fit a header"));
         }
-        let refresh_token = self.refresh_token.map(RefreshToken::into_secret).filter(|token| !token.is_empty());
-        let refresh_life = self.refresh_expires_in.or(self.refresh_token_expires_in).filter(|life| !life.is_zero());
+        let (refresh_token, refresh_expires) = match self.successor(sent) {
+            Some(Successor { token, expires }) => (Some(token), expires),
+            None => (None, None),
+        };
         let tokens = Tokens {
             access_token: SecretText::new(access_token.clone()),
             access_expires: self.expires_in.map(|life| sent.plus(life)),
-            refresh_expires: refresh_token.as_ref().and(refresh_life).map(|life| sent.plus(life)),
-            refresh_token: refresh_token.map(SecretText::new),
+            refresh_token,
+            refresh_expires,
             offline: self
                 .scope
                 .as_ref()
@@ -312,7 +330,7 @@ mod tests {
     fn only_bearer_tokens_that_fit_a_header() {
         assert!(parts(r#"{"access_token":"a","token_type":"bEARER"}"#).is_ok());
         for json in [r#"{"access_token":""}"#, r#"{"access_token":"a\r\nX-Evil: 1"}"#, r#"{"access_token":"ä"}"#] {
-            assert!(matches!(parts(json), Err(Failure::InDoubt(_))), "{json}");
+            assert!(matches!(parts(json), Err(Failure::Unusable(_))), "{json}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::answer::Failure;
+use super::answer::{Failure, Successor};
 use super::http;
 use super::id_token::IdTokenError;
 use super::text::ErrorCode;
@@ -124,6 +124,15 @@ pub enum RefreshError {
     /// Perhaps processed (behaviour R8): the refresh token may be used up.
     #[error("it is unknown whether the refresh took place: {0}")]
     InDoubt(String),
+    /// Processed, and the access token is of no use: not of the type that was asked for, or not fit for a header. The session
+    /// stays, with the refresh token that came, if one did (behaviour R5); an alarm, long back-off.
+    #[error("the tokens are of no use: {reason}")]
+    Unusable {
+        /// For the log.
+        reason: &'static str,
+        /// What the provider gave in the place of the refresh token; `None`: the old one stays good (RFC 6749 §6).
+        successor: Option<Successor>,
+    },
     /// The new ID token is not this user's, or not good (behaviour R12): the session ends. A new refresh token that came
     /// with it is being revoked ([`Provider::revoke_patiently`](super::Provider::revoke_patiently)).
     #[error("the refreshed ID token is refused: {0}")]
@@ -139,6 +148,7 @@ impl RefreshError {
             Self::Misconfigured(_) => "misconfigured",
             Self::Unavailable { .. } => "unavailable",
             Self::InDoubt(_) => "in_doubt",
+            Self::Unusable { .. } => "unusable",
             Self::IdentityChanged(_) => "identity_changed",
         }
     }
@@ -174,8 +184,7 @@ impl From<Failure> for RefreshError {
             },
             Failure::Unavailable { reason, retry_after } => Self::Unavailable { reason, retry_after },
             Failure::InDoubt(reason) => Self::InDoubt(reason),
-            // The refresh token is used up.
-            Failure::Unusable(reason) => Self::InDoubt(reason.to_owned()),
+            Failure::Unusable(reason) => Self::Unusable { reason, successor: None },
             Failure::Unexpected(reason) => Self::Misconfigured(reason),
         }
     }

@@ -41,7 +41,7 @@ mod userinfo;
 mod tests;
 
 pub use access_token::{AccessToken, AccessTokenError};
-pub use answer::Tokens;
+pub use answer::{Successor, Tokens};
 pub use authorization::AuthorizationRequest;
 pub use breaker::Breaker;
 pub(crate) use breaker::Health;

@@ -198,7 +198,9 @@ impl Provider {
         &self.settings
     }
 
-    pub(super) fn merges_userinfo(&self) -> bool {
+    /// Whether claims of the UserInfo endpoint are added to those of the ID token.
+    #[must_use]
+    pub fn merges_userinfo(&self) -> bool {
         self.settings.merge_userinfo
     }
 

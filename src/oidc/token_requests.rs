@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
-use openidconnect::{AuthorizationCode, OAuth2TokenResponse as _, PkceCodeVerifier, RedirectUrl, RefreshToken};
+use openidconnect::{AuthorizationCode, PkceCodeVerifier, RedirectUrl, RefreshToken};
+use serde_json::{Map, Value};
 use url::Url;
 
 use super::Provider;
@@ -16,6 +18,9 @@ use super::http::Endpoint;
 use super::id_token::{IdToken, IdTokenError, Origin, Previous};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
+
+/// Longest wait for UserInfo after a refresh: requests wait for its result.
+const USERINFO: Duration = Duration::from_secs(2);
 
 /// What a redeemed code brings.
 #[derive(Clone, Debug)]
@@ -31,13 +36,18 @@ pub struct Login {
 pub struct Refreshed {
     /// The tokens; without a refresh token in them the old one stays (behaviour R5).
     pub tokens: Tokens,
-    /// `None`: the old ID token and its claims stay.
+    /// `None`: the old ID token and its claims stay. Where the settings ask for UserInfo, its claims are not all:
+    /// [`Provider::claims_after_refresh`] has the rest.
     pub id_token: Option<IdToken>,
 }
 
 impl Provider {
     /// Exchanges a code for tokens (RFC 6749 §4.1.3) and verifies the ID token. If that is refused, the refresh token that
     /// came with it is revoked, for nobody holds it; unless the right user has merely not authenticated as was asked.
+    ///
+    /// `has_former`: the browser had a session when the login began. To many providers its refresh token is of the same
+    /// grant as this one and would end with it (RFC 7009 §2.1), so where nothing speaks against the user, only the login
+    /// could not be finished, nothing is revoked.
     ///
     /// # Errors
     /// [`OidcError`]
@@ -48,6 +58,7 @@ impl Provider {
         redirect_uri: &Url,
         nonce: &str,
         demands: &Demands,
+        has_former: bool,
     ) -> Result<Login, OidcError> {
         let discovered = self.discovered()?;
         check_pkce_verifier(pkce_verifier)?;
@@ -62,7 +73,7 @@ impl Provider {
             .map_err(|error| Failure::read(error, &[code, pkce_verifier, self.client_secret()]).into());
         self.breaker().note(Health::of_login(&answer));
         let answer = answer?;
-        let (tokens, id_token) = self.take(answer, sent)?;
+        let (tokens, id_token) = self.take(answer, sent, has_former)?;
         let origin = Origin::Login { nonce, demands };
         let verified = match &id_token {
             Some(id_token) => self.verify(id_token, tokens.access_token.expose(), origin).await,
@@ -80,6 +91,7 @@ impl Provider {
             // The provider's session is the one that the user had, and so may a former session's refresh token be: both go on
             // (behaviour L16).
             Err(error) if error.is_about_strength() => Err(error),
+            Err(error) if has_former && error.is_transient() => Err(error),
             Err(error) => {
                 self.disown(tokens);
                 Err(error)
@@ -108,21 +120,15 @@ impl Provider {
             .map_err(|error| Failure::read(error, &[token.expose(), self.client_secret()]).into());
         self.breaker().note(Health::of_refresh(&answer));
         let answer = answer?;
-        let (tokens, id_token) = answer.into_parts(sent, self.prover().is_some())?;
+        let successor = answer.successor(sent);
+        let (tokens, id_token) = match answer.into_parts(sent, self.prover().is_some()) {
+            Ok(parts) => parts,
+            Err(Failure::Unusable(reason)) => return Err(RefreshError::Unusable { reason, successor }),
+            Err(failure) => return Err(failure.into()),
+        };
         let Some(text) = id_token else { return Ok(Refreshed { tokens, id_token: None }) };
         match self.verify(&text, tokens.access_token.expose(), Origin::Refresh(previous)).await {
-            Ok(mut id_token) => match self.add_userinfo(&discovered, &tokens.access_token, &mut id_token).await {
-                Ok(()) => Ok(Refreshed { tokens, id_token: Some(id_token) }),
-                Err(OidcError::UserInfoSubject) => {
-                    self.disown(tokens);
-                    Err(RefreshError::IdentityChanged(IdTokenError::Subject))
-                }
-                // The tokens are good. Claims stay as they were, for half of the new ones would take some away.
-                Err(error) => {
-                    tracing::warn!(provider = %self.name(), %error, "a user's claims stay as they were");
-                    Ok(Refreshed { tokens, id_token: None })
-                }
-            },
+            Ok(id_token) => Ok(Refreshed { tokens, id_token: Some(id_token) }),
             // Its claims are the same user's, and it came straight from the provider over TLS (Core §3.1.3.7, 6.).
             // A key set that cannot be fetched for a moment must not end every session that is refreshed just then;
             // but no claim is taken from it either.
@@ -137,13 +143,49 @@ impl Provider {
         }
     }
 
+    /// Adds to the ID token of a refresh what the UserInfo endpoint says, if the settings ask for that. Its tokens are to be
+    /// in the store by then: without them there is no session, without these claims there is one with claims that are old.
+    /// `None`: they stay as they were.
+    ///
+    /// # Errors
+    /// [`RefreshError::IdentityChanged`]; nothing is revoked.
+    pub async fn claims_after_refresh(
+        &self,
+        access_token: &SecretText,
+        mut id_token: IdToken,
+    ) -> Result<Option<Map<String, Value>>, RefreshError> {
+        let added = match self.discovered() {
+            Ok(discovered) => {
+                let asked = self.add_userinfo(&discovered, access_token, &mut id_token);
+                tokio::time::timeout(USERINFO, asked).await.unwrap_or_else(|_| {
+                    Err(OidcError::Unavailable { reason: "it takes too long".to_owned(), retry_after: None })
+                })
+            }
+            Err(error) => Err(error),
+        };
+        match added {
+            Ok(()) => Ok(Some(id_token.claims)),
+            Err(OidcError::UserInfoSubject) => Err(RefreshError::IdentityChanged(IdTokenError::Subject)),
+            // Half of the new ones would take some away.
+            Err(error) => {
+                tracing::warn!(provider = %self.name(), %error, "a user's claims stay as they were");
+                Ok(None)
+            }
+        }
+    }
+
     /// Takes the answer to a login apart. If its tokens are not of the type that was asked for, the refresh token among them
     /// is revoked, for nobody holds it.
-    fn take(self: &Arc<Self>, answer: TokenAnswer, sent: Timestamp) -> Result<(Tokens, Option<String>), Failure> {
-        let refresh_token = answer.refresh_token().map(|token| SecretText::new(token.secret().clone()));
+    fn take(
+        self: &Arc<Self>,
+        answer: TokenAnswer,
+        sent: Timestamp,
+        has_former: bool,
+    ) -> Result<(Tokens, Option<String>), Failure> {
+        let successor = answer.successor(sent).filter(|_| !has_former);
         let taken = answer.into_parts(sent, self.prover().is_some());
-        if let (Err(Failure::Unusable(_)), Some(orphan)) = (&taken, refresh_token) {
-            tokio::spawn(Arc::clone(self).revoke_patiently(orphan));
+        if let (Err(Failure::Unusable(_)), Some(orphan)) = (&taken, successor) {
+            tokio::spawn(Arc::clone(self).revoke_patiently(orphan.token));
         }
         taken
     }

@@ -14,7 +14,7 @@ use url::Url;
 pub use unclaimed::Unclaimed;
 
 use crate::credentials::{self, Backend};
-use crate::oidc::{self, Breaker, Previous, RefreshError, Tokens};
+use crate::oidc::{self, Breaker, IdToken, Previous, RefreshError, Tokens};
 use crate::primitives::secret::SecretText;
 
 /// One provider of the settings.
@@ -38,18 +38,28 @@ pub struct Refreshed {
     pub id_token: Option<SecretText>,
     /// `None`: the old claims stay.
     pub claims: Option<Map<String, Value>>,
+    /// There are claims to be asked for once the tokens are stored, see [`Provider::claims_after_refresh`]; those of this ID
+    /// token do not count alone.
+    pub unasked: Option<Box<IdToken>>,
 }
 
-impl From<oidc::Refreshed> for Refreshed {
-    fn from(new: oidc::Refreshed) -> Self {
-        let (id_token, claims) = new.id_token.map(|fresh| (fresh.text, fresh.claims)).unzip();
-        Self { tokens: new.tokens, id_token, claims }
+impl Refreshed {
+    fn of_oidc(new: oidc::Refreshed, asks_userinfo: bool) -> Self {
+        let Some(id_token) = new.id_token else {
+            return Self { tokens: new.tokens, id_token: None, claims: None, unasked: None };
+        };
+        let text = Some(id_token.text.clone());
+        if asks_userinfo {
+            Self { tokens: new.tokens, id_token: text, claims: None, unasked: Some(Box::new(id_token)) }
+        } else {
+            Self { tokens: new.tokens, id_token: text, claims: Some(id_token.claims), unasked: None }
+        }
     }
 }
 
 impl From<credentials::Refreshed> for Refreshed {
     fn from(new: credentials::Refreshed) -> Self {
-        Self { tokens: new.tokens, id_token: None, claims: new.claims }
+        Self { tokens: new.tokens, id_token: None, claims: new.claims, unasked: None }
     }
 }
 
@@ -155,8 +165,26 @@ impl Provider {
         previous: Previous<'_>,
     ) -> Result<Refreshed, RefreshError> {
         match self {
-            Self::Oidc(provider) => provider.refresh(token, previous).await.map(Into::into),
+            Self::Oidc(provider) => {
+                let refreshed = provider.refresh(token, previous).await?;
+                Ok(Refreshed::of_oidc(refreshed, provider.merges_userinfo()))
+            }
             Self::Credentials(backend) => backend.refresh(token, previous.subject, old).await.map(Into::into),
+        }
+    }
+
+    /// All claims of a user whose refreshed tokens are in the store; `None`: they stay as they were.
+    ///
+    /// # Errors
+    /// [`RefreshError::IdentityChanged`]; nothing is revoked.
+    pub async fn claims_after_refresh(
+        &self,
+        access_token: &SecretText,
+        id_token: IdToken,
+    ) -> Result<Option<Map<String, Value>>, RefreshError> {
+        match self {
+            Self::Oidc(provider) => provider.claims_after_refresh(access_token, id_token).await,
+            Self::Credentials(_) => Ok(None),
         }
     }
 

@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::engine::{Failure, Refresher};
-use super::keep::{Fresh, merge};
+use super::keep::{Fresh, merge, succeed};
 use super::lease::{self, LEASE, Lease, MARGIN, MayShow, SIGN_OF_LIFE, Taken};
 use super::need::{Need, OTHERS_PATIENCE};
 use super::pace::{Entry, Leave};
-use crate::oidc::{Previous, RefreshError};
+use crate::oidc::{IdToken, Previous, RefreshError};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
 use crate::primitives::random;
@@ -286,20 +286,52 @@ impl Attempt {
             // The store may take its time; the provider has done its part.
             self.leave = None;
             let error = match answer {
-                Ok(tokens) => {
-                    let now = self.engine.now();
-                    let mut secrets = merge(&secrets, tokens, now);
-                    if let Need::Refused(_) = self.need {
-                        secrets.forced = Some(now);
-                    }
-                    let (engine, profile) = (self.engine.clone(), self.profile.clone());
-                    let fresh =
-                        Fresh { engine, key: self.key, profile, provider: provider.clone(), lease, secrets, sealed };
-                    return Step::Done(fresh.keep().await);
+                Ok(mut tokens) => {
+                    let unasked = tokens.unasked.take();
+                    let secrets = merge(&secrets, tokens, self.engine.now());
+                    return Step::Done(self.fresh(provider, lease, secrets, sealed, unasked).keep(None).await);
+                }
+                // The provider has answered, so there is no doubt, and it has used up what it gave a successor of.
+                Err(RefreshError::Unusable { reason, successor: Some(successor) }) => {
+                    tell_unusable(provider, reason);
+                    let secrets = succeed(secrets, successor);
+                    let fresh = self.fresh(provider, lease, secrets, sealed, None);
+                    return Step::Done(self.put_off(fresh).await);
                 }
                 Err(error) => error,
             };
             return Step::Done(self.refused(lease, provider, error, shown_before).await);
+        }
+    }
+
+    fn fresh(
+        &self,
+        provider: &Arc<Provider>,
+        lease: Lease,
+        mut secrets: Secrets,
+        sealed: Vec<u8>,
+        unasked: Option<Box<IdToken>>,
+    ) -> Fresh {
+        if let Need::Refused(_) = self.need {
+            secrets.forced = Some(self.engine.now());
+        }
+        let (engine, profile, provider) = (self.engine.clone(), self.profile.clone(), provider.clone());
+        Fresh { engine, key: self.key, profile, provider, lease, secrets, sealed, unasked }
+    }
+
+    /// Stores a new refresh token beside the old access token, which is all that came of the refresh. It is shown when whoever
+    /// looks after the provider has had some time.
+    async fn put_off(&self, fresh: Fresh) -> Outcome {
+        let failure = Failure::Provider(PAUSE_MISCONFIGURED);
+        let (generation, expires) = (fresh.lease.record.generation + 1, fresh.secrets.access_expires);
+        match fresh.keep(Some(self.engine.now().plus(PAUSE_MISCONFIGURED))).await {
+            // Another replica took over meanwhile, and had more luck.
+            Outcome::Renewed(Some(open)) if open.access_expires() != expires => Outcome::Renewed(Some(open)),
+            Outcome::Renewed(_) => {
+                self.engine.pause(&self.key, generation, PAUSE_MISCONFIGURED, failure);
+                Outcome::Failed(failure)
+            }
+            other => other,
         }
     }
 
@@ -318,7 +350,7 @@ impl Attempt {
         let generation = lease.record.generation;
         let (pause, failure) = match error {
             RefreshError::Rejected(_) | RefreshError::IdentityChanged(_) => {
-                return self.rejected(&lease.record, provider, &error).await;
+                return self.engine.rejected(&self.key, self.profile.as_ref(), &lease.record, provider, &error).await;
             }
             RefreshError::Misconfigured(ref code) => {
                 static REFUSALS: Throttle = Throttle::new();
@@ -327,6 +359,14 @@ impl Attempt {
                     tracing::error!(provider = %name, code, held_back, "{what}");
                 }
                 (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
+            }
+            // The old refresh token stays good (RFC 6749 §6), whoever has shown it before.
+            RefreshError::Unusable { reason, .. } => {
+                tell_unusable(provider, reason);
+                let failure = Failure::Provider(PAUSE_MISCONFIGURED);
+                self.engine.pause(&self.key, generation, PAUSE_MISCONFIGURED, failure);
+                lease.give_back(Some(self.engine.now().plus(PAUSE_MISCONFIGURED)), false).await;
+                return Outcome::Failed(failure);
             }
             RefreshError::Unavailable { ref reason, retry_after } => {
                 let pause = retry_after.unwrap_or(PAUSE_UNAVAILABLE).clamp(PAUSE_UNAVAILABLE, PAUSE_LONGEST);
@@ -347,40 +387,6 @@ impl Attempt {
         Outcome::Failed(failure)
     }
 
-    /// The provider says the refresh token is worth nothing. If another replica used it meanwhile its result counts,
-    /// else the session is over (behaviour R10).
-    async fn rejected(&self, read: &Record, provider: &Arc<Provider>, error: &RefreshError) -> Outcome {
-        let sessions = &self.engine.sessions;
-        match sessions.store().load(&self.key).await {
-            Ok(Some(record)) if record.generation != read.generation => {
-                return self
-                    .engine
-                    .result_of(&self.key, self.profile.as_ref())
-                    .await
-                    .unwrap_or(Outcome::Failed(Failure::Store));
-            }
-            Ok(_) => {}
-            Err(_) => return Outcome::Failed(Failure::Store),
-        }
-        match sessions.end_one(&self.key).await {
-            // Somebody else ended it, and has told so.
-            Ok(None) => Outcome::Ended,
-            Ok(Some((_, ended, secrets))) => {
-                tracing::info!(provider = read.provider, %error, "a session has ended: its refresh token was refused");
-                sessions.audit().refresh_rejected(&entry_of(&self.key, read, error.word()));
-                self.engine.metrics.logouts_total.with_label_values(&[&read.provider, "refresh_rejected"]).inc();
-                // Another replica stored newer tokens in the last moment. Nobody has them now.
-                if ended.generation != read.generation
-                    && let Some(token) = secrets.and_then(|secrets| secrets.refresh_token)
-                {
-                    tokio::spawn(provider.clone().revoke_patiently(token));
-                }
-                Outcome::Ended
-            }
-            Err(_) => Outcome::Failed(Failure::Store),
-        }
-    }
-
     /// How far behind its plan a refresh in the background begins.
     fn note_lag(&self, planned: Option<Timestamp>, provider: &Provider) {
         if let (true, Some(due)) = (self.need.is_due(), planned) {
@@ -393,13 +399,21 @@ impl Attempt {
         let result = match answer {
             Ok(_) => "ok",
             Err(RefreshError::Rejected(_) | RefreshError::IdentityChanged(_)) => "invalid_grant",
-            Err(RefreshError::Misconfigured(_)) => "client_error",
+            Err(RefreshError::Misconfigured(_) | RefreshError::Unusable { .. }) => "client_error",
             Err(RefreshError::Unavailable { retry_after: Some(_), .. }) => "throttled",
             Err(RefreshError::Unavailable { retry_after: None, .. }) => "error",
             Err(RefreshError::InDoubt(_)) => "timeout",
         };
         let labels = [provider.name(), self.need.mode(), result];
         self.engine.metrics.token_refreshes_total.with_label_values(&labels).inc();
+    }
+}
+
+fn tell_unusable(provider: &Provider, reason: &str) {
+    static TOKENS: Throttle = Throttle::new();
+    if let Some(held_back) = TOKENS.pass() {
+        let what = "the provider's tokens are of no use; check what it is set up to give this client";
+        tracing::error!(provider = %provider.name(), reason, held_back, "{what}");
     }
 }
 

@@ -10,11 +10,12 @@ use super::attempt::Outcome;
 use super::engine::{Failure, Refresher};
 use super::lease::{LONGEST_PAUSE, Lease};
 use super::unsettled::Unreadable;
+use crate::oidc::{IdToken, RefreshError, Successor};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
 use crate::primitives::secret::SecretText;
 use crate::provider::{Provider, Refreshed};
-use crate::session::manager::SessionError;
+use crate::session::manager::{SessionError, entry_of};
 use crate::session::model::Secrets;
 use crate::session::profile::Profile;
 use crate::store::Swap;
@@ -35,21 +36,32 @@ pub(super) struct Fresh {
     pub(super) provider: Arc<Provider>,
     pub(super) lease: Lease,
     pub(super) secrets: Secrets,
-    /// The sealed part that the old tokens were read from.
+    /// The sealed part that `secrets` were read from, or were stored as.
     pub(super) sealed: Vec<u8>,
+    /// Of whom there are claims to be asked for.
+    pub(super) unasked: Option<Box<IdToken>>,
+}
+
+/// What became of an attempt to store.
+enum Put {
+    Stored(Record),
+    /// Not ours to store any more.
+    Not(Outcome),
 }
 
 impl Fresh {
     /// Stores the tokens and only then hands them out. If the store fails, nobody is kept waiting: a task of its own holds
     /// them until they are stored or the session is over. Who asks for the session meanwhile is told of the store.
-    pub(super) async fn keep(mut self) -> Outcome {
+    ///
+    /// `retry_at`: there is to be no other refresh before that time.
+    pub(super) async fn keep(mut self, retry_at: Option<Timestamp>) -> Outcome {
         let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
         loop {
-            match self.store().await {
+            match self.store(retry_at).await {
                 Ok(outcome) => return outcome,
                 Err(error) if begun.elapsed() + pause > WAITED_FOR => {
                     tracing::warn!(%error, "refreshed tokens are held until the store takes them");
-                    tokio::spawn(self.hold(begun));
+                    tokio::spawn(self.hold(begun, retry_at));
                     return Outcome::Failed(Failure::Store);
                 }
                 Err(_) => self.lease.hold(tokio::time::sleep(pause)).await,
@@ -58,13 +70,13 @@ impl Fresh {
         }
     }
 
-    async fn hold(mut self, begun: Instant) {
+    async fn hold(mut self, begun: Instant, retry_at: Option<Timestamp>) {
         let end = self.engine.sessions.absolute_end(self.lease.record.created, &self.secrets);
         let (mut pause, mut unreadable) = (FIRST_PAUSE, Unreadable::default());
         loop {
             self.lease.hold(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let Err(error) = self.store().await else {
+            let Err(error) = self.store(retry_at).await else {
                 tracing::info!(after = ?begun.elapsed(), "held tokens are settled");
                 return;
             };
@@ -82,10 +94,20 @@ impl Fresh {
     }
 
     /// One attempt; an error says nothing of what the store has now.
-    async fn store(&mut self) -> Result<Outcome, SessionError> {
-        let sessions = &self.engine.sessions;
+    async fn store(&mut self, retry_at: Option<Timestamp>) -> Result<Outcome, SessionError> {
         // Not the lease's own: that may be renewed only as long as the intent in it is ours.
-        let mut record = self.lease.record.clone();
+        match self.put(self.lease.record.clone(), retry_at).await? {
+            Put::Stored(stored) => {
+                fail_point!("refresh::after_store");
+                Ok(self.complete(stored).await)
+            }
+            Put::Not(outcome) => Ok(outcome),
+        }
+    }
+
+    /// Puts the secrets in the place of those that the record has, whatever else changes in it meanwhile.
+    async fn put(&mut self, mut record: Record, retry_at: Option<Timestamp>) -> Result<Put, SessionError> {
+        let sessions = &self.engine.sessions;
         let generation = record.generation;
         loop {
             if record.sealed != self.sealed
@@ -95,19 +117,19 @@ impl Fresh {
                 // What applications have changed meanwhile stays.
                 self.secrets.context = context;
             }
-            match sessions.write(&self.key, &record, &self.secrets).await? {
+            match sessions.write(&self.key, &record, &self.secrets, retry_at).await? {
                 (Swap::Stored, stored) => {
-                    fail_point!("refresh::after_store");
-                    return Ok(self.engine.renewed(&self.key, self.profile.as_ref(), &stored, &self.secrets));
+                    self.sealed.clone_from(&stored.sealed);
+                    return Ok(Put::Stored(stored));
                 }
-                (Swap::Gone, _) => return Ok(self.too_late()),
+                (Swap::Gone, _) => return Ok(Put::Not(self.too_late())),
                 (Swap::Conflict, _) => match sessions.store().load(&self.key).await? {
-                    None => return Ok(self.too_late()),
+                    None => return Ok(Put::Not(self.too_late())),
                     // Ours, if an earlier try was done though the store seemed to fail. Else another replica took over
                     // and stored newer tokens: theirs count. Ours are left to expire: a revocation would end the
                     // provider's session, and theirs with it.
                     Some(now) if now.generation != generation => {
-                        return self.engine.result_of(&self.key, self.profile.as_ref()).await;
+                        return self.engine.result_of(&self.key, self.profile.as_ref()).await.map(Put::Not);
                     }
                     Some(now) => record = now,
                 },
@@ -115,12 +137,46 @@ impl Fresh {
         }
     }
 
+    /// Asks for claims, if there are any to be asked for, now that nothing can lose the tokens. Whoever dies meanwhile, or does
+    /// not get them stored, leaves a session with its old claims.
+    async fn complete(&mut self, stored: Record) -> Outcome {
+        let Some(id_token) = self.unasked.take() else { return self.renewed(&stored) };
+        let claims = match self.provider.claims_after_refresh(&self.secrets.access_token, *id_token).await {
+            Ok(Some(claims)) => claims,
+            Ok(None) => return self.renewed(&stored),
+            Err(error) => {
+                // Nobody will hold them.
+                self.revoke();
+                let (profile, provider) = (self.profile.as_ref(), &self.provider);
+                return self.engine.rejected(&self.key, profile, &stored, provider, &error).await;
+            }
+        };
+        let before = std::mem::replace(&mut self.secrets.claims, claims);
+        match self.put(stored.clone(), None).await {
+            Ok(Put::Stored(stored)) => self.renewed(&stored),
+            Ok(Put::Not(outcome)) => outcome,
+            Err(error) => {
+                tracing::warn!(%error, "claims could not be stored: they stay as they were");
+                self.secrets.claims = before;
+                self.renewed(&stored)
+            }
+        }
+    }
+
+    fn renewed(&self, stored: &Record) -> Outcome {
+        self.engine.renewed(&self.key, self.profile.as_ref(), stored, &self.secrets)
+    }
+
     /// The session ended while its refresh was under way: logout wins. Nobody waits for the revocation.
     fn too_late(&self) -> Outcome {
+        self.revoke();
+        Outcome::Ended
+    }
+
+    fn revoke(&self) {
         if let Some(token) = &self.secrets.refresh_token {
             tokio::spawn(self.provider.clone().revoke_patiently(SecretText::clone(token)));
         }
-        Outcome::Ended
     }
 }
 
@@ -134,6 +190,43 @@ impl Refresher {
     ) -> Result<Outcome, SessionError> {
         let read = self.sessions.read(key).await?;
         Ok(read.map_or(Outcome::Ended, |(record, secrets)| self.renewed(key, profile, &record, &secrets)))
+    }
+
+    /// The provider says the refresh token is worth nothing, or its tokens are another user's. If another replica has newer ones
+    /// meanwhile, they count; else the session is over (behaviour R10, R12).
+    pub(super) async fn rejected(
+        &self,
+        key: &SessionKey,
+        profile: Option<&Arc<Profile>>,
+        read: &Record,
+        provider: &Arc<Provider>,
+        error: &RefreshError,
+    ) -> Outcome {
+        let sessions = &self.sessions;
+        match sessions.store().load(key).await {
+            Ok(Some(record)) if record.generation != read.generation => {
+                return self.result_of(key, profile).await.unwrap_or(Outcome::Failed(Failure::Store));
+            }
+            Ok(_) => {}
+            Err(_) => return Outcome::Failed(Failure::Store),
+        }
+        match sessions.end_one(key).await {
+            // Somebody else ended it, and has told so.
+            Ok(None) => Outcome::Ended,
+            Ok(Some((_, ended, secrets))) => {
+                tracing::info!(provider = read.provider, %error, "a session has ended: its refresh token was refused");
+                sessions.audit().refresh_rejected(&entry_of(key, read, error.word()));
+                self.metrics.logouts_total.with_label_values(&[&read.provider, "refresh_rejected"]).inc();
+                // Another replica stored newer tokens in the last moment. Nobody has them now.
+                if ended.generation != read.generation
+                    && let Some(token) = secrets.and_then(|secrets| secrets.refresh_token)
+                {
+                    tokio::spawn(provider.clone().revoke_patiently(token));
+                }
+                Outcome::Ended
+            }
+            Err(_) => Outcome::Failed(Failure::Store),
+        }
     }
 
     /// There are fresh tokens in the store. A logout that came after them found them there and revokes them itself.
@@ -154,9 +247,14 @@ impl Refresher {
     }
 }
 
+/// The old access token, with the refresh token that came in the place of the old one (behaviour R5).
+pub(super) fn succeed(old: Secrets, successor: Successor) -> Secrets {
+    Secrets { refresh_token: Some(successor.token), refresh_expires: successor.expires, ..old }
+}
+
 /// The newest of each kind of token; what the provider did not send anew is kept (behaviour R5, R12).
 pub(super) fn merge(old: &Secrets, new: Refreshed, now: Timestamp) -> Secrets {
-    let Refreshed { tokens, id_token, claims } = new;
+    let Refreshed { tokens, id_token, claims, .. } = new;
     let (refresh_token, refresh_expires) = match tokens.refresh_token {
         Some(token) => (Some(token), tokens.refresh_expires),
         None => (old.refresh_token.clone(), old.refresh_expires),

@@ -1,11 +1,13 @@
 //! Claims of the UserInfo endpoint: added, never of another user (behaviour T6).
 
-use cloakroom::demo::Fault;
+use std::time::Duration;
+
 use cloakroom::demo::provider::Endpoint;
+use cloakroom::demo::{Fault, Gate};
 use reqwest::StatusCode;
 
-use crate::harness::{SESSION, Wishes, World};
-use crate::kit::{NEARLY_OVER, assert_logs_in_again, ticking, world};
+use crate::harness::{SESSION, Wishes, World, eventually};
+use crate::kit::{NEARLY_OVER, assert_logs_in_again, fetch_soon, newest, relayed, ticking, world};
 use crate::login_kit::refused;
 
 async fn merging() -> World {
@@ -73,9 +75,37 @@ async fn t6_a_refresh_renews_the_claims_or_leaves_them() {
     world.demo.provider.switches().set(|switch| switch.other_subject_at_userinfo = true);
     world.clock.advance(NEARLY_OVER);
     assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED, "the session ends");
+    let orphan = newest(&world).refresh_token.expect("a refresh token");
+    let revoked = || async { world.demo.provider.ledger().revoked().contains(&orphan) };
+    eventually("nobody holds its refresh token, so it is revoked", revoked).await;
     world.demo.provider.switches().set(|switch| switch.other_subject_at_userinfo = false);
     assert_logs_in_again(&mut browser).await;
     assert!(browser.cookie(SESSION).is_some());
+}
+
+/// With a provider that rotates there is no other copy of the tokens: whatever happens while UserInfo is asked must not cost
+/// them.
+#[tokio::test(flavor = "multi_thread")]
+async fn r4_refreshed_tokens_are_stored_before_anybody_asks_for_claims() {
+    let world = merging().await;
+    let browser = world.logged_in().await;
+    let gate = Gate::closed();
+    world.demo.provider.switches().fault(Endpoint::Userinfo, Fault::hold(&gate));
+    world.clock.advance(NEARLY_OVER);
+    let first = fetch_soon(&browser, "/api/whoami");
+    gate.arrived(1).await;
+    // Others find them in the store, and wait for no claims: less long than UserInfo may take.
+    let others = async {
+        loop {
+            let answer = fetch_soon(&browser, "/api/whoami").await.expect("no panic");
+            if answer.status == StatusCode::OK && relayed(&world) == newest(&world).access_token {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_millis(1_800), others).await.expect("they are stored");
+    gate.open();
+    assert_eq!(first.await.expect("no panic").status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,10 @@
 //! What each error of the token endpoint means for the session (behaviour R10, F7, F9).
 
 use cloakroom::demo::Fault;
+use cloakroom::demo::provider::Rotation;
 use reqwest::StatusCode;
 
-use crate::harness::{Browser, World};
+use crate::harness::{Browser, Wishes, World};
 use crate::kit::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,6 +78,43 @@ async fn r10_errors_that_say_nothing_of_the_grant_keep_the_session() {
         heal(&world);
         recovers(&world, &mut browser, code).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r5_r10_tokens_of_no_use_keep_the_session_with_the_newest_refresh_token() {
+    // A grace forgives a token that is shown twice because nobody knows what came of it. Here everybody knows.
+    let provider_yaml = "    refresh_token_grace: 60s".to_owned();
+    let world = world(Wishes { provider_yaml, ..ticking() }).await;
+    for rotation in [Rotation::Rotate, Rotation::Silent] {
+        let mut browser = world.logged_in().await;
+        world.demo.provider.switches().set(|switch| {
+            switch.rotation = rotation;
+            switch.refreshed_token_type = Some("N_A".into());
+        });
+        // The provider has made tokens that nobody takes; what it gave out last is not what is relayed.
+        let (token, calls) = (newest(&world).access_token, token_calls(&world));
+        world.clock.advance(NEARLY_OVER);
+        for _ in 0..5 {
+            assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK, "{rotation:?}");
+            assert_eq!(relayed(&world), token, "{rotation:?}: the old token is used to its end");
+        }
+        assert_eq!(token_calls(&world), calls + 1, "{rotation:?}");
+        world.clock.advance(REST);
+        assert_not_now(&browser.fetch("/api/whoami").await, "provider_unavailable");
+        assert_eq!(token_calls(&world), calls + 1, "{rotation:?}: it is left alone for a while");
+        // Half a minute later it is asked once more, and that is no loss either.
+        world.clock.advance(secs(30));
+        assert_not_now(&browser.fetch("/api/whoami").await, "provider_unavailable");
+        assert_eq!(token_calls(&world), calls + 2, "{rotation:?}");
+        assert!(world.demo.provider.ledger().revoked().is_empty(), "{rotation:?}");
+
+        world.demo.provider.switches().set(|switch| switch.refreshed_token_type = None);
+        recovers(&world, &mut browser, "a provider that is set right").await;
+        if rotation == Rotation::Rotate {
+            assert_shown_once(&world);
+        }
+    }
+    assert_eq!(world.metric("cloakroom_token_refresh_in_doubt_total").await, 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

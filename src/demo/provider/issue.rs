@@ -74,7 +74,9 @@ pub(super) fn token_answer(
     let mut answer = Map::new();
     answer.insert("access_token".to_owned(), access_token.into());
     let bound = grant.key.is_some() && !switch.dpop_ignored;
-    answer.insert("token_type".to_owned(), if bound { "DPoP" } else { "Bearer" }.into());
+    let kind = switch.refreshed_token_type.clone().filter(|_| refreshing);
+    let kind = kind.unwrap_or_else(|| if bound { "DPoP" } else { "Bearer" }.to_owned());
+    answer.insert("token_type".to_owned(), kind.into());
     if !switch.omit_expires_in {
         answer.insert("expires_in".to_owned(), life.as_secs().into());
     }

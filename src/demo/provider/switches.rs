@@ -151,6 +151,8 @@ pub struct Misbehaviour {
     pub refuse_service_tokens: Option<String>,
     /// The `token_type` of tokens for single services.
     pub service_token_type: Option<String>,
+    /// The `token_type` of refreshed tokens.
+    pub refreshed_token_type: Option<String>,
     /// A refresh brings no ID token.
     pub no_id_token_on_refresh: bool,
     /// The ID token of a refresh belongs to somebody else.

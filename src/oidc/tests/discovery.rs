@@ -81,7 +81,7 @@ async fn l1_a_verifier_that_breaks_the_rules_is_an_error_not_a_panic() {
     for verifier in ["", "short", &"v".repeat(129), &"ü".repeat(30), &format!("{VERIFIER} ")] {
         let request = AuthorizationRequest { pkce_verifier: verifier, ..request(&redirect_uri) };
         assert_eq!(provider.authorization_url(&request), Err(OidcError::Argument("the PKCE verifier")));
-        let redeemed = provider.redeem("code", verifier, &redirect_uri, NONCE, &Demands::default()).await;
+        let redeemed = provider.redeem("code", verifier, &redirect_uri, NONCE, &Demands::default(), false).await;
         assert_eq!(redeemed.unwrap_err(), OidcError::Argument("the PKCE verifier"));
     }
 }
@@ -239,7 +239,11 @@ async fn d2_a_provider_that_comes_late_is_found() {
     let redirect_uri = callback();
     assert_eq!(provider.authorization_url(&request(&redirect_uri)), Err(OidcError::NotReady));
     assert!(
-        provider.redeem("code", VERIFIER, &redirect_uri, NONCE, &Demands::default()).await.unwrap_err().is_transient()
+        provider
+            .redeem("code", VERIFIER, &redirect_uri, NONCE, &Demands::default(), false)
+            .await
+            .unwrap_err()
+            .is_transient()
     );
 
     let fake = Fake::start_at(address).await;

@@ -115,12 +115,12 @@ async fn a_token_of_the_other_type_is_refused_and_its_refresh_token_revoked() {
     assert!(matches!(&error, OidcError::Unexpected(why) if why.contains("not bound to our key")), "{error}");
     until(|| fake.hits().other.load(Ordering::SeqCst) == 1).await;
     let error = refresh(&provider).await.unwrap_err();
-    assert!(matches!(error, RefreshError::InDoubt(_)), "the refresh token is used up: {error}");
+    assert!(matches!(error, RefreshError::Unusable { successor: Some(_), .. }), "one came in its place: {error}");
 
     let (fake, provider, _) = ready().await;
     fake.set_token(Reply::Raw(200, &[], good()));
     let error = refresh(&provider).await.unwrap_err();
-    assert!(matches!(error, RefreshError::InDoubt(_)), "no key was shown: {error}");
+    assert!(matches!(error, RefreshError::Unusable { .. }), "no key was shown: {error}");
     assert!(!fake.last_post().0.contains_key("dpop"));
 }
 

@@ -1,13 +1,18 @@
 //! One defect at a time (behaviour T1 to T5, T7).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::signer::{self, Signer};
-use super::{CLIENT_SECRET, Fake, NONCE, NOW, Reply, VERIFIER, callback, client_with, log_in, ready, settings};
+use super::{
+    CLIENT_SECRET, Fake, NONCE, NOW, Reply, VERIFIER, callback, client_with, log_in, log_in_beside, ready, settings,
+    until,
+};
 use crate::oidc::{Demands, IdTokenError, OidcError};
 use crate::primitives::clock::Timestamp;
+use crate::primitives::secret::SecretText;
 
 /// A change of the claims, by name.
 type Change = (&'static str, fn(&mut Value));
@@ -212,7 +217,7 @@ async fn t4_an_empty_nonce_equals_nothing() {
     let mut claims = fake.claims();
     claims["nonce"] = "".into();
     fake.grant(&Signer::es256("key-1").sign(&claims));
-    let error = provider.redeem("code", VERIFIER, &callback(), "", &Demands::default()).await.unwrap_err();
+    let error = provider.redeem("code", VERIFIER, &callback(), "", &Demands::default(), false).await.unwrap_err();
     assert_eq!(error, OidcError::IdToken(IdTokenError::Nonce));
 }
 
@@ -245,4 +250,38 @@ fn remove(claims: &mut Value, name: &str) {
 /// Some parsers take the first, some the last.
 fn doubled(claims: &Value) -> String {
     claims.to_string().replacen('{', &format!("{{\"nonce\":\"{NONCE}\","), 1)
+}
+
+/// To many providers both refresh tokens are of one grant, which a revocation of either ends (RFC 7009 §2.1).
+#[tokio::test]
+async fn a_login_beside_a_session_that_only_cannot_be_finished_revokes_nothing() {
+    let (fake, provider, clock) = ready().await;
+    let revoked = || fake.hits().other.load(Ordering::SeqCst);
+    let fault = |number: usize| match number {
+        // No keys, another type of token, another user.
+        0 => {
+            fake.set_jwks(Reply::Json(503, json!({})));
+            fake.grant(&Signer::es256("key-2").sign(&fake.claims()));
+        }
+        1 => fake.set_token(Reply::Json(200, json!({"access_token": "a", "token_type": "N_A", "refresh_token": "r"}))),
+        _ => {
+            let mut claims = fake.claims();
+            claims["nonce"] = "another".into();
+            fake.grant(&Signer::es256("key-1").sign(&claims));
+        }
+    };
+    for (number, with_former, without) in [(0, 0, 1), (1, 0, 1), (2, 1, 1)] {
+        let mut before = revoked();
+        for (has_former, expected) in [(true, with_former), (false, without)] {
+            fault(number);
+            log_in_beside(&provider, has_former).await.unwrap_err();
+            // Each revocation has a task of its own; one that we wait for comes after it.
+            let known = SecretText::new("known".to_owned());
+            until(|| revoked() >= before + expected).await;
+            provider.revoke(&known).await.unwrap();
+            assert_eq!(revoked(), before + expected + 1, "{number} {has_former}");
+            before = revoked();
+        }
+        clock.advance(Duration::from_secs(5));
+    }
 }

@@ -297,7 +297,13 @@ fn callback() -> Url {
 }
 
 async fn log_in(provider: &Arc<Provider>) -> Result<super::Login, OidcError> {
-    sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE, &provider.demands(&[], false))).await
+    log_in_beside(provider, false).await
+}
+
+/// `has_former`: the browser has a session already.
+async fn log_in_beside(provider: &Arc<Provider>, has_former: bool) -> Result<super::Login, OidcError> {
+    let demands = provider.demands(&[], false);
+    sendable(provider.redeem("code-canary", VERIFIER, &callback(), NONCE, &demands, has_former)).await
 }
 
 async fn refresh(provider: &Arc<Provider>) -> Result<Refreshed, super::RefreshError> {

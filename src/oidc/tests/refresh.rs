@@ -10,7 +10,7 @@ use super::id_token::Defect;
 use super::signer::Signer;
 use super::{CLIENT_SECRET, NOW, REFRESH_TOKEN, Reply, answer, client_with, ready, refresh, settings, until};
 use crate::config::settings::ClientAuth;
-use crate::oidc::{IdTokenError, Previous, RefreshError};
+use crate::oidc::{IdTokenError, Previous, RefreshError, Successor};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
 
@@ -70,6 +70,7 @@ fn class(error: &RefreshError) -> Class {
         RefreshError::Misconfigured(_) => Class::Misconfigured,
         RefreshError::Unavailable { retry_after, .. } => Class::Unavailable(retry_after.map(|d| d.as_secs())),
         RefreshError::InDoubt(_) => Class::InDoubt,
+        RefreshError::Unusable { reason, .. } => panic!("{reason}"),
         RefreshError::IdentityChanged(error) => panic!("{error}"),
     }
 }
@@ -133,6 +134,34 @@ async fn r10_classes_by_answer() {
         assert!(!shown.contains("canary") && !shown.contains('<'), "{name}: {shown}");
     }
     assert_eq!(fake.hits().other.load(Ordering::SeqCst), 0, "no redirect is followed");
+}
+
+#[tokio::test]
+async fn r5_of_tokens_that_are_of_no_use_the_refresh_token_is_kept_and_nothing_is_in_doubt() {
+    let (fake, provider, _) = ready().await;
+    let successor = |token: &str, life: Option<u64>| {
+        let expires = life.map(|life| Timestamp::from_secs(NOW + life));
+        Some(Successor { token: SecretText::new(token.to_owned()), expires })
+    };
+    for (answer, expected) in [
+        (json!({"access_token": "a", "token_type": "N_A", "refresh_token": "r"}), successor("r", None)),
+        (
+            json!({"access_token": "a", "token_type": "DPoP", "refresh_token": "r", "refresh_expires_in": 60}),
+            successor("r", Some(60)),
+        ),
+        (json!({"access_token": "a\r\nX-Evil: 1", "refresh_token": "r"}), successor("r", None)),
+        (json!({"access_token": "", "refresh_token": ""}), None),
+        (json!({"access_token": "a", "token_type": "N_A"}), None),
+    ] {
+        fake.set_token(Reply::Json(200, answer.clone()));
+        let before = fake.hits().token.load(Ordering::SeqCst);
+        match refresh(&provider).await.unwrap_err() {
+            RefreshError::Unusable { successor, .. } => assert_eq!(successor, expected, "{answer}"),
+            other => panic!("{answer}: {other}"),
+        }
+        assert_eq!(fake.hits().token.load(Ordering::SeqCst), before + 1, "shown once");
+    }
+    assert_eq!(fake.hits().other.load(Ordering::SeqCst), 0, "nothing is revoked");
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ impl Sessions {
     }
 
     /// Puts new secrets into a session that still has the version it was read with. Whatever intent, doubt and delay stood
-    /// in the record is done with.
+    /// in the record is done with. `retry_at`: there is to be no refresh before that time.
     ///
     /// # Errors
     /// [`SessionError`]; the caller holds the secrets and tries again (behaviour R4).
@@ -84,6 +84,7 @@ impl Sessions {
         key: &SessionKey,
         read: &Record,
         secrets: &Secrets,
+        retry_at: Option<Timestamp>,
     ) -> Result<(Swap, Record), SessionError> {
         let mut record = read.clone();
         record.version += 1;
@@ -91,8 +92,8 @@ impl Sessions {
         record.absolute_end = self.absolute_end(record.created, secrets);
         record.intent = None;
         record.refresh_in_doubt = None;
-        record.retry_at = None;
-        record.due = self.plan.due(secrets);
+        record.retry_at = retry_at;
+        record.due = self.plan.due(secrets).map(|due| retry_at.map_or(due, |at| at.max(due)));
         self.ring.newest_id().clone_into(&mut record.sealing_key);
         record.sealed = self.seal(key, &record, secrets)?;
         fail_point!("refresh::before_store");

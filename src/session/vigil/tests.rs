@@ -95,7 +95,7 @@ impl World {
         let (record, mut secrets) = replica.read(open.key()).await.unwrap().expect("it lives");
         let end = self.clock.now().plus(2 * MINUTE);
         secrets.access_expires = Some(end);
-        let (swap, _) = replica.write(open.key(), &record, &secrets).await.unwrap();
+        let (swap, _) = replica.write(open.key(), &record, &secrets, None).await.unwrap();
         assert_eq!(swap, Swap::Stored);
         end
     }
