@@ -1,7 +1,8 @@
 //! Clients that bring an access token themselves: programs and mobile apps (RFC 6750; behaviour A1-A3, A7).
 //!
-//! A token is verified once and then known by its own bytes, until it ends or for [`KNOWN`], whichever is sooner. What goes
-//! upstream for it is ready made, as with sessions.
+//! A token is verified once and then known by its SHA-256 (behaviour A4), until it ends or for [`KNOWN`], whichever is sooner.
+//! That hash is all the cryptography that a request with a known token costs. What goes upstream for it is ready made, as with
+//! sessions.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
+use sha2::{Digest as _, Sha256};
 
 use super::admit::Gate;
 use super::opaque::Opaque;
@@ -97,7 +99,7 @@ impl Bearer {
         let places = self.identity.len() * size_of::<Option<HeaderValue>>();
         OVERHEAD
             + size_of::<Self>()
-            + (2 + self.exchanged.len()) * self.authorization.len()
+            + (1 + self.exchanged.len()) * self.authorization.len()
             + self.exchanged.len() * OVERHEAD
             + self.subject.len()
             + self.met.len()
@@ -113,10 +115,16 @@ pub struct Bearers {
     providers: Vec<Arc<Provider>>,
     settings: settings::Bearer,
     profile: Arc<Profile>,
-    /// By the whole token: a key that is cut short could name another one's holder. The hash is keyed anew in each process.
-    known: Cache<Box<[u8]>, Arc<Bearer>, Weight>,
+    known: Cache<Name, Arc<Bearer>, Weight>,
     /// What its provider says of tokens that cannot be read here.
     pub(super) opaque: Opaque,
+}
+
+/// Names a token without holding it: SHA-256 of it, whole, for a name that is cut short could be another one's too.
+pub(super) type Name = [u8; 32];
+
+fn name_of(text: &str) -> Name {
+    Sha256::digest(text).into()
 }
 
 /// How long a token is known at least, if `life` allows it.
@@ -125,8 +133,8 @@ const MOMENT: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<Box<[u8]>, Arc<Bearer>> for Weight {
-    fn weight(&self, _: &Box<[u8]>, bearer: &Arc<Bearer>) -> u64 {
+impl Weighter<Name, Arc<Bearer>> for Weight {
+    fn weight(&self, _: &Name, bearer: &Arc<Bearer>) -> u64 {
         u64::try_from(bearer.bytes()).unwrap_or(u64::MAX)
     }
 }
@@ -163,10 +171,10 @@ impl Bearers {
         &self.settings
     }
 
-    /// Knows the holder of `text` from now on, for `life` at most. `onward` goes upstream.
+    /// Knows the holder of the token of this name from now on, for `life` at most. `onward` goes upstream.
     pub(super) fn remember(
         &self,
-        text: &str,
+        name: Name,
         onward: &str,
         provider: &Provider,
         token: AccessToken,
@@ -176,7 +184,7 @@ impl Bearers {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {onward}")).ok()?;
         authorization.set_sensitive(true);
         // What was got for the same token goes on to count.
-        let known = self.known.get(text.as_bytes());
+        let known = self.known.get(&name);
         let known = known.filter(|known| known.authorization == authorization && known.provider == *provider.name());
         let exchanged = known.map_or_else(
             || self.profile.exchanges.iter().map(|_| Arc::default()).collect(),
@@ -196,7 +204,7 @@ impl Bearers {
             until: token.expires.max(now.plus(MOMENT).min(token.expires.plus(SKEW))).min(now.plus(life)),
         });
         if now < bearer.until {
-            self.known.insert(text.as_bytes().into(), bearer.clone());
+            self.known.insert(name, bearer.clone());
         }
         Some(bearer)
     }
@@ -254,9 +262,11 @@ impl Gate {
         let Some(bearers) = self.bearers.get(case.site.index).and_then(Option::as_ref) else {
             return Err(Box::new(Answer::problem(Code::Internal, None, None)));
         };
-        let bearer = match bearers.known.get(text.as_bytes()).filter(|known| self.clock.now() < known.until) {
+        // The one name of this request: whoever asks about the token goes by it as well.
+        let name = name_of(text);
+        let bearer = match bearers.known.get(&name).filter(|known| self.clock.now() < known.until) {
             Some(known) => known,
-            None => Box::pin(self.verify(case, bearers, text)).await?,
+            None => Box::pin(self.verify(case, bearers, name, text)).await?,
         };
         if case.route.provider.as_ref().is_some_and(|name| **name != **bearer.provider()) {
             // As good as one of a stranger's here.
@@ -276,13 +286,19 @@ impl Gate {
         Ok(Some(bearer))
     }
 
-    async fn verify(&self, case: &Case<'_>, bearers: &Arc<Bearers>, text: &str) -> Result<Arc<Bearer>, Box<Answer>> {
+    async fn verify(
+        &self,
+        case: &Case<'_>,
+        bearers: &Arc<Bearers>,
+        name: Name,
+        text: &str,
+    ) -> Result<Arc<Bearer>, Box<Answer>> {
         let found = match bearers.asked(text) {
-            Some(provider) => bearers.ask(provider, text, &self.clock).await.map(Some),
+            Some(provider) => bearers.ask(provider, name, text, &self.clock).await.map(Some),
             None => bearers
                 .judge(text)
                 .await
-                .map(|(provider, token)| bearers.remember(text, text, provider, token, self.clock.now(), KNOWN)),
+                .map(|(provider, token)| bearers.remember(name, text, provider, token, self.clock.now(), KNOWN)),
         };
         match found {
             Ok(bearer) => {
@@ -351,6 +367,13 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+
+    #[test]
+    fn a4_a_token_is_known_by_its_sha_256() {
+        // FIPS 180-4, appendix B.1 of its examples.
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(name_of("abc").map(|byte| format!("{byte:02x}")).concat(), expected);
+    }
 
     #[test]
     fn a_token_is_one_word_behind_the_scheme_and_comes_once() {

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
-use sha2::{Digest as _, Sha256};
 
-use super::bearer::{Bearer, Bearers};
+use super::bearer::{Bearer, Bearers, Name};
 use crate::oidc::{AccessTokenError, Provider};
 use crate::primitives::clock::{Clock, Timestamp};
 use crate::refresh::Flights;
@@ -20,9 +19,6 @@ const REFUSED: Duration = Duration::from_secs(5);
 const FAILED: Duration = Duration::from_secs(1);
 /// Most of them that a site remembers: about 1 MiB. They have a place of their own, for anybody may send them.
 const MOST: usize = 10_000;
-
-/// Names a token without holding it.
-type Name = [u8; 32];
 
 /// What is under way and what was refused.
 pub(super) struct Opaque {
@@ -41,10 +37,10 @@ impl Bearers {
     pub(super) async fn ask(
         self: &Arc<Self>,
         provider: &Arc<Provider>,
+        name: Name,
         text: &str,
         clock: &Clock,
     ) -> Result<Arc<Bearer>, AccessTokenError> {
-        let name: Name = Sha256::digest(text).into();
         if let Some((error, until)) = self.opaque.refused.get(&name)
             && clock.now() < until
         {
@@ -59,7 +55,7 @@ impl Bearers {
                 match provider.introspect(&text, audiences, untyped).await {
                     Ok(found) => {
                         let onward = found.phantom.as_ref().map_or(text.as_str(), |token| token.expose());
-                        let bearer = bearers.remember(&text, onward, &provider, found.token, now, found.life);
+                        let bearer = bearers.remember(name, onward, &provider, found.token, now, found.life);
                         bearer.ok_or(AccessTokenError::ProviderFailed)
                     }
                     Err(error) => {
