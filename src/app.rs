@@ -196,13 +196,16 @@ impl App {
         let revoker = Arc::new(Revoker::new(sessions.clone(), providers.clone(), metrics.clone()));
         let refresher = Refresher::new(sessions.clone(), providers.clone(), &settings.refresh, metrics.clone());
         let proxy_tokens = settings.proxy_token.as_ref().map(ProxyTokens::new).transpose()?.map(Arc::new);
+        let grants =
+            Grants::new(sessions.clone(), refresher.clone(), providers.clone(), &settings.refresh, metrics.clone());
+        let grants = Arc::new(grants);
         let parts = Parts {
             sessions: sessions.clone(),
             providers: providers.clone(),
             logins: Arc::new(Logins::new(sessions.clone(), revoker.clone(), proxy_tokens.clone(), metrics.clone())),
             proxy_tokens,
             refresher: refresher.clone(),
-            grants: Arc::new(Grants::new(sessions.clone(), refresher.clone(), &settings.refresh, metrics.clone())),
+            grants: grants.clone(),
             metrics: metrics.clone(),
             lookup,
             clock: clock.clone(),
@@ -244,6 +247,7 @@ impl App {
             touches: Mutex::new(Some(touches)),
             conflicts,
             background: Background::new(refresher.clone(), settings.refresh.active_within),
+            grants,
             overload,
         };
         let listening = server.add_service(edge.into_service());

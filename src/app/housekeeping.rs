@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 use super::{memory, tell_service_manager};
 use crate::admin::readiness::Latch;
 use crate::config::settings;
+use crate::grants::Grants;
 use crate::listener::{Overload, until_listening};
 use crate::provider::Provider;
 use crate::refresh::background::Background;
@@ -38,6 +39,7 @@ pub(super) struct Housekeeping {
     pub(super) touches: Mutex<Option<TouchWriter>>,
     pub(super) conflicts: Conflicts,
     pub(super) background: Background,
+    pub(super) grants: Arc<Grants>,
     pub(super) overload: Overload,
 }
 
@@ -99,7 +101,7 @@ impl BackgroundService for Housekeeping {
         let give_back = memory::give_back(&self.sessions, &self.overload);
         let upkeep = async { tokio::join!(self.watch_start(), self.sample(), count, compare, give_back) };
         let work = async {
-            let work = async { tokio::join!(upkeep, write_touches, maintain) };
+            let work = async { tokio::join!(upkeep, write_touches, maintain, self.grants.keep()) };
             tokio::select! {
                 _ = work => {}
                 _ = shutdown.wait_for(|down| *down) => {}

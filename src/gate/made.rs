@@ -66,11 +66,15 @@ impl Gate {
     async fn exchange_now(&self, request: &Request<'_>, pass: &mut Pass, target: usize) -> Result<(), Box<Answer>> {
         let mut result = self.ask(self.wish(pass, target)).await;
         // The provider knows the token no more: perhaps it has ended the session, perhaps there is a newer one to be had.
-        if let (Err((Lack::Stale, _)), Some(open)) = (&result, pass.session.clone()) {
+        if let (Err((lack, _)), Some(open)) = (&result, pass.session.clone())
+            && let Some(wanted) = pass.site.exchanges.get(target).cloned()
+            && self.grants.blames_token(open.key(), &wanted, *lack)
+        {
             match self.refresher.replace(&open).await {
                 Refreshed::Renewed(newer) if newer.authorization() != open.authorization() => {
                     self.take_newer(request, pass, &open, newer).await?;
                     result = self.ask(self.wish(pass, target)).await;
+                    self.grants.note_newer(open.key(), &wanted, &result);
                 }
                 Refreshed::Ended => return self.over(request, pass, Code::RefreshRejected),
                 Refreshed::Failed(Failure::Provider(pause)) => result = Err((Lack::Unavailable, pause)),
@@ -126,12 +130,12 @@ impl Gate {
             provider,
             subject: Some(SecretText::new(subject.to_owned())),
             target: pass.site.exchanges.get(target)?.clone(),
-            whose: Whose {
+            whose: Some(Whose {
                 site: pass.site.name.clone(),
                 session: pass.session.as_ref().map(|open| *open.key()),
                 subject: pass.bearer.as_ref().map(|bearer| bearer.subject().to_owned()),
                 client_ip: pass.client.ip,
-            },
+            }),
         })
     }
 
@@ -142,7 +146,12 @@ impl Gate {
             provider: self.auth.get(pass.site.index)?.named(&token.provider)?.oidc()?.clone(),
             subject: None,
             target: token.target.clone(),
-            whose: Whose { site: pass.site.name.clone(), session: None, subject: None, client_ip: pass.client.ip },
+            whose: Some(Whose {
+                site: pass.site.name.clone(),
+                session: None,
+                subject: None,
+                client_ip: pass.client.ip,
+            }),
         })
     }
 
@@ -188,7 +197,7 @@ impl Gate {
                 let text = "The login service does not let you use the service behind this address.";
                 refusal(request, Code::UpstreamTokenDenied, text)
             }
-            Lack::Refused | Lack::Stale => {
+            Lack::Refused | Lack::Stale | Lack::Unclear => {
                 let text = "The login service gives no token for the service behind this address.";
                 refusal(request, Code::UpstreamTokenRefused, text)
             }

@@ -1,7 +1,9 @@
 //! Tokens for single upstreams: one request at the provider for all who wait.
 //!
 //! Each is kept where what it comes from is kept, see [`Slot`]. A request runs in a task of its own: whoever stops waiting
-//! cancels nothing.
+//! cancels nothing. Those of our own are replaced in the background as well, see [`keep`](Grants::keep).
+
+mod keep;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,11 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
+use quick_cache::sync::Cache;
 
 use crate::config::settings::{self, ClientToken, Target};
 use crate::oidc::{OidcError, Provider, ServiceToken};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::secret::SecretText;
+use crate::provider::Providers;
 use crate::refresh::Refresher;
 use crate::session::issued::{Issued, Lack, Slot, Turn};
 use crate::session::manager::Sessions;
@@ -33,13 +37,21 @@ const PAUSE_REFUSED: Duration = Duration::from_secs(10);
 const PAUSE_UNAVAILABLE: Duration = Duration::from_secs(1);
 const PAUSE_LONGEST: Duration = Duration::from_secs(60);
 
+/// Sessions and targets of which it is remembered that another access token helps nothing.
+const IN_VAIN: usize = 10_000;
+
 /// Gets tokens for single upstreams.
 pub struct Grants {
     sessions: Arc<Sessions>,
     refresher: Arc<Refresher>,
+    providers: Providers,
     minimum_lifetime: Duration,
     /// How long before its end a token of our own is replaced while the old one still serves.
     ahead: Duration,
+    /// Of whom it is replaced although nobody asks just then: tokens that were asked for within this time. `None` = never.
+    kept_within: Option<Duration>,
+    /// Where a refresh has been in vain: what the provider did not like is not the access token.
+    in_vain: Cache<(SessionKey, Target), ()>,
     /// Places of tokens of our own; they outlast the settings that ask for them.
     clients: Mutex<HashMap<ClientToken, Arc<Slot>>>,
     metrics: Arc<Metrics>,
@@ -56,8 +68,8 @@ pub struct Wish {
     pub subject: Option<SecretText>,
     /// What it is to be good for.
     pub target: Target,
-    /// For the audit log.
-    pub whose: Whose,
+    /// For the audit log; `None` = nobody waits for it.
+    pub whose: Option<Whose>,
 }
 
 /// Whose request asks.
@@ -82,12 +94,33 @@ impl Grants {
     pub fn new(
         sessions: Arc<Sessions>,
         refresher: Arc<Refresher>,
+        providers: Providers,
         settings: &settings::Refresh,
         metrics: Arc<Metrics>,
     ) -> Self {
         let minimum_lifetime = settings.minimum_lifetime;
         let ahead = settings.ahead.max(minimum_lifetime);
-        Self { sessions, refresher, minimum_lifetime, ahead, clients: Mutex::default(), metrics }
+        let kept_within = (!settings.ahead.is_zero()).then_some(settings.active_within);
+        let (in_vain, clients) = (Cache::new(IN_VAIN), Mutex::default());
+        Self { sessions, refresher, providers, minimum_lifetime, ahead, kept_within, in_vain, clients, metrics }
+    }
+
+    /// Whether it is worth a refresh that a session's access token is not exchanged for this reason.
+    #[must_use]
+    pub fn blames_token(&self, session: &SessionKey, target: &Target, lack: Lack) -> bool {
+        match lack {
+            Lack::Stale => true,
+            Lack::Unclear => self.in_vain.get(&(*session, target.clone())).is_none(),
+            Lack::Denied | Lack::Refused | Lack::Unavailable => false,
+        }
+    }
+
+    /// Notes what became of an exchange for which the access token had been refreshed: what the provider says of a token that
+    /// is new is not about the token, and that session need not be refreshed for this target again.
+    pub fn note_newer(&self, session: &SessionKey, target: &Target, result: &Result<HeaderValue, NoToken>) {
+        if let Err((Lack::Unclear, _)) = result {
+            self.in_vain.insert((*session, target.clone()), ());
+        }
     }
 
     /// The place of a token of our own: one for all routes and requests that send it, whatever becomes of the settings.
@@ -103,6 +136,7 @@ impl Grants {
     #[must_use]
     pub fn own(self: &Arc<Self>, slot: &Slot, wish: impl FnOnce() -> Option<Wish>) -> Option<HeaderValue> {
         let now = self.now();
+        slot.note(now);
         if let Some(token) = slot.fresh(now, self.ahead) {
             return Some(token);
         }
@@ -175,12 +209,16 @@ impl Grants {
         if refused.is_some() && wish.slot.alive(now).is_some() && !turn.may_replace(now) {
             return Err((Lack::Refused, PAUSE_REFUSED));
         }
-        let leave = tokio::time::timeout(WAIT_DEAD, self.refresher.leave(wish.provider.name())).await;
+        let leave = self.refresher.leave(wish.provider.name(), wish.whose.is_none());
+        let leave = tokio::time::timeout(WAIT_DEAD, leave).await;
         let _leave = match leave.unwrap_or(Err(PAUSE_UNAVAILABLE)) {
             Ok(leave) => leave,
             // Or each of those who wait behind this one would wait as long again.
             Err(pause) => {
-                turn.lacks(Lack::Unavailable, self.now().plus(pause.min(PAUSE_UNAVAILABLE)));
+                // One that was not in a hurry has not waited, and speaks for nobody.
+                if wish.whose.is_some() {
+                    turn.lacks(Lack::Unavailable, self.now().plus(pause.min(PAUSE_UNAVAILABLE)));
+                }
                 return Err((Lack::Unavailable, pause));
             }
         };
@@ -216,14 +254,14 @@ impl Grants {
         };
         let (lack, pause) = match judge(&error) {
             // It is nobody's fault but ours.
-            (Lack::Denied | Lack::Stale, pause) if wish.subject.is_none() => (Lack::Refused, pause),
+            (Lack::Denied | Lack::Stale | Lack::Unclear, pause) if wish.subject.is_none() => (Lack::Refused, pause),
             judged => judged,
         };
         turn.lacks(lack, self.now().plus(pause));
         self.count(wish, if lack == Lack::Unavailable { "unavailable" } else { "refused" });
         if let Some(held_back) = FAILURES.pass() {
-            let (provider, site) = (wish.provider.name(), &wish.whose.site);
-            tracing::warn!(%provider, %site, %error, held_back, "the provider gives no token for an upstream");
+            let (provider, site) = (wish.provider.name(), wish.whose.as_ref().map(|whose| &*whose.site));
+            tracing::warn!(%provider, site, %error, held_back, "the provider gives no token for an upstream");
         }
         if lack != Lack::Unavailable {
             self.tell(wish, &error);
@@ -232,16 +270,17 @@ impl Grants {
     }
 
     fn tell(&self, wish: &Wish, error: &OidcError) {
+        let whose = wish.whose.as_ref();
         self.sessions.audit().tell(
             Event::UpstreamTokenRefused,
             &Entry {
                 actor: Actor::Idp,
                 reason: Some(word(error)),
-                site: Some(&wish.whose.site),
+                site: whose.map(|whose| &*whose.site),
                 provider: Some(wish.provider.name()),
-                subject: wish.whose.subject.as_deref(),
-                session: wish.whose.session.as_ref().map(SessionKey::as_bytes),
-                client_ip: Some(wish.whose.client_ip),
+                subject: whose.and_then(|whose| whose.subject.as_deref()),
+                session: whose.and_then(|whose| whose.session.as_ref()).map(SessionKey::as_bytes),
+                client_ip: whose.map(|whose| whose.client_ip),
                 ..Entry::default()
             },
         );
@@ -267,8 +306,11 @@ fn judge(error: &OidcError) -> NoToken {
         }
         OidcError::Refused(code) => match code.as_str() {
             "access_denied" => (Lack::Denied, PAUSE_REFUSED),
-            // RFC 8693 §2.2.2 has the first; the others are what providers say of a token that is over.
-            "invalid_request" | "invalid_grant" | "invalid_token" => (Lack::Stale, PAUSE_REFUSED),
+            // What providers say of a token that is over.
+            "invalid_grant" | "invalid_token" => (Lack::Stale, PAUSE_REFUSED),
+            // RFC 8693 §2.2.2 has this for such a token, and for all else that is wrong with the request as well; Keycloak
+            // says it of a user who may not have the audience.
+            "invalid_request" => (Lack::Unclear, PAUSE_REFUSED),
             _ => (Lack::Refused, PAUSE_REFUSED),
         },
         _ => (Lack::Refused, PAUSE_REFUSED),
@@ -303,7 +345,8 @@ mod tests {
     fn what_an_error_means() {
         let refused = |code: &str| judge(&OidcError::Refused(ErrorCode::new(code))).0;
         assert_eq!(refused("access_denied"), Lack::Denied);
-        assert_eq!(refused("invalid_request"), Lack::Stale);
+        assert_eq!((refused("invalid_grant"), refused("invalid_token")), (Lack::Stale, Lack::Stale));
+        assert_eq!(refused("invalid_request"), Lack::Unclear);
         for code in ["invalid_target", "invalid_scope", "invalid_client", "unauthorized_client", "x"] {
             assert_eq!(refused(code), Lack::Refused, "{code}");
         }

@@ -223,9 +223,10 @@ impl Refresher {
     }
 
     /// Leave for a call of the provider's token endpoint that is no refresh: it keeps the same pace. The place is free again
-    /// when it is dropped. An error says how long to wait.
-    pub(crate) async fn leave(&self, provider: &str) -> Result<impl Send + use<>, Duration> {
-        match self.paces.enter(provider, Need::Minimum).await {
+    /// when it is dropped. An error says how long to wait. `unhurried`: nobody waits for it, and it waits for no place.
+    pub(crate) async fn leave(&self, provider: &str, unhurried: bool) -> Result<impl Send + use<>, Duration> {
+        let need = if unhurried { Need::Claimed } else { Need::Minimum };
+        match self.paces.enter(provider, need).await {
             Entry::Now(leave) | Entry::AfterWait(leave) => Ok(leave),
             Entry::NotFor(pause) | Entry::Full(pause) => Err(pause),
         }

@@ -4,6 +4,7 @@
 //! and a session's record does not grow with the number of services behind its site.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -15,6 +16,8 @@ use crate::primitives::clock::Timestamp;
 use crate::primitives::dpop::authorization;
 use crate::primitives::secret::SecretText;
 
+/// How exactly it is known when a token was last asked for, in milliseconds.
+const NOTED_EVERY: u64 = 1_000;
 /// How often a token is replaced because an upstream refuses it (behaviour B5).
 const REPLACE_EVERY: Duration = Duration::from_secs(300);
 
@@ -57,6 +60,8 @@ pub enum Lack {
     Refused,
     /// The provider does not take the user's access token, or not any more.
     Stale,
+    /// The same, or something else about the request: RFC 8693 §2.2.2 has one word for both.
+    Unclear,
     /// The provider does not answer, or is busy.
     Unavailable,
 }
@@ -76,6 +81,19 @@ struct State {
 pub struct Slot {
     state: ArcSwapOption<State>,
     turn: Mutex<()>,
+    /// When a request last asked for it, in milliseconds; kept only for tokens that are replaced in the background.
+    asked: AtomicU64,
+}
+
+/// What is to be done about a place in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Nothing for now.
+    Nothing,
+    /// The token is in use and about to end.
+    Replace,
+    /// Nobody has asked for the token for a while, and it has ended.
+    Forget,
 }
 
 /// The right to fill a place: one caller at a time has it.
@@ -106,6 +124,37 @@ impl Slot {
     pub fn lack(&self, now: Timestamp) -> Option<(Lack, Duration)> {
         let (lack, until) = self.state.load().as_ref()?.lack?;
         (now < until).then(|| (lack, until.since(now)))
+    }
+
+    /// Notes that a request asks for the token. Written once in a second, so that many requests at once do not contend for it.
+    pub fn note(&self, now: Timestamp) {
+        let last = self.asked.load(Ordering::Relaxed);
+        if now.as_millis().saturating_sub(last) >= NOTED_EVERY {
+            self.asked.store(now.as_millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// What is to be done in the background: a token that was asked for `within` that time is replaced when it has less than
+    /// `ahead` left. One that has ended is left to the requests that want it.
+    #[must_use]
+    pub fn upkeep(&self, now: Timestamp, ahead: Duration, within: Duration) -> Upkeep {
+        if self.alive(now).is_none() {
+            let empty = self.state.load().as_ref().is_none_or(|state| state.token.is_none());
+            return if empty || self.is_in_use(now, within) { Upkeep::Nothing } else { Upkeep::Forget };
+        }
+        let due = self.is_in_use(now, within) && self.fresh(now, ahead).is_none() && self.lack(now).is_none();
+        if due && !self.is_taken() { Upkeep::Replace } else { Upkeep::Nothing }
+    }
+
+    fn is_in_use(&self, now: Timestamp, within: Duration) -> bool {
+        now.since(Timestamp::from_millis(self.asked.load(Ordering::Relaxed))) <= within
+    }
+
+    /// Lets go of the token, unless somebody is about to put another in.
+    pub fn forget(&self) {
+        if let Ok(_turn) = self.turn.try_lock() {
+            self.state.store(None);
+        }
     }
 
     /// Whether somebody is filling the place.
@@ -183,6 +232,31 @@ mod tests {
         assert!(slot.alive(at(1_009)).is_some());
         slot.turn().await.keep(token(60));
         assert_eq!(slot.lack(at(1_009)), None, "a token ends it");
+    }
+
+    #[tokio::test]
+    async fn a_token_in_use_is_replaced_ahead_and_one_that_nobody_asks_for_is_let_go_of() {
+        let (slot, at) = (Slot::default(), Timestamp::from_secs);
+        let upkeep = |now| slot.upkeep(at(now), Duration::from_secs(60), Duration::from_secs(900));
+        slot.note(at(1_000));
+        assert_eq!(upkeep(1_000), Upkeep::Nothing, "there is none yet");
+        slot.turn().await.keep(token(600));
+        assert_eq!((upkeep(1_539), upkeep(1_540), upkeep(1_599)), (Upkeep::Nothing, Upkeep::Replace, Upkeep::Replace));
+        assert_eq!((upkeep(1_600), upkeep(1_900)), (Upkeep::Nothing, Upkeep::Nothing), "whoever asks gets another");
+        assert_eq!(upkeep(1_901), Upkeep::Forget);
+        let turn = slot.turn().await;
+        assert_eq!(upkeep(1_540), Upkeep::Nothing, "somebody is about it");
+        turn.lacks(Lack::Refused, at(1_550));
+        drop(turn);
+        assert_eq!((upkeep(1_549), upkeep(1_550)), (Upkeep::Nothing, Upkeep::Replace), "the provider said no");
+        // It lives longer than anybody asks for it.
+        slot.turn().await.keep(token(2_000));
+        assert_eq!(upkeep(2_950), Upkeep::Nothing);
+        slot.note(at(2_940));
+        assert_eq!(upkeep(2_950), Upkeep::Replace);
+        slot.forget();
+        assert!(slot.alive(at(1_500)).is_none());
+        assert_eq!(upkeep(9_000), Upkeep::Nothing);
     }
 
     #[tokio::test]

@@ -18,6 +18,10 @@ const ROUTES: &str = r#"
       - { path: /, upstream: demo }
 "#;
 
+const SERIES: &str = "cloakroom_upstream_tokens_total{kind=\"client_credentials\",provider=\"demo\",result=\"ok\"";
+const UNAVAILABLE: &str =
+    "cloakroom_upstream_tokens_total{kind=\"client_credentials\",provider=\"demo\",result=\"unavailable\"";
+
 const SITE: &str = "    bearer: { audiences: [demo-api] }";
 
 /// Our own tokens live for a minute, and are replaced twenty seconds before that.
@@ -79,8 +83,7 @@ async fn nobodys_requests_bring_one_token_of_ours_and_a_users_bring_the_users() 
     guest.send(draft.header("access-control-request-method", "GET")).await;
     let last = world.demo.upstream.recorder().last().expect("a request");
     assert_eq!((last.method.as_str(), last.bearer()), ("OPTIONS", None));
-    let series = "cloakroom_upstream_tokens_total{kind=\"client_credentials\",provider=\"demo\",result=\"ok\"";
-    assert_eq!(world.metric(series).await, 3.0);
+    assert_eq!(world.metric(SERIES).await, 3.0);
     // Other settings change nothing about it.
     world.proxy.reload("path: /plain/", "path: /simple/").await.expect("applied");
     guest.fetch("/open/x").await;
@@ -110,8 +113,8 @@ async fn a_token_is_replaced_ahead_of_its_end_and_nobody_waits_for_it() {
     guest.fetch("/open/x").await;
     assert_eq!((relayed(&world), asked(&world).len()), (first.clone(), 1));
     // Twenty seconds are left: the provider takes its time, and requests go on with the old one.
-    world.clock.advance(secs(2));
     let gate = hold_tokens(&world, false);
+    world.clock.advance(secs(2));
     for _ in 0..5 {
         assert_eq!(guest.fetch("/open/x").await.status, StatusCode::OK);
         assert_eq!(relayed(&world), first);
@@ -125,6 +128,30 @@ async fn a_token_is_replaced_ahead_of_its_end_and_nobody_waits_for_it() {
     })
     .await;
     assert_eq!(asked(&world).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_in_use_is_replaced_though_nobody_asks_just_then() {
+    let world = start().await;
+    let mut guest = world.browser();
+    guest.fetch("/open/x").await;
+    guest.fetch("/maybe/x").await;
+    // One after the other, each before its end: whoever comes next finds one that is new.
+    for (calls, counted) in [(4, 4.0), (6, 6.0), (8, 8.0)] {
+        let old = relayed(&world);
+        world.clock.advance(secs(41));
+        eventually("both are replaced", || async { world.metric(SERIES).await >= counted }).await;
+        guest.fetch("/maybe/x").await;
+        assert_ne!(relayed(&world), old);
+        assert_eq!(asked(&world).len(), calls, "nobody had to ask");
+    }
+    // A provider that wants to be left alone is, and the old token serves meanwhile.
+    token_fault(&world, Fault::retry_after(503, 30));
+    world.clock.advance(secs(41));
+    let calls = world.demo.provider.ledger().count(Endpoint::Token);
+    eventually("it is tried", || async { world.metric(UNAVAILABLE).await >= 1.0 }).await;
+    assert_eq!(guest.fetch("/maybe/x").await.status, StatusCode::OK);
+    assert!(world.demo.provider.ledger().count(Endpoint::Token) <= calls + 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

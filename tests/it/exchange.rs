@@ -270,6 +270,31 @@ async fn a6_an_access_token_that_the_provider_knows_no_more_is_refreshed_or_ends
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a6_what_a_new_access_token_does_not_change_costs_a_session_one_refresh() {
+    let world = lasting().await;
+    let mut browser = world.logged_in().await;
+    let refreshes = || {
+        let all = world.demo.provider.ledger().requests(Endpoint::Token);
+        all.iter().filter(|request| request.parameter("grant_type") == Some("refresh_token")).count()
+    };
+    // What Keycloak says of a user who may not have the audience.
+    refuse(&world, Some("invalid_request"));
+    for asked in [2, 3, 4] {
+        let answer = browser.fetch("/orders/x").await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::BAD_GATEWAY, "upstream_token_refused"), "{answer:?}");
+        assert_eq!((refreshes(), exchanges(&world).len()), (1, asked));
+        world.clock.advance(secs(301));
+    }
+    // Another target is another question, and what is surely about the token is none.
+    browser.fetch("/stock/x").await;
+    assert_eq!(refreshes(), 2);
+    refuse(&world, Some("invalid_grant"));
+    world.clock.advance(secs(301));
+    browser.fetch("/orders/x").await;
+    assert_eq!(refreshes(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a6_o1_a_logout_while_the_provider_is_asked_wins() {
     let world = lasting().await;
     let mut browser = world.logged_in().await;
