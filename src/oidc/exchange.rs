@@ -30,7 +30,9 @@ pub struct ServiceToken {
 
 impl Provider {
     /// Exchanges a user's access token for one that is good for `target`. A refresh token that comes along is left aside:
-    /// the user's own gets the next access token, and that one is exchanged again.
+    /// the user's own gets the next access token, and that one is exchanged again. It is not revoked either: with it would go
+    /// what stands on the same grant (RFC 7009 §2.1), which is the access token that came beside it, and at many providers
+    /// the refresh token of the user's session.
     ///
     /// # Errors
     /// [`OidcError`]; worth another try if [`OidcError::is_transient`].
@@ -100,13 +102,8 @@ fn read(body: &[u8], sent: Timestamp, bound: bool) -> Result<ServiceToken, OidcE
     }
     let answer: TokenAnswer =
         serde_json::from_value(document).map_err(|_| unexpected("the answer is not understood"))?;
-    match answer.into_parts(sent, bound) {
-        Ok((tokens, _)) => {
-            Ok(ServiceToken { token: tokens.access_token, bound, since: sent, expires: tokens.access_expires })
-        }
-        Err(Failure::InDoubt(reason) | Failure::Unexpected(reason)) => Err(OidcError::Unexpected(reason)),
-        Err(failure) => Err(failure.into()),
-    }
+    let (tokens, _) = answer.into_parts(sent, bound)?;
+    Ok(ServiceToken { token: tokens.access_token, bound, since: sent, expires: tokens.access_expires })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod access_token;
 mod credentials;
 mod discovery;
 mod dpop;
+mod exchange;
 mod http;
 mod id_token;
 mod keys;
