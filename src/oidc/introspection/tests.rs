@@ -43,6 +43,9 @@ fn a_good_answer_says_who_until_when_and_what_for() {
     }
     assert!(with("token_use", json!("access_token")).is_ok());
     assert!(with("token_type", json!("bearer")).is_ok());
+    for (name, value) in [("exp", NOW - 59), ("nbf", NOW + 60), ("iat", NOW + 60)] {
+        assert!(with(name, json!(value)).is_ok(), "{name}: clocks differ");
+    }
 }
 
 #[test]
@@ -59,19 +62,37 @@ fn an_answer_with_any_one_fault_is_refused() {
         ("aud", json!("other"), E::Audience),
         ("aud", json!([]), E::Audience),
         ("aud", json!(["api", 1]), E::Audience),
+        ("aud", json!({ "api": true }), E::Audience),
+        ("aud", json!("API"), E::Audience),
+        ("aud", json!("api other"), E::Audience),
+        ("iss", json!("https://ID.test"), E::Issuer),
+        ("iss", json!(""), E::Issuer),
         ("exp", json!(NOW - 61), E::Expired),
         ("exp", json!("soon"), E::ProviderFailed),
         ("exp", json!(-1), E::ProviderFailed),
+        ("exp", json!(1e300), E::ProviderFailed),
+        ("exp", json!([NOW + 600]), E::ProviderFailed),
+        ("exp", json!(NOW - 60), E::Expired),
+        ("nbf", json!("soon"), E::ProviderFailed),
+        ("iat", json!(1e300), E::ProviderFailed),
         ("nbf", json!(NOW + 61), E::NotYetValid),
         ("iat", json!(NOW + 61), E::NotYetValid),
         ("cnf", json!({ "jkt": "x" }), E::Bound),
         ("sub", Value::Null, E::Subject),
         ("sub", json!(""), E::Subject),
         ("sub", json!(7), E::Subject),
+        ("sub", json!("a\nb"), E::Subject),
+        ("sub", json!("x".repeat(256)), E::Subject),
+        ("cnf", json!({}), E::Bound),
         ("token_type", json!("DPoP"), E::Kind),
         ("token_type", json!("refresh_token"), E::Kind),
         ("token_type", json!(true), E::Kind),
         ("typ", json!("Refresh"), E::Kind),
+        ("typ", json!("ID"), E::Kind),
+        ("typ", json!("Logout"), E::Kind),
+        ("typ", json!(["Bearer"]), E::Kind),
+        ("token_type", json!("N_A"), E::Kind),
+        ("token_use", json!("id"), E::Kind),
         ("token_use", json!("refresh_token"), E::Kind),
     ] {
         assert_eq!(with(name, value.clone()), Err(expected), "{name} {value}");
