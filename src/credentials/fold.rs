@@ -1,8 +1,8 @@
 //! Two spellings that some reader takes for the same.
 //!
-//! Whoever counts attempts by a name must not count apart what the backend takes for one: a decoder of JSON may find a
-//! field by case folding (Go's takes `ſ` for `s`), a database may compare names without case, accents and trailing blanks.
-//! What is folded here is coarser than any of them, so two users may share a counter at worst.
+//! A decoder of JSON may find a field by case folding (Go's takes `ſ` for `s`), a database may compare names without case,
+//! accents and trailing blanks. Names of fields that are folded to one are refused as ambiguous; accounts are counted by
+//! what is [coarser still](super::alike).
 
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::canonical_combining_class;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::alike::counted;
 use super::fold::fold;
 use crate::config::settings::ClaimPath;
 
@@ -56,7 +57,7 @@ impl Form {
         }
         let account = match found {
             // Some backends read no further than the first NUL.
-            Value::String(text) if !text.trim().chars().any(char::is_control) => fold(text),
+            Value::String(text) if !text.trim().chars().any(char::is_control) => counted(text),
             // Fractions are cut off by some, so that there would be any number of ways to write one account.
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
             _ => String::new(),
@@ -70,7 +71,7 @@ impl Form {
         &self.body
     }
 
-    /// The account, [folded](fold): what is counted. Not what a user is called: the backend may read the form in another
+    /// The account, [coarser than any backend has it](counted): what is counted. Not what a user is called: the backend may read the form in another
     /// way.
     #[must_use]
     pub fn account(&self) -> &str {
@@ -164,6 +165,8 @@ mod tests {
             r#"{"password":"x","username":" Alice "}"#,
             r#"{"username":"\u00c1LICE\u200b"}"#,
             r#"{"username":"\uff21l\u0131ce"}"#,
+            r#"{"username":"al\u20ddi\ud83c\udf63ce"}"#,
+            r#"{"username":"a\u0142ice"}"#,
             r#"{"\u0075sername":"ALICE"}"#,
             r#"{"username":"alice","more":[{"username":"bob"}]}"#,
         ] {

@@ -7,6 +7,7 @@
 //! - [`Form`]: what a page posts, read strictly;
 //! - [`Granted`]: what a login brings.
 
+mod alike;
 mod answer;
 mod attempts;
 mod backend;
