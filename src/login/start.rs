@@ -130,7 +130,10 @@ impl Logins {
             return error_answer(visit, Code::BadRequest, text);
         };
         match &**provider {
-            Provider::Oidc(oidc) => self.to_provider(visit, oidc, return_to, &asked, wishes.step_up).await,
+            Provider::Oidc(oidc) => {
+                let asked = oidc.counting(asked, wishes.step_up);
+                self.to_provider(visit, oidc, return_to, &asked, wishes.step_up).await
+            }
             Provider::Credentials(backend) => self.to_login_page(visit, backend, &return_to),
         }
     }

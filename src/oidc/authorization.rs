@@ -24,7 +24,7 @@ pub struct AuthorizationRequest<'a> {
     pub nonce: &'a str,
     /// Stays here; its hash goes out (RFC 7636, always S256).
     pub pkce_verifier: &'a str,
-    /// As the page asked, from an allow list; no name twice.
+    /// As the page asked, from an allow list, as far as it [counts](Provider::counting); no name twice.
     pub asked: &'a [(LoginParameter, String)],
 }
 
@@ -62,20 +62,26 @@ impl Provider {
         Ok(url.url().0)
     }
 
-    /// The free parameters of a request, no name twice (RFC 6749 §3.1). What the page asks for counts more than the
-    /// settings, but for what makes a login stronger: a link must not make it weaker. So its `claims` count only where the
-    /// settings have none, and of two `max_age` the shorter.
-    fn parameters<'p>(&'p self, asked: &'p [(LoginParameter, String)]) -> Vec<(&'p str, &'p str)> {
+    /// What counts of a page's wishes: what the settings fix, a link must not replace. It may make a login more recent (of two
+    /// `max_age` the shorter counts), and a step-up demands its `acr_values` whatever the settings wish for: they are verified
+    /// then, and beside them what `claims` of the settings demand of all logins.
+    #[must_use]
+    pub fn counting(&self, mut asked: Vec<(LoginParameter, String)>, step_up: bool) -> Vec<(LoginParameter, String)> {
         let fixed = &self.settings().authorization_params;
         let seconds = |text: &str| rules::max_age(text).unwrap_or(Duration::MAX);
-        let counts = |(name, value): &(LoginParameter, String)| match (name, fixed.get(name.as_str())) {
-            (LoginParameter::Claims, Some(_)) => false,
+        asked.retain(|(name, value)| match (name, fixed.get(name.as_str())) {
+            (_, None) => true,
             (LoginParameter::MaxAge, Some(fixed)) => seconds(value) < seconds(fixed),
-            _ => true,
-        };
-        let asked = asked.iter().filter(|one| counts(one)).map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut all: Vec<_> = asked.collect();
-        for (name, value) in fixed {
+            (LoginParameter::AcrValues, Some(_)) => step_up,
+            (_, Some(_)) => false,
+        });
+        asked
+    }
+
+    /// The free parameters of a request, no name twice (RFC 6749 §3.1): what [counts](Self::counting), and the settings.
+    fn parameters<'p>(&'p self, asked: &'p [(LoginParameter, String)]) -> Vec<(&'p str, &'p str)> {
+        let mut all: Vec<_> = asked.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        for (name, value) in &self.settings().authorization_params {
             if !all.iter().any(|(other, _)| other == name) {
                 all.push((name, value));
             }

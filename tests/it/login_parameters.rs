@@ -58,6 +58,36 @@ async fn a_link_cannot_weaken_what_the_settings_fix() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_replaces_nothing_that_the_settings_fix_but_a_step_up_demands_its_class() {
+    let fixed = "    login_parameters: [prompt, acr_values, login_hint]\n    authorization_params: { prompt: login, acr_values: silver }";
+    let world = world(provider(fixed)).await;
+    for query in
+        ["prompt=none", "prompt=consent", "acr_values=bronze", "prompt=none&acr_values=bronze&login_hint=alice"]
+    {
+        let asked = asked(&world, &format!("/auth/login?{query}")).await;
+        assert_eq!((asked["prompt"].as_str(), asked["acr_values"].as_str()), ("login", "silver"), "{query}");
+    }
+    // So none of them is silent: what goes wrong is told as ever.
+    world.demo.provider.switches().set(|switch| switch.callback_error = Some("login_required".to_owned()));
+    let mut browser = world.browser();
+    let callback = browser.authorize("/auth/login?prompt=none&return_to=/maybe/page").await;
+    assert_eq!(browser.navigate(&callback).await.code(), "login_failed");
+    world.demo.provider.switches().set(|switch| switch.callback_error = None);
+
+    // The class that a step-up asks for is asked for, and verified.
+    for (class, good) in [("gold", true), ("platinum", false)] {
+        world.demo.provider.switches().set(|switch| switch.acr = Some("gold".to_owned()));
+        let target = format!("/auth/login?acr_values={class}&prompt=none&step_up=1");
+        let asked = asked(&world, &target).await;
+        assert_eq!((asked["prompt"].as_str(), asked["acr_values"].as_str()), ("login", class));
+        let mut browser = world.browser();
+        let callback = browser.authorize(&target).await;
+        browser.navigate(&callback).await;
+        assert_eq!(browser.cookie(SESSION).is_some(), good, "{class}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn t3_what_was_asked_for_must_be_in_the_id_token() {
     let world = world(provider("    login_parameters: [acr_values, max_age, claims]")).await;
     for (target, good) in [

@@ -59,19 +59,47 @@ async fn l1_the_authorization_url() {
     assert_eq!(query(&url), expected);
     assert!(!url.as_str().contains(VERIFIER));
 
-    let asked = AuthorizationRequest {
-        asked: &[
-            (LoginParameter::Prompt, "login".to_owned()),
-            (LoginParameter::LoginHint, "alice&client_id=evil".to_owned()),
-            (LoginParameter::AcrValues, "gold".to_owned()),
-        ],
-        ..request(&redirect_uri)
-    };
+    let asked = vec![
+        (LoginParameter::Prompt, "none".to_owned()),
+        (LoginParameter::LoginHint, "alice&client_id=evil".to_owned()),
+        (LoginParameter::AcrValues, "gold".to_owned()),
+    ];
+    let asked = provider.counting(asked, false);
+    let asked = AuthorizationRequest { asked: &asked, ..request(&redirect_uri) };
     let query = query(&provider.authorization_url(&asked).unwrap());
     assert_eq!(
         (query["prompt"].as_str(), query["login_hint"].as_str(), query["acr_values"].as_str()),
-        ("login", "alice&client_id=evil", "gold")
+        ("consent", "alice&client_id=evil", "gold")
     );
+}
+
+#[test]
+fn l16_what_the_settings_fix_is_replaced_by_nothing_weaker() {
+    let mut settings = settings("https://id.example.com");
+    for (name, value) in
+        [("prompt", "login"), ("acr_values", "gold"), ("max_age", "60"), ("claims", "{}"), ("ui_locales", "de")]
+    {
+        settings.authorization_params.insert(name.to_owned(), value.to_owned());
+    }
+    let provider = Provider::new(&settings, http_client(), Clock::system()).unwrap();
+    let counting = |name: LoginParameter, value: &str, step_up: bool| {
+        !provider.counting(vec![(name, value.to_owned())], step_up).is_empty()
+    };
+    for step_up in [false, true] {
+        for (name, value, counts) in [
+            (LoginParameter::Prompt, "none", false),
+            (LoginParameter::Prompt, "consent", false),
+            (LoginParameter::UiLocales, "en", false),
+            (LoginParameter::Claims, "{\"id_token\":{}}", false),
+            (LoginParameter::MaxAge, "61", false),
+            (LoginParameter::MaxAge, "60", false),
+            (LoginParameter::MaxAge, "59", true),
+            (LoginParameter::LoginHint, "alice", true),
+            (LoginParameter::AcrValues, "silver", step_up),
+        ] {
+            assert_eq!(counting(name, value, step_up), counts, "{name:?} {value} {step_up}");
+        }
+    }
 }
 
 #[tokio::test]
