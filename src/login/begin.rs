@@ -123,10 +123,21 @@ impl Logins {
         }
     }
 
+    /// The session that ends with a new login of this browser: one of this site that its ticket opens, also if it is over or
+    /// its provider has left the site. Who merely knows which session a ticket is for, by one that is long exchanged or by a
+    /// forged one, ends nobody's.
+    pub(super) async fn session_to_succeed(&self, visit: &Visit<'_>) -> Result<Option<Arc<Open>>, SessionError> {
+        match visit.ticket {
+            Ticket::One(id) => self.sessions.left_behind(&id, &visit.site.profile).await,
+            _ => Ok(None),
+        }
+    }
+
     /// The browser's former session ends with the new login, whether the browser showed it now or when the login began
-    /// (`former`), or got it from another tab meanwhile. An OpenID provider's refresh token is left alone: it is tied to the
-    /// user's login with the provider, which goes on. A backend is told as at a logout, unless it gave the same one again
-    /// (`token`). A store that fails here leaves the former session to end by its own time.
+    /// (`former`, of which it showed a good ticket then, which may be exchanged since), or got it from another tab meanwhile. An
+    /// OpenID provider's refresh token is left alone: it is tied to the user's login with the provider, which goes on. A
+    /// backend is told as at a logout, unless it gave the same one again (`token`). A store that fails here leaves the former
+    /// session to end by its own time.
     pub(super) async fn end_former(
         &self,
         visit: &Visit<'_>,
@@ -135,17 +146,14 @@ impl Logins {
         open: &Open,
         token: Option<&SecretText>,
     ) {
-        let shown = match visit.ticket {
-            Ticket::One(id) => Some(id),
-            _ => None,
-        };
         let result = async {
             let latest = match binding {
-                Some(binding) => record::succeed(&self.sessions, binding, open).await?,
+                Some(binding) => record::succeed(&self.sessions, visit.site, binding, open).await?,
                 None => None,
             };
-            for id in [shown, former, latest].into_iter().flatten() {
-                let Some((key, record, secrets)) = self.sessions.end_one(&id.key()).await? else { continue };
+            let shown = self.session_to_succeed(visit).await?.map(|open| *open.key());
+            for key in [shown, former.map(|id| id.key()), latest.map(|id| id.key())].into_iter().flatten() {
+                let Some((key, record, secrets)) = self.sessions.end_one(&key).await? else { continue };
                 self.sessions.audit().tell(Event::SessionEnded, &entry_of(&key, &record, "new_login"));
                 let provider = visit.site.named(&record.provider).filter(|provider| provider.credentials().is_some());
                 let old = secrets.and_then(|secrets| secrets.refresh_token);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::LOGIN_LIFE;
+use super::{LOGIN_LIFE, SiteAuth};
 use crate::oidc::Demands;
 use crate::primitives::clock::Timestamp;
 use crate::session::manager::{SessionError, Sessions};
@@ -26,8 +26,8 @@ pub(super) struct LoginRecord {
     pub(super) redirect_uri: String,
     pub(super) return_to: String,
     pub(super) started: Timestamp,
-    /// Cookie value of the session that the browser had when it began; it ends when the new one begins (behaviour S7).
-    /// Only the id ends it in the local cache as well; like everything here it is sealed.
+    /// A ticket of the session that the browser had when it began and showed a good one of; it ends when the new one begins
+    /// (behaviour S7). Like everything here it is sealed.
     pub(super) former: Option<String>,
     /// What its ID token must hold.
     #[serde(default)]
@@ -94,15 +94,17 @@ impl Kind {
     }
 }
 
-/// Notes the session that a browser has just got and returns the one it got before: two tabs that logged in at once
+/// Notes the session that a browser has just got and returns the one of the same site that it got before: two tabs that logged in at once
 /// leave one session, not two (behaviour S7). The store does both in one step, so that this holds for two that come back
 /// in the same moment.
 pub(super) async fn succeed(
     sessions: &Sessions,
+    site: &SiteAuth,
     binding: &str,
     open: &Open,
 ) -> Result<Option<SessionId>, SessionError> {
-    let key = key(binding, Kind::Latest, "");
+    // Sites beside each other may be shown one binding.
+    let key = key(binding, Kind::Latest, &site.profile.site);
     let sealed = sessions.ring().seal(&context(ANY, &key), open.id().expose().as_bytes())?;
     // Only logins that began before this session cannot name it themselves; and a note that outlived them would take the
     // room of logins under way (behaviour L13).

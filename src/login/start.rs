@@ -14,7 +14,6 @@ use crate::oidc::{self, AuthorizationRequest, OidcError};
 use crate::primitives::random::{self, NoEntropy};
 use crate::primitives::tally::Key;
 use crate::provider::Provider;
-use crate::session::cookie::Ticket;
 use crate::session::manager::SessionError;
 
 /// What a page asks of a provider for its login. Which one that is may still be open.
@@ -202,10 +201,8 @@ impl Logins {
             .await
             .map_err(StartError::of)?;
         let now = self.sessions.clock().now();
-        let former = match visit.ticket {
-            Ticket::One(id) => Some(id.expose()),
-            _ => None,
-        };
+        let former = self.session_to_succeed(visit).await.map_err(StartError::Session)?;
+        let former = former.map(|open| open.id().expose());
         let record = LoginRecord {
             site: visit.site.profile.site.to_string(),
             issuer: provider.issuer().to_owned(),

@@ -5,7 +5,7 @@ use cloakroom::demo::{Fault, Gate};
 use reqwest::{Method, StatusCode};
 
 use crate::harness::{LOGIN, SESSION, Wishes, World, XSRF};
-use crate::kit::{store_at, world};
+use crate::kit::{lasting_tokens, secs, store_at, ticket, ticking, world};
 use crate::login_kit::{arrive, onward, tab};
 use crate::redis_server::RedisServer;
 
@@ -76,6 +76,56 @@ async fn s7_a_planted_session_is_never_adopted() {
     }
 }
 
+/// A ticket names its session by its first part, which stays, and opens it by the second.
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_a_ticket_that_opens_nothing_ends_nothing() {
+    let world = world(Wishes { provider: lasting_tokens(), ..ticking() }).await;
+    let mut victim = world.logged_in().await;
+    let exchanged = ticket(&victim);
+    let forged = format!("{}{}", &exchanged[..22], "A".repeat(42));
+    // Twice, so that the first one is not good for the grace either.
+    for _ in 0..2 {
+        world.clock.advance(secs(15 * 60));
+        victim.fetch("/api/whoami").await;
+        world.clock.advance(secs(61));
+    }
+    for shown in [&forged, &exchanged] {
+        // At the beginning alone, at the end alone, and both times.
+        for (first, last) in [(true, false), (false, true), (true, true)] {
+            let mut stranger = world.browser();
+            if first {
+                stranger.set_cookie(SESSION, shown);
+            }
+            let callback = stranger.authorize("/auth/login").await;
+            if last {
+                stranger.set_cookie(SESSION, shown);
+                stranger.navigate(&callback).await;
+            } else {
+                arrive(&mut stranger, Method::GET, &callback).await;
+            }
+            assert_eq!(stranger.fetch("/api/whoami").await.status, StatusCode::OK, "a session of its own");
+            assert_eq!(victim.fetch("/api/whoami").await.status, StatusCode::OK, "{first} {last}");
+        }
+    }
+}
+
+/// The ticket is exchanged while its browser is at the provider, and comes back with neither.
+#[tokio::test(flavor = "multi_thread")]
+async fn s7_a_session_whose_ticket_was_exchanged_meanwhile_ends_all_the_same() {
+    let world = world(Wishes { provider: lasting_tokens(), ..ticking() }).await;
+    let mut browser = world.logged_in().await;
+    let mut other = tab(&browser);
+    world.clock.advance(secs(15 * 60 - 1));
+    let callback = browser.authorize("/auth/login").await;
+    world.clock.advance(secs(1));
+    other.fetch("/api/whoami").await;
+    world.clock.advance(secs(120));
+    assert_eq!(other.fetch("/api/whoami").await.status, StatusCode::OK);
+    arrive(&mut browser, Method::GET, &callback).await;
+    assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
+    assert_eq!(other.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn s7_a_failed_login_leaves_the_session_alone() {
     let world = ready().await;
@@ -116,6 +166,29 @@ async fn s11_a_session_of_one_site_is_none_on_another() {
     let draft = stray.draft(Method::POST, "/auth/logout").header("host", &other);
     stray.send(draft.header("origin", &format!("http://{other}")).header("x-xsrf-token", &token)).await;
     assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK, "alive after all that");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s11_a_login_at_one_site_ends_no_session_of_another() {
+    let (world, other) = two_sites().await;
+    let mut browser = world.logged_in().await;
+    // With the ticket of the other site, and with its binding alone.
+    for with_ticket in [true, false] {
+        let mut stray = tab(&browser);
+        if !with_ticket && let Some(jar) = stray.jars.get_mut(&browser.home.to_string()) {
+            jar.remove(SESSION);
+        }
+        let draft = stray.draft(Method::GET, "/auth/login").header("host", &other).navigation();
+        let start = stray.send(draft).await;
+        let back = stray.navigate(start.location()).await;
+        let callback = back.location().split_once(&other).expect("the other site").1.to_owned();
+        let draft = stray.draft(Method::GET, &callback).header("host", &other).navigation();
+        let page = stray.send(draft).await;
+        assert_eq!(page.status, StatusCode::OK, "{page:?}");
+        let draft = stray.draft(Method::GET, "/api/whoami").header("host", &other);
+        assert_eq!(stray.send(draft).await.status, StatusCode::OK, "logged in there");
+        assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK, "and here as before");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
