@@ -4,6 +4,7 @@
 //! The browser brings no cookie of ours into a frame of another site, so the session is found by the provider's `sid`
 //! alone, which nobody knows but the provider and those who hold an ID token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,20 +12,47 @@ use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderValue, StatusCode};
 
 use super::query::single;
-use super::{Logins, SiteAuth, Visit};
+use super::{BROWSERS, Logins, SiteAuth, Visit};
 use crate::answer::{Answer, Code};
 use crate::config::settings::FrontchannelLogout;
 use crate::oidc;
+use crate::primitives::clock::Timestamp;
 use crate::primitives::neighbour::Neighbour;
-use crate::primitives::tally::Key;
+use crate::primitives::tally::{Key, Tally};
 
 /// Longest `sid` that is looked for.
 const LONGEST_SID: usize = 255;
 
 /// Frames that an address may ask for within [`FRONT_WINDOW`]. Many users may share one, and log out in the morning at once.
 const FRONTS: u32 = 600;
-/// See [`FRONTS`].
-pub(super) const FRONT_WINDOW: Duration = Duration::from_secs(60);
+/// The same of all addresses together. Each leaves tombstones for a login's life, which must not take the room of those
+/// that logout tokens leave: at most 352,000 for each provider of the site.
+const ALL_FRONTS: u32 = 16_000;
+/// See [`FRONTS`] and [`ALL_FRONTS`].
+const FRONT_WINDOW: Duration = Duration::from_secs(60);
+
+/// How many frames there were of late.
+pub(super) struct Fronts {
+    addresses: Tally,
+    all: Tally,
+}
+
+impl Fronts {
+    pub(super) fn new() -> Self {
+        Self { addresses: Tally::new(FRONT_WINDOW, BROWSERS), all: Tally::new(FRONT_WINDOW, 1) }
+    }
+
+    /// Counts one that may be answered.
+    fn admit(&self, client: IpAddr, now: Timestamp) -> bool {
+        let (who, all) = (Key::of(&Neighbour::from(client)), Key::of(&()));
+        if self.addresses.wait(who, FRONTS, now).is_some() || self.all.wait(all, ALL_FRONTS, now).is_some() {
+            return false;
+        }
+        self.addresses.add(who, now);
+        self.all.add(all, now);
+        true
+    }
+}
 
 impl Logins {
     /// `GET /auth/frontchannel-logout`.
@@ -40,11 +68,9 @@ impl Logins {
         let sid = sid.filter(|sid| !speakers.is_empty() && (1..=LONGEST_SID).contains(&sid.len()));
         let Some(sid) = sid else { return Answer::status_only(StatusCode::BAD_REQUEST) };
         // Anybody may ask, and each time something is written.
-        let (who, now) = (Key::of(&Neighbour::from(visit.client_ip)), self.sessions.clock().now());
-        if self.fronts.wait(who, FRONTS, now).is_some() {
+        if !self.fronts.admit(visit.client_ip, self.sessions.clock().now()) {
             return Answer::status_only(StatusCode::TOO_MANY_REQUESTS);
         }
-        self.fronts.add(who, now);
         for provider in &speakers {
             if let Err(error) = self.revoker.log_out_in_front(provider, &sid, visit.client_ip).await {
                 tracing::error!(provider = %provider.name(), %error, "a logout of the provider could not be done");
@@ -70,4 +96,20 @@ fn speakers<'s>(site: &'s SiteAuth, issuer: Option<&str>) -> Vec<&'s Arc<oidc::P
         (_, Some(issuer)) => issuer == provider.issuer(),
     };
     site.oidc().map(|(_, oidc)| oidc).filter(|oidc| may_be(oidc)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o10_strangers_cannot_fill_the_store_with_tombstones() {
+        let (fronts, now) = (Fronts::new(), Timestamp::from_secs(1_900_000_000));
+        let ip = |n: u32| IpAddr::from((0x0a00_0000 | n).to_be_bytes());
+        let admitted = |from: u32, times: u32| (0..times).filter(|_| fronts.admit(ip(from), now)).count();
+        assert_eq!(admitted(1, FRONTS + 10), FRONTS as usize);
+        let others: usize = (2..40).map(|from| admitted(from, FRONTS)).sum();
+        assert_eq!(others, (ALL_FRONTS - FRONTS) as usize);
+        assert!(fronts.admit(ip(99), now.plus(FRONT_WINDOW + FRONT_WINDOW / 8)));
+    }
 }

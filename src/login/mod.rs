@@ -30,6 +30,7 @@ pub use events::Events;
 pub use return_to::ReturnTo;
 pub use start::Wishes;
 
+use self::frontchannel::Fronts;
 use self::streams::Streams;
 use crate::answer::{Answer, Code, Page};
 use crate::primitives::path::escape_query;
@@ -96,8 +97,8 @@ pub struct Logins {
     metrics: Arc<Metrics>,
     /// Finished logins by browser, to notice a loop. Approximate and of this process alone, which is enough for that.
     finished: Tally,
-    /// Frames of front-channel logout, by address.
-    fronts: Tally,
+    /// Frames of front-channel logout.
+    fronts: Fronts,
     streams: Streams,
     proxy_tokens: Option<Arc<ProxyTokens>>,
 }
@@ -131,7 +132,7 @@ impl Logins {
             revoker,
             metrics,
             finished: Tally::new(LOOP_WINDOW, BROWSERS),
-            fronts: Tally::new(frontchannel::FRONT_WINDOW, BROWSERS),
+            fronts: Fronts::new(),
             streams,
             proxy_tokens,
         }

@@ -34,6 +34,10 @@ const MAX_SESSIONS: usize = 1_000_000;
 /// Most logins under way. Strangers begin them, so the bound must hold memory: some 64 MiB.
 const MAX_LOGINS: usize = 65_536;
 
+/// Most marks, some 128 MiB. They come of what providers sign and administrators do, and live for minutes; what strangers
+/// can cause has a limit of its own, far below (`login/frontchannel.rs`).
+const MAX_MARKS: usize = 1_048_576;
+
 /// The memory store.
 pub struct MemoryStore {
     clock: Clock,
@@ -42,6 +46,7 @@ pub struct MemoryStore {
     changes: broadcast::Sender<Change>,
     sessions_per_shard: usize,
     logins_per_shard: usize,
+    marks_per_shard: usize,
 }
 
 /// One part of the store.
@@ -53,16 +58,18 @@ struct Shard {
 }
 
 impl MemoryStore {
-    /// An empty store of at most 1,000,000 sessions and 65,536 logins under way.
+    /// An empty store of at most 1,000,000 sessions, 65,536 logins under way and 1,048,576 marks.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self::with_limits(clock, MAX_SESSIONS, MAX_LOGINS)
+        Self::with_limits(clock, MAX_SESSIONS, MAX_LOGINS, MAX_MARKS)
     }
 
-    /// An empty store of at most about so many sessions and logins under way (each shard has its part of them). A
-    /// full store refuses new sessions, and drops the login that would end first: logins cost a stranger nothing.
+    /// An empty store of at most about so many sessions, logins under way and marks (each shard has its part of them). A
+    /// full store refuses new sessions, and drops the login that would end first: logins cost a stranger nothing. It refuses
+    /// new marks, too, for one that is forgotten before its time would let a login pass that a logout has overtaken, or a
+    /// logout token twice.
     #[must_use]
-    pub fn with_limits(clock: Clock, sessions: usize, logins: usize) -> Self {
+    pub fn with_limits(clock: Clock, sessions: usize, logins: usize, marks: usize) -> Self {
         Self {
             clock,
             shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
@@ -70,6 +77,7 @@ impl MemoryStore {
             changes: broadcast::Sender::new(CHANGES_WAITING),
             sessions_per_shard: sessions.div_ceil(SHARDS),
             logins_per_shard: logins.div_ceil(SHARDS),
+            marks_per_shard: marks.div_ceil(SHARDS),
         }
     }
 
@@ -227,6 +235,12 @@ impl SessionStore for MemoryStore {
         let mut shard = self.shard(&key.0)?;
         let now = self.clock.now();
         self.sweep(&mut shard, now);
+        if shard.marks.len() >= self.marks_per_shard && shard.marks.get(key, now).is_none() {
+            while shard.marks.drop_first_ended(now) {}
+            if shard.marks.len() >= self.marks_per_shard {
+                return Err(StoreError::Unavailable("the memory store has no room for marks".to_owned()));
+            }
+        }
         Ok(shard.marks.put(key, at, expires, now))
     }
 

@@ -52,7 +52,7 @@ pub(crate) async fn measure(sessions: &str) -> ExitCode {
     let count: usize = sessions.parse().expect("a number");
     let cached = count / 5;
     let clock = Clock::system();
-    let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::with_limits(clock.clone(), count * 2, 1_000));
+    let store: Arc<dyn SessionStore> = Arc::new(MemoryStore::with_limits(clock.clone(), count * 2, 1_000, 1_000));
     let writer = manager(&store, &clock, 1);
     let profile = Arc::new(seed::profile("site"));
     let (now, mut tickets) = (clock.now(), Vec::with_capacity(cached));

@@ -48,7 +48,7 @@ impl SharedStore {
 
     /// One with room for so many logins under way.
     pub(crate) fn with_logins(clock: &Clock, logins: usize) -> Self {
-        Self::over(MemoryStore::with_limits(clock.clone(), 1_000, logins))
+        Self::over(MemoryStore::with_limits(clock.clone(), 1_000, logins, 10_000))
     }
 
     fn over(store: MemoryStore) -> Self {

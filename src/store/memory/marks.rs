@@ -29,11 +29,22 @@ impl Marks {
         self.marks.get(&key.0).filter(|(_, expires)| *expires > now).map(|(at, _)| *at)
     }
 
+    /// How many there are, ended ones among them.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     /// `false` if none has ended.
     pub(super) fn drop_first_ended(&mut self, now: Timestamp) -> bool {
         let Some(&(end, key)) = self.ends.first().filter(|(end, _)| *end <= now) else { return false };
         self.ends.remove(&(end, key));
         self.marks.remove(&key);
         true
+    }
+
+    /// Marks and ends.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> [usize; 2] {
+        [self.marks.len(), self.ends.len()]
     }
 }

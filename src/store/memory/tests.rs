@@ -67,7 +67,7 @@ async fn every_change_keeps_map_and_order_alike() {
 
 #[tokio::test]
 async fn a_full_store_refuses_sessions_and_drops_logins() {
-    let store = MemoryStore::with_limits(Clock::manual(START), 2 * SHARDS, 2 * SHARDS);
+    let store = MemoryStore::with_limits(Clock::manual(START), 2 * SHARDS, 2 * SHARDS, 2 * SHARDS);
     let end = |n: u8| START.plus(Duration::from_secs(u64::from(n)));
     for n in 1..=2 {
         store.create(&key(n), &record(START)).await.unwrap();
@@ -86,4 +86,50 @@ async fn a_full_store_refuses_sessions_and_drops_logins() {
     assert_eq!(counts(&store), [2, 2, 2, 2]);
     assert!(store.take_login(&login(1)).await.unwrap().is_none(), "the first to end makes room");
     assert!(store.take_login(&login(3)).await.unwrap().is_some());
+}
+
+fn mark(n: u8) -> MarkKey {
+    MarkKey(*key(n).as_bytes())
+}
+
+fn marks(store: &MemoryStore) -> [usize; 2] {
+    store.shard(&[0; 32]).unwrap().marks.counts()
+}
+
+#[tokio::test]
+async fn marks_end_and_later_writes_of_any_kind_sweep_them() {
+    let clock = Clock::manual(START);
+    let store = MemoryStore::new(clock.clone());
+    for n in 0..20 {
+        assert!(store.mark(&mark(n), START, START.plus(Duration::from_secs(60))).await.unwrap());
+    }
+    clock.advance(Duration::from_secs(59));
+    store.put_login(&LoginKey { browser: [0; 32], state: [0; 32] }, b"x", START).await.unwrap();
+    assert_eq!(marks(&store), [20, 20], "none before its time");
+    clock.advance(Duration::from_secs(1));
+    for left in [12, 4, 0] {
+        assert_eq!(store.marked(&mark(1)).await.unwrap(), None);
+        store.create(&key(left), &record(clock.now())).await.unwrap();
+        assert_eq!(marks(&store), [usize::from(left); 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_store_without_room_forgets_no_mark_and_takes_no_new_one() {
+    let clock = Clock::manual(START);
+    let store = MemoryStore::with_limits(clock.clone(), SHARDS, SHARDS, 20 * SHARDS);
+    let end = |seconds: u64| START.plus(Duration::from_secs(seconds));
+    for n in 0..20 {
+        assert!(store.mark(&mark(n), START, end(60)).await.unwrap());
+    }
+    for n in 20..=255 {
+        assert!(matches!(store.mark(&mark(n), START, end(600)).await, Err(StoreError::Unavailable(_))), "{n}");
+        assert_eq!(store.marked(&mark(n)).await.unwrap(), None);
+    }
+    for n in 0..20 {
+        assert_eq!(store.marked(&mark(n)).await.unwrap(), Some(START));
+        assert!(!store.mark(&mark(n), end(1), end(600)).await.unwrap(), "there already, so it takes no more room");
+    }
+    clock.advance(Duration::from_secs(60));
+    assert!(store.mark(&mark(20), end(60), end(600)).await.unwrap(), "what has ended makes room");
 }
