@@ -58,6 +58,10 @@ impl Original {
             None => None,
         };
         let uri = uri(target)?;
+        // A handshake over HTTP/2 or 3 (RFC 8441 §4, RFC 9220) goes on as the GET that RFC 6455 has for it, and is judged as
+        // one. Of a real tunnel there is nothing to judge.
+        let extended = method == Method::CONNECT;
+        let method = if extended { Method::GET } else { method };
         let upgrade = match Upgrade::of(&method, headers) {
             // Proxies keep `Upgrade` to themselves; this one of a handshake they pass on (RFC 6455 §4.1).
             Upgrade::None | Upgrade::Ignored if tunnel || headers.contains_key("sec-websocket-key") => {
@@ -65,6 +69,9 @@ impl Original {
             }
             other => other,
         };
+        if extended && upgrade != Upgrade::WebSocket {
+            return Err(CheckError::Malformed);
+        }
         Ok(Self { method, uri, scheme, host, upgrade })
     }
 }

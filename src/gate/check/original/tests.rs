@@ -118,3 +118,30 @@ fn c5_a_handshake_is_known_without_upgrade() {
         assert!(read(proto, "POST", more).ends_with(" Malformed"), "{proto} {more:?}");
     }
 }
+
+#[test]
+fn c5_a_handshake_by_connect_is_the_get_that_goes_on_and_no_other_connect_is_judged() {
+    let read = |proto: &str, more: &[(&'static str, &str)]| {
+        let mut fields = FORWARDED;
+        (fields[0].1, fields[1].1) = ("CONNECT", proto);
+        let fields: Vec<_> = fields.into_iter().chain(more.iter().copied()).collect();
+        read(ForwardAuth::XForwarded, "/auth/check", &fields)
+    };
+    for (proto, more) in [
+        ("https", &[("upgrade", "websocket"), ("sec-websocket-key", "x")][..]),
+        ("https", &[("upgrade", "WebSocket")]),
+        ("https", &[("sec-websocket-key", "x")]),
+        ("wss", &[]),
+    ] {
+        let expected = "GET https app.test:8443 /a/b?x=1&y=// WebSocket";
+        assert_eq!(read(proto, more).as_deref(), Ok(expected), "{proto} {more:?}");
+    }
+    for more in [
+        &[][..],
+        &[("upgrade", "connect-udp")],
+        &[("upgrade", "websocket"), ("content-length", "3")],
+        &[("upgrade", "websocket"), ("transfer-encoding", "chunked")],
+    ] {
+        assert_eq!(read("https", more), Err(CheckError::Malformed), "{more:?}");
+    }
+}
