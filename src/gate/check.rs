@@ -11,11 +11,11 @@ use http::{Method, StatusCode};
 
 use self::original::Original;
 use super::admit::Gate;
-use super::session::Case;
 use super::{Client, Connection, Pass, Refused, Request, Verdict};
 use crate::answer::{Answer, Code};
 use crate::config::settings::ForwardAuth;
-use crate::login::{ReturnTo, Visit, Wishes};
+use crate::login::{ReturnTo, SiteAuth, Wishes};
+use crate::routing::table::Route;
 use crate::session::context::HEADER as USER_CONTEXT;
 use crate::session::cookie::Foreign;
 use crate::telemetry::Throttle;
@@ -148,25 +148,6 @@ impl Gate {
         Verdict::Answer(Box::new(Refused { answer, metrics: Some(pass.route.metrics.clone()), dress: None }))
     }
 
-    /// Asks for a login in the way that the proxy can pass on to the browser. No login begins yet, and nothing is stored.
-    pub(super) fn log_in_first(&self, case: &Case<'_>, visit: &Visit<'_>, manner: ForwardAuth, code: Code) -> Answer {
-        let return_to = ReturnTo::parse(&visit.target(), case.auth);
-        let path = case.auth.login_with(case.route.provider.as_deref(), &return_to, &Wishes::default());
-        // Absolute, for a proxy would take another one for relative to the address that it asked at.
-        let login = format!("{}{path}", case.auth.public_origin(visit.origin));
-        let redirect = match manner {
-            ForwardAuth::XOriginal => None,
-            ForwardAuth::XForwarded | ForwardAuth::ExtAuthz => Answer::redirect(&login),
-        };
-        redirect.unwrap_or_else(|| {
-            let answer = Answer::problem(code, None, Some(&login));
-            match HeaderValue::from_str(&login) {
-                Ok(login) => answer.header(LOCATION, login),
-                Err(_) => answer,
-            }
-        })
-    }
-
     fn refuse_check(&self, client: &Client, error: CheckError) -> Verdict {
         static REFUSALS: Throttle = Throttle::new();
         self.metrics.requests_rejected_total.with_label_values(&["forward_auth"]).inc();
@@ -185,6 +166,33 @@ impl Gate {
         let answer = Answer::problem(Code::CheckRefused, Some(&error.to_string()), None);
         Verdict::Answer(Box::new(Refused { answer, metrics: None, dress: None }))
     }
+}
+
+/// Asks for a login in the way that the proxy can pass on to the browser; `origin` is the one that the request shows. No login
+/// begins yet, and nothing is stored.
+pub(super) fn log_in_first(
+    auth: &SiteAuth,
+    route: &Route,
+    target: &str,
+    origin: &str,
+    manner: ForwardAuth,
+    code: Code,
+) -> Answer {
+    let return_to = ReturnTo::parse(target, auth);
+    let path = auth.login_with(route.provider.as_deref(), &return_to, &Wishes::default());
+    // Absolute, for a proxy would take another one for relative to the address that it asked at.
+    let login = format!("{}{path}", auth.public_origin(origin));
+    let redirect = match manner {
+        ForwardAuth::XOriginal => None,
+        ForwardAuth::XForwarded | ForwardAuth::ExtAuthz => Answer::redirect(&login),
+    };
+    redirect.unwrap_or_else(|| {
+        let answer = Answer::problem(code, None, Some(&login));
+        match HeaderValue::from_str(&login) {
+            Ok(login) => answer.header(LOCATION, login),
+            Err(_) => answer,
+        }
+    })
 }
 
 /// nginx takes any status but 401 and 403 for a failure of ours, and says 500. What is the client's fault is told as one.

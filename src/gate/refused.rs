@@ -8,10 +8,13 @@ use http_auth::{ChallengeParser, ChallengeRef};
 
 use super::admit::Gate;
 use super::answers::goes_to_login;
+use super::check::log_in_first;
+use super::session::Origin;
 use super::{Pass, Request};
 use crate::answer::{Answer, Code};
 use crate::config::settings::Access;
 use crate::primitives::dpop::SCHEME;
+use crate::primitives::path::escape_query;
 use crate::refresh::Refreshed;
 use crate::session::open::Open;
 
@@ -69,13 +72,19 @@ impl Gate {
         if !pass.by_cookie {
             return Some(*self.token_invalid());
         }
-        let login = self.auth.get(pass.site.index)?.login_url();
+        let auth = self.auth.get(pass.site.index)?;
+        let login = auth.login_url();
         let to_login = goes_to_login(&request, &pass.route);
         self.count_unauthenticated(if to_login { "redirect" } else { "401" });
         if !to_login {
             return Some(Answer::problem(code, None, Some(&login)));
         }
         let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+        if let Some(manner) = request.connection.forward_auth {
+            let authority = self.authority(&request, &pass.client).ok()?;
+            let origin = Origin { client: &pass.client, authority: &authority }.write();
+            return Some(log_in_first(auth, &pass.route, &escape_query(target).to_string(), &origin, manner, code));
+        }
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         query.append_pair("return_to", target);
         if let Some(provider) = &pass.route.provider {

@@ -6,6 +6,7 @@ use http::HeaderValue;
 
 use super::admit::Gate;
 use super::answers::{goes_to_login, refusal};
+use super::check::log_in_first;
 use super::proxy_token::is_by_token;
 use super::{Bearer, Client, Request, Scheme, Upgrade};
 use crate::answer::{Answer, Code, continue_to};
@@ -201,10 +202,10 @@ impl Gate {
             client_ip: case.origin.client.ip,
             site: case.auth,
         };
-        if let Some(manner) = case.request.connection.forward_auth {
-            return Err(Box::new(self.log_in_first(case, &visit, manner, code)));
-        }
         let asked = visit.target();
+        if let Some(manner) = case.request.connection.forward_auth {
+            return Err(Box::new(log_in_first(case.auth, case.route, &asked, &origin, manner, code)));
+        }
         // The browser holds Strict cookies back on a navigation that another site began: ask again from our own page.
         let held_back = self.same_site == SameSite::Strict && case.sorted.ticket == Ticket::Absent;
         if held_back && is_cross_site(headers) && is_navigation(method, headers) {

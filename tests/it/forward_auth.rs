@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use cloakroom::demo::provider::Signing;
+use cloakroom::demo::{Fault, Gate};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -20,6 +21,7 @@ const ROUTES: &str = r#"
       - { path: /read/, upstream: demo, when: { methods: [GET] } }
       - { path: /shared/, upstream: demo, cors: { origins: ["https://other.example.com"] } }
       - { path: /fixed/, respond: { body: secret } }
+      - { path: /orders/, upstream: demo, token: { kind: exchange, audience: orders-api } }
       - { path: /moved/, redirect: { to: https://elsewhere.example.com/ } }
       - { path: /, upstream: demo }
 "#;
@@ -145,6 +147,17 @@ async fn who_is_logged_in_passes_with_what_the_route_sends_upstream() {
         ] {
             assert_eq!(asked.ask(Method::GET, "/api/x", fields).await.status, status, "{manner} {fields:?}");
         }
+        // Over HTTP/2 it is a CONNECT (RFC 8441); no other one is judged.
+        for (fields, status, code) in [
+            (&[("upgrade", "websocket"), ("origin", &*origin)][..], passes, ""),
+            (&[("upgrade", "websocket"), ("origin", "https://evil.example.com")], StatusCode::FORBIDDEN, "csrf_failed"),
+            (&[("origin", &*origin)], StatusCode::FORBIDDEN, "check_refused"),
+        ] {
+            if manner != "ext_authz" {
+                let answer = asked.ask(Method::CONNECT, "/api/x", fields).await;
+                assert_eq!((answer.status, answer.code()), (status, code), "{manner} {fields:?}");
+            }
+        }
         let answer = asked.ask(Method::GET, "/closed/x", &SCRIPT).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::FORBIDDEN, "rule_failed"));
         // A preflight brings no cookies and gets nothing of the user.
@@ -156,6 +169,28 @@ async fn who_is_logged_in_passes_with_what_the_route_sends_upstream() {
         let answer = asked.ask(Method::GET, "/api/x", &SCRIPT).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "session_expired"));
         assert_eq!(asked.world.demo.upstream.recorder().count(), 0, "{manner}: nothing went upstream");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_session_ends_while_a_token_is_made_is_sent_to_log_in_as_who_has_none() {
+    for manner in MANNERS {
+        let mut asked = Asked::start(manner, "127.0.0.1").await;
+        let mut browser = asked.world.logged_in().await;
+        asked.with(&browser);
+        let gate = Gate::closed();
+        token_fault(&asked.world, Fault::hold(&gate).after_work().times(1));
+        let leave = async {
+            gate.arrived(1).await;
+            log_out(&mut browser).await;
+            gate.open();
+        };
+        let (answer, ()) = tokio::join!(asked.ask(Method::GET, "/orders/x?y=1", &PAGE), leave);
+        let login = format!("http://{}/auth/login?return_to=%2Forders%2Fx%3Fy%3D1", asked.world.proxy.address);
+        let status = if manner == "x_original" { StatusCode::UNAUTHORIZED } else { StatusCode::SEE_OTHER };
+        assert_eq!((answer.status, answer.location()), (status, &*login), "{manner} {answer:?}");
+        assert!(answer.set_cookies().is_empty(), "{answer:?}");
+        assert_eq!(asked.world.demo.upstream.recorder().count(), 0);
     }
 }
 
