@@ -194,14 +194,6 @@ fn route(
     let words =
         [("auto", OnMissing::Auto), ("redirect", OnMissing::Redirect), ("unauthorized", OnMissing::Unauthorized)];
     let on_missing = fields.optional(reader, "on_missing", OnMissing::Auto, |r, n| r.choice(n, &words));
-    if let (Some(at), Some(Access::Public | Access::Optional)) = (fields.get("on_missing"), access) {
-        reader.note(
-            Code::NoEffect,
-            at,
-            "this route lets requests without a session pass",
-            "remove it, or write `access: required`",
-        );
-    }
     if let (Some(at), Some(Accept { session: false, .. })) = (fields.get("on_missing"), accept) {
         let help = "remove it, or write `accept: [session, bearer]`";
         reader.note(Code::NoEffect, at, "clients with tokens of their own are never sent to a login page", help);
@@ -252,6 +244,12 @@ fn route(
     if let (Some(at), Some(true), Some(Token::None)) = (fields.get("step_up"), step_up, &token) {
         let help = "remove it, or set a `token` that goes upstream";
         reader.note(Code::NoEffect, at, "no token of this route could be found too weak", help);
+    }
+    // Of who needs no session, a stronger login may be asked all the same.
+    let steps_up = access == Some(Access::Optional) && goes_on && step_up != Some(false) && token != Some(Token::None);
+    if let (Some(at), Some(Access::Public | Access::Optional), false) = (fields.get("on_missing"), access, steps_up) {
+        let help = "remove it, or write `access: required`";
+        reader.note(Code::NoEffect, at, "this route lets requests without a session pass", help);
     }
     let response_headers = fields.optional(reader, "response_headers", Default::default(), headers::of_response);
     let cors = fields.maybe(reader, "cors", cors::cors);

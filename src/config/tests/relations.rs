@@ -178,7 +178,11 @@ fn route_settings_fit_each_other() {
             ("        strip_prefix: /ap", &["E0407"]),
             ("        strip_prefix: /api/x", &["E0407"]),
             ("        access: public\n        strip_prefix: /x", &["W0010", "E0407"]),
-            ("        access: optional\n        on_missing: redirect", &["W0010"]),
+            ("        access: public\n        on_missing: redirect", &["W0010"]),
+            // An upstream may still ask for a stronger login.
+            ("        access: optional\n        on_missing: redirect", &[]),
+            ("        access: optional\n        on_missing: redirect\n        step_up: false", &["W0010"]),
+            ("        access: optional\n        on_missing: redirect\n        token: { kind: none }", &["W0010"]),
             ("        access: public\n        token: { kind: access }", &["W0010", "E0408"]),
             ("        access: public\n        token: { kind: none }", &["W0010"]),
             ("        access: public\n        identity_headers: { X-A: sub }", &["W0010", "E0408"]),
