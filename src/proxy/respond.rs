@@ -7,7 +7,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::Session;
 use pingora::protocols::http::ServerSession as Downstream;
 
-use super::Context;
+use super::{Context, response};
 use crate::answer::{Answer, grpc_kind};
 
 /// Most of an unread request body that is read after the answer.
@@ -35,7 +35,7 @@ pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answ
         _ => answer,
     };
     let (mut parts, body) = answer.into_response().into_parts();
-    ctx.dress(&mut parts.headers);
+    response::dress_our_own(&mut parts.headers, ctx);
     let status = parts.status;
     ctx.answered = Some(status);
     let mut header: ResponseHeader = parts.into();

@@ -79,17 +79,30 @@ pub(super) fn bring_cookies(gate: &Gate, response: &mut ResponseHeader, pass: &P
 
 /// An answer with a user's cookie must not be given to anybody else by a shared cache, whatever the upstream says.
 fn keep_to_one_browser(response: &mut ResponseHeader) -> pingora::Result<()> {
+    fields::edit_answer(response, |headers| keep_out_of_caches(headers, "private, no-cache"))
+}
+
+/// What the gate, a login or a failure says to one client stays its own, whatever the route's `response_headers` say: a
+/// shared cache would send all users to one's login, or tell them of an error that has passed.
+pub(super) fn dress_our_own(headers: &mut HeaderMap, ctx: &Context) {
+    let own = headers.get(CACHE_CONTROL).is_some_and(|value| value == "no-store");
+    ctx.dress(headers);
+    if own {
+        keep_out_of_caches(headers, "no-store");
+    }
+}
+
+fn keep_out_of_caches(headers: &mut HeaderMap, otherwise: &'static str) {
     // RFC 9213 and what came before it: for shared caches these count more than `Cache-Control`.
     let targeted =
         |name: &str| name.ends_with("-cache-control") || matches!(name, "surrogate-control" | "x-accel-expires");
-    let names: Vec<_> = response.headers.keys().filter(|name| targeted(name.as_str())).cloned().collect();
+    let names: Vec<_> = headers.keys().filter(|name| targeted(name.as_str())).cloned().collect();
     for name in &names {
-        response.remove_header(name);
+        headers.remove(name);
     }
-    if !is_private(&response.headers) {
-        response.insert_header(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"))?;
+    if !is_private(headers) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(otherwise));
     }
-    Ok(())
 }
 
 /// Whether shared caches are told to keep out. `private="field"` speaks of that field alone.

@@ -6,7 +6,7 @@ use http::header::{HeaderValue, TRANSFER_ENCODING};
 use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
-use super::Context;
+use super::{Context, response};
 use crate::answer::Answer;
 use crate::login::Events;
 
@@ -18,7 +18,7 @@ pub(super) async fn write(
     mut events: Events,
 ) -> pingora::Result<()> {
     let (mut parts, _) = head.into_response().into_parts();
-    ctx.dress(&mut parts.headers);
+    response::dress_our_own(&mut parts.headers, ctx);
     ctx.answered = Some(parts.status);
     let mut header: ResponseHeader = parts.into();
     match session.req_header().version {

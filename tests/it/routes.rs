@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 
-use crate::harness::{Browser, Draft, Wishes, World, XSRF};
+use crate::harness::{Browser, Draft, Seen, Wishes, World, XSRF};
 
 async fn world(routes: &str) -> World {
     let world = World::with(Wishes {
@@ -58,6 +58,51 @@ async fn a_redirect_keeps_the_path_and_never_the_host_of_a_stranger() {
     assert_eq!((answer.status.as_u16(), answer.location()), (302, "/inside/x"));
     assert_eq!(answer.header("cache-control"), "no-store");
     assert_eq!(world.demo.upstream.recorder().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_to_one_client_stays_out_of_shared_caches_whatever_the_route_says() {
+    let shared =
+        "response_headers: { set: { Cache-Control: \"public, max-age=3600\", CDN-Cache-Control: max-age=3600 } }";
+    let world = world(&format!(
+        r#"
+      - {{ path: /mine, upstream: demo, {shared} }}
+      - {{ path: /fixed, respond: {{ body: mine }}, {shared} }}
+      - {{ path: /kept, respond: {{ body: mine }}, response_headers: {{ set: {{ Cache-Control: "private, max-age=60" }} }} }}
+      - {{ path: /open, upstream: demo, access: public, max_body: 1, {shared} }}
+      - {{ path: /all, access: public, respond: {{ body: all }}, {shared} }}
+"#
+    ))
+    .await;
+    let mut browser = world.browser();
+    let own = |answer: &Seen| {
+        assert_eq!(
+            (answer.header("cache-control"), answer.header("cdn-cache-control")),
+            ("no-store", ""),
+            "{answer:?}"
+        );
+    };
+    // The way to log in has a cookie for this browser.
+    let start = browser.navigate("/mine/x").await;
+    assert!(start.status == StatusCode::SEE_OTHER && !start.set_cookies().is_empty(), "{start:?}");
+    own(&start);
+    for target in ["/mine/x", "/fixed"] {
+        let answer = browser.fetch(target).await;
+        assert_eq!((answer.status, answer.code()), (StatusCode::UNAUTHORIZED, "session_missing"));
+        own(&answer);
+    }
+    // An error passes.
+    let answer = browser.write(Method::POST, "/open/x", "too long").await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"), "{answer:?}");
+    own(&answer);
+    browser.log_in("/mine/x").await;
+    own(&browser.fetch("/fixed").await);
+    assert_eq!(browser.fetch("/kept").await.header("cache-control"), "private, max-age=60");
+    let all = browser.fetch("/all").await;
+    assert_eq!(
+        (all.header("cache-control"), all.header("cdn-cache-control")),
+        ("public, max-age=3600", "max-age=3600")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
