@@ -9,7 +9,9 @@ use crate::answer::{Answer, Code};
 use crate::config::settings::{Access, Level, Token};
 use crate::routing::table::Route;
 use crate::session::open::Open;
+use crate::session::proxy_token::ProxyTokenError;
 use crate::telemetry::Throttle;
+use crate::telemetry::audit::{Actor, Entry, Event};
 
 impl Gate {
     /// The session that the request's proxy token names. It is no use of the session: a user who is gone must not stay
@@ -22,9 +24,17 @@ impl Gate {
         let token = bearer(case.request.headers);
         let key = match (&self.proxy_tokens, token) {
             (Some(tokens), Some(token)) => tokens.verify(token, self.sessions.clock().now()),
-            _ => None,
+            _ => Err(ProxyTokenError::NotOurs),
         };
-        let Some(key) = key else { return Err(self.token_invalid()) };
+        let key = match key {
+            Ok(key) => key,
+            Err(error) => {
+                if error == ProxyTokenError::NotOurs && shows_token(case.request.headers) {
+                    self.tell_of_stray(case);
+                }
+                return Err(self.token_invalid());
+            }
+        };
         match self.sessions.by_key(&key, &case.auth.profile).await {
             Ok(Some(open)) if !case.takes(&open) => Err(self.token_invalid()),
             Ok(Some(open)) => match self.too_many_of_session(&case.request, case.route, &open) {
@@ -40,6 +50,23 @@ impl Gate {
                 Err(self.unavailable(case, Code::StoreUnavailable, None))
             }
         }
+    }
+
+    /// One line a second: anybody may send tokens. That one has ended, or its session, is no news at all.
+    fn tell_of_stray(&self, case: &Case<'_>) {
+        static REFUSALS: Throttle = Throttle::new();
+        let Some(held_back) = REFUSALS.pass() else { return };
+        tracing::info!(site = %case.site.name, route = %case.route.name, held_back, "a proxy token is refused");
+        self.sessions.audit().tell(
+            Event::TokenRejected,
+            &Entry {
+                actor: Actor::User,
+                reason: Some("proxy_token"),
+                site: Some(&case.site.name),
+                client_ip: Some(case.origin.client.ip),
+                ..Entry::default()
+            },
+        );
     }
 
     /// What is said to an application whose token is missing, worthless, or of a session that has ended.

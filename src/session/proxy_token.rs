@@ -63,6 +63,15 @@ struct Claims {
     sid: String,
 }
 
+/// Why a token counts for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyTokenError {
+    /// None that was made here, or for somebody else.
+    NotOurs,
+    /// Its time is over.
+    Expired,
+}
+
 impl ProxyTokens {
     /// Makes the key pairs.
     ///
@@ -107,8 +116,23 @@ impl ProxyTokens {
     }
 
     /// The session that a token names, if it is one of ours and lives.
-    #[must_use]
-    pub fn verify(&self, token: &str, now: Timestamp) -> Option<SessionKey> {
+    ///
+    /// # Errors
+    /// [`ProxyTokenError`]
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<SessionKey, ProxyTokenError> {
+        let claims = self.claims(token).ok_or(ProxyTokenError::NotOurs)?;
+        if claims.iss != self.issuer || claims.aud != self.audience || Timestamp::from_secs(claims.iat) > now.plus(SKEW)
+        {
+            return Err(ProxyTokenError::NotOurs);
+        }
+        if now >= Timestamp::from_secs(claims.exp) {
+            return Err(ProxyTokenError::Expired);
+        }
+        SessionKey::from_text(claims.sid.as_bytes()).ok_or(ProxyTokenError::NotOurs)
+    }
+
+    /// What a token says that one of our keys has signed.
+    fn claims(&self, token: &str) -> Option<Claims> {
         if token.len() > LONGEST {
             return None;
         }
@@ -118,10 +142,7 @@ impl ProxyTokens {
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         let public = UnparsedPublicKey::new(&ED25519, key.pair.public_key().as_ref());
         public.verify(signed.as_bytes(), &signature).ok()?;
-        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-        let ours = claims.iss == self.issuer && claims.aud == self.audience;
-        let lives = now < Timestamp::from_secs(claims.exp) && Timestamp::from_secs(claims.iat) <= now.plus(SKEW);
-        (ours && lives).then(|| SessionKey::from_text(claims.sid.as_bytes())).flatten()
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
     }
 
     /// The public keys (RFC 7517, RFC 8037).
@@ -179,10 +200,10 @@ mod tests {
         let tokens = ProxyTokens::new(&settings(&[1])).unwrap();
         let token = token(&tokens);
         for (after, found) in [(0, true), (299, true), (300, false), (10_000, false)] {
-            assert_eq!(tokens.verify(&token, NOW.plus(Duration::from_secs(after))).is_some(), found, "{after}");
+            assert_eq!(tokens.verify(&token, NOW.plus(Duration::from_secs(after))).is_ok(), found, "{after}");
         }
-        assert_eq!(tokens.verify(&token, NOW), Some(session()));
-        assert!(tokens.verify(&token, Timestamp::from_secs(900)).is_none(), "from the future");
+        assert_eq!(tokens.verify(&token, NOW), Ok(session()));
+        assert!(tokens.verify(&token, Timestamp::from_secs(900)).is_err(), "from the future");
         let renew_at = tokens.mint(&session(), "idp", "alice", NOW).unwrap().renew_at;
         assert_eq!(renew_at, NOW.plus(Duration::from_secs(150)));
     }
@@ -190,8 +211,8 @@ mod tests {
     #[test]
     fn an_old_key_verifies_and_the_first_signs() {
         let (old, both) = (ProxyTokens::new(&settings(&[1])).unwrap(), ProxyTokens::new(&settings(&[2, 1])).unwrap());
-        assert_eq!(both.verify(&token(&old), NOW), Some(session()));
-        assert_eq!(old.verify(&token(&both), NOW), None);
+        assert_eq!(both.verify(&token(&old), NOW), Ok(session()));
+        assert_eq!(old.verify(&token(&both), NOW), Err(ProxyTokenError::NotOurs));
         let ids: Vec<Value> = both.key_set()["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect();
         assert_eq!(ids, ["k2", "k1"]);
         assert!(!both.key_set().to_string().contains("\"d\""), "no private part");
@@ -206,9 +227,9 @@ mod tests {
             bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(bytes).unwrap();
             // The last sign of a part has bits that mean nothing, which the decoder refuses.
-            assert!(tokens.verify(&changed, NOW).is_none(), "{at}");
+            assert!(tokens.verify(&changed, NOW).is_err(), "{at}");
         }
-        assert!(tokens.verify(&signed(&tokens, None, |_| {}), NOW).is_some());
+        assert!(tokens.verify(&signed(&tokens, None, |_| {}), NOW).is_ok());
         for (name, change) in [
             ("iss", (|c| c["iss"] = "https://other.test".into()) as fn(&mut Value)),
             ("aud", |c| c["aud"] = "https://app.test".into()),
@@ -221,7 +242,7 @@ mod tests {
             ("sid missing", |c| drop(c.as_object_mut().unwrap().remove("sid"))),
             ("sid malformed", |c| c["sid"] = "x".into()),
         ] {
-            assert!(tokens.verify(&signed(&tokens, None, change), NOW).is_none(), "{name}");
+            assert!(tokens.verify(&signed(&tokens, None, change), NOW).is_err(), "{name}");
         }
         for header in [
             json!({"alg": "EdDSA", "kid": "k1", "typ": "JWT"}),
@@ -232,7 +253,7 @@ mod tests {
             json!({"alg": "EdDSA", "kid": "k2", "typ": KIND}),
             json!({"alg": "EdDSA", "kid": "k1", "typ": KIND, "crit": ["x"]}),
         ] {
-            assert!(tokens.verify(&signed(&tokens, Some(header.clone()), |_| {}), NOW).is_none(), "{header}");
+            assert!(tokens.verify(&signed(&tokens, Some(header.clone()), |_| {}), NOW).is_err(), "{header}");
         }
         for text in [
             "",
@@ -243,9 +264,9 @@ mod tests {
             &format!("{good}.x"),
             &format!("{good}{}", "A".repeat(5_000)),
         ] {
-            assert!(tokens.verify(text, NOW).is_none(), "{text}");
+            assert!(tokens.verify(text, NOW).is_err(), "{text}");
         }
         let stranger = ProxyTokens::new(&settings(&[7])).unwrap();
-        assert!(tokens.verify(&token(&stranger), NOW).is_none());
+        assert!(tokens.verify(&token(&stranger), NOW).is_err());
     }
 }

@@ -77,6 +77,7 @@ mod refresh_errors;
 mod refresh_in_doubt;
 mod refresh_on_demand;
 mod refresh_races;
+mod refusals;
 mod reload;
 mod replicas;
 mod rotation;
