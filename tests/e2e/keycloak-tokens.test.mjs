@@ -105,12 +105,11 @@ describe('tokens of Keycloak that are bound to a key, and tokens that it has to 
     assert.equal(login.searchParams.get('dpop_jkt'), proofs[0].thumbprint, 'the login named the key');
   });
 
-  test('a refresh brings another token, bound to the same key, again and again', async () => {
+  test('a refresh brings another token, bound to the same key', async () => {
     const page = await loggedIn('bob');
     await call(page, '/api/tick');
     const first = stage.last('/api/tick').headers;
-    const second = await stage.tokenChanges(page, '/api/tick', tokenOf(first));
-    await stage.tokenChanges(page, '/api/tick', second);
+    await stage.tokenChanges(page, '/api/tick', tokenOf(first));
     const { headers } = stage.last('/api/tick');
     assert.match(headers.authorization, /^DPoP /);
     assert.equal(proofOf(headers).thumbprint, proofOf(first).thumbprint);
