@@ -44,7 +44,7 @@ pub(super) struct Fresh {
 
 /// What became of an attempt to store.
 enum Put {
-    Stored(Record),
+    Stored(Box<Record>),
     /// Not ours to store any more.
     Not(Outcome),
 }
@@ -99,7 +99,7 @@ impl Fresh {
         match self.put(self.lease.record.clone(), retry_at).await? {
             Put::Stored(stored) => {
                 fail_point!("refresh::after_store");
-                Ok(self.complete(stored).await)
+                Ok(self.complete(*stored).await)
             }
             Put::Not(outcome) => Ok(outcome),
         }
@@ -120,7 +120,7 @@ impl Fresh {
             match sessions.write(&self.key, &record, &self.secrets, retry_at).await? {
                 (Swap::Stored, stored) => {
                     self.sealed.clone_from(&stored.sealed);
-                    return Ok(Put::Stored(stored));
+                    return Ok(Put::Stored(Box::new(stored)));
                 }
                 (Swap::Gone, _) => return Ok(Put::Not(self.too_late())),
                 (Swap::Conflict, _) => match sessions.store().load(&self.key).await? {

@@ -116,12 +116,13 @@ async fn s7_a_session_whose_ticket_was_exchanged_meanwhile_ends_all_the_same() {
     let mut browser = world.logged_in().await;
     let mut other = tab(&browser);
     world.clock.advance(secs(15 * 60 - 1));
-    let callback = browser.authorize("/auth/login").await;
+    let away = browser.navigate("/auth/login").await;
     world.clock.advance(secs(1));
     other.fetch("/api/whoami").await;
     world.clock.advance(secs(120));
     assert_eq!(other.fetch("/api/whoami").await.status, StatusCode::OK);
-    arrive(&mut browser, Method::GET, &callback).await;
+    let back = browser.navigate(away.location()).await;
+    arrive(&mut browser, Method::GET, back.location()).await;
     assert_eq!(browser.fetch("/api/whoami").await.status, StatusCode::OK);
     assert_eq!(other.fetch("/api/whoami").await.status, StatusCode::UNAUTHORIZED);
 }

@@ -178,7 +178,7 @@ fn route_settings_fit_each_other() {
             ("        strip_prefix: /ap", &["E0407"]),
             ("        strip_prefix: /api/x", &["E0407"]),
             ("        access: public\n        strip_prefix: /x", &["W0010", "E0407"]),
-            ("        access: public\n        on_missing: redirect", &["W0010"]),
+            ("        access: public\n        on_missing: redirect", &["W0010", "W0010"]),
             // An upstream may still ask for a stronger login.
             ("        access: optional\n        on_missing: redirect", &[]),
             ("        access: optional\n        on_missing: redirect\n        step_up: false", &["W0010"]),
