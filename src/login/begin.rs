@@ -16,6 +16,7 @@ use crate::session::manager::{NewSession, SessionError, entry_of, new_csrf_token
 use crate::session::model::Secrets;
 use crate::session::open::Open;
 use crate::session::ticket::{SessionId, TicketSeed};
+use crate::store::record::Record;
 use crate::telemetry::audit::Event;
 
 /// Pauses between attempts to store a new session.
@@ -103,11 +104,22 @@ impl Logins {
             Ticket::One(id) => Some(id),
             _ => None,
         };
-        let Some(former) = shown.or(former) else { return Map::new() };
-        // Only a ticket that still opens the session speaks for its user.
-        let Ok(Some(open)) = self.sessions.recognise(&former, &visit.site.profile).await else { return Map::new() };
-        match self.sessions.read(open.key()).await {
-            Ok(Some((old, secrets))) if old.subject == subject && *old.provider == **provider.name() => secrets.context,
+        // Only a ticket that opens the session speaks for its user: now, or as the login began.
+        let key = match shown {
+            Some(shown) => match self.sessions.recognise(&shown, &visit.site.profile).await {
+                Ok(Some(open)) => open.key().clone(),
+                _ => return Map::new(),
+            },
+            None => match former {
+                Some(former) => former.key(),
+                None => return Map::new(),
+            },
+        };
+        let same = |old: &Record| {
+            old.subject == subject && *old.provider == **provider.name() && *old.site == *visit.site.profile.site
+        };
+        match self.sessions.read(&key).await {
+            Ok(Some((old, secrets))) if same(&old) => secrets.context,
             _ => Map::new(),
         }
     }

@@ -83,10 +83,15 @@ fn keep_to_one_browser(response: &mut ResponseHeader) -> pingora::Result<()> {
 }
 
 /// What the gate, a login or a failure says to one client stays its own, whatever the route's `response_headers` say: a
-/// shared cache would send all users to one's login, or tell them of an error that has passed.
+/// shared cache would send all users to one's login, or tell them of an error that has passed. Nor may the browser keep a
+/// login or an error: it would come back with a `state` that is spent.
 pub(super) fn dress_our_own(headers: &mut HeaderMap, ctx: &Context) {
     let own = headers.get(CACHE_CONTROL).is_some_and(|value| value == "no-store");
+    let of_the_moment = headers.contains_key(SET_COOKIE) || headers.contains_key(&ERROR_HEADER);
     ctx.dress(headers);
+    if own && of_the_moment {
+        headers.remove(CACHE_CONTROL);
+    }
     if own {
         keep_out_of_caches(headers, "no-store");
     }

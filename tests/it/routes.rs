@@ -95,6 +95,9 @@ async fn what_is_said_to_one_client_stays_out_of_shared_caches_whatever_the_rout
     let answer = browser.write(Method::POST, "/open/x", "too long").await;
     assert_eq!((answer.status, answer.code()), (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"), "{answer:?}");
     own(&answer);
+    // Nor does the browser keep what holds for this moment alone.
+    own(&browser.navigate("/kept").await);
+    own(&browser.fetch("/kept").await);
     browser.log_in("/mine/x").await;
     own(&browser.fetch("/fixed").await);
     assert_eq!(browser.fetch("/kept").await.header("cache-control"), "private, max-age=60");
