@@ -1,14 +1,15 @@
 //! The composition root: settings -> parts -> services -> a running server.
 
+mod assembly;
 mod housekeeping;
 mod memory;
+pub mod probe;
 pub mod reload;
 mod settings_file;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::prelude::Server;
@@ -19,31 +20,27 @@ use pingora_proxy::http_proxy;
 use sd_notify::NotifyState;
 use tokio::sync::{broadcast, watch};
 
+pub use self::assembly::lone_gate;
+
+use self::assembly::Assembly;
 use self::housekeeping::Housekeeping;
-use self::reload::{Parts, Reloader};
+use self::reload::Reloader;
 use crate::admin;
 use crate::admin::readiness::Readiness;
 use crate::config::Env;
 use crate::config::settings::{self, Settings, Store};
-use crate::credentials::Backend;
-use crate::grants::Grants;
 use crate::listener::tls::{TlsError, install_crypto_provider};
 use crate::listener::{Edge, Overload, Sockets, SocketsError, Trusted, overload};
-use crate::login::Logins;
-use crate::oidc::http::{BuildError, Client};
-use crate::oidc::{self, SetupError, Tls};
+use crate::oidc::SetupError;
+use crate::oidc::http::BuildError;
 use crate::primitives::clock::Clock;
-use crate::provider::{Provider, Providers};
 use crate::proxy::Proxy;
 use crate::refresh::background::Background;
 use crate::refresh::{Refresher, Unsettled};
-use crate::revocation::Revoker;
-use crate::routing::discovery::system_lookup;
 use crate::routing::table::TableError;
 use crate::routing::upstream::Upstreams;
-use crate::session::key_ring::{KeyRing, KeyRingError};
-use crate::session::manager::Sessions;
-use crate::session::proxy_token::{BadKey, ProxyTokens};
+use crate::session::key_ring::KeyRingError;
+use crate::session::proxy_token::BadKey;
 use crate::session::upkeep::Conflicts;
 use crate::store::SessionStore;
 use crate::store::file::{FileStore, FileStoreError};
@@ -184,32 +181,10 @@ impl App {
     ) -> Result<Self, StartError> {
         let readiness = Readiness::new();
         check_addresses(settings, &sockets)?;
-        let ring = KeyRing::new(&settings.keys)?;
-        let cache = memory::fitting(settings.session.cache, overload::mark(settings.limits.memory));
-        let session = settings::Session { cache, ..settings.session.clone() };
-        let (sessions, touches) =
-            Sessions::new(&session, &settings.refresh, store.clone(), ring, clock.clone(), metrics.clone());
-        let sessions = Arc::new(sessions);
-        let providers = providers(settings, clock, &metrics)?;
-        let lookup = system_lookup();
-        let upstreams = Upstreams::new(&settings.upstreams, &lookup, &metrics);
-        let revoker = Arc::new(Revoker::new(sessions.clone(), providers.clone(), metrics.clone()));
-        let refresher = Refresher::new(sessions.clone(), providers.clone(), &settings.refresh, metrics.clone());
-        let proxy_tokens = settings.proxy_token.as_ref().map(ProxyTokens::new).transpose()?.map(Arc::new);
-        let grants =
-            Grants::new(sessions.clone(), refresher.clone(), providers.clone(), &settings.refresh, metrics.clone());
-        let grants = Arc::new(grants);
-        let parts = Parts {
-            sessions: sessions.clone(),
-            providers: providers.clone(),
-            logins: Arc::new(Logins::new(sessions.clone(), revoker.clone(), proxy_tokens.clone(), metrics.clone())),
-            proxy_tokens,
-            refresher: refresher.clone(),
-            grants: grants.clone(),
-            metrics: metrics.clone(),
-            lookup,
-            clock: clock.clone(),
-        };
+        let Assembly { parts, upstreams, revoker, touches } =
+            Assembly::new(settings, store.clone(), clock, &metrics, overload::mark(settings.limits.memory))?;
+        let (sessions, providers, refresher, grants) =
+            (parts.sessions.clone(), parts.providers.clone(), parts.refresher.clone(), parts.grants.clone());
         let gate = Arc::new(ArcSwap::from_pointee(parts.gate(settings, &upstreams, None)?));
         let (change, current) = watch::channel(upstreams);
         let shown = current.clone();
@@ -366,45 +341,6 @@ fn store(settings: &Store, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Arc<
         }
         Store::File(file) => Arc::new(Metered::new(FileStore::open(file, clock.clone())?, metrics.clone())),
     })
-}
-
-fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Providers, StartError> {
-    let make = |one: &settings::ProviderKind| {
-        let name = one.name();
-        let observer = Arc::new(ProviderObserver { name: name.clone(), metrics: metrics.clone() });
-        let tls = one.oidc().map(Tls::of).unwrap_or_default();
-        let client = Client::new(tls, observer).map_err(|error| StartError::Client(name.clone(), error))?;
-        let provider = match one {
-            settings::ProviderKind::Oidc(one) => {
-                let provider = oidc::Provider::new(one, client, clock.clone());
-                Provider::Oidc(Arc::new(provider.map_err(|error| StartError::Provider(name.clone(), error))?))
-            }
-            settings::ProviderKind::Credentials(one) => {
-                Provider::Credentials(Arc::new(Backend::new(one, client, clock.clone())))
-            }
-        };
-        Ok((name.clone(), Arc::new(provider)))
-    };
-    settings.providers.iter().map(make).collect()
-}
-
-/// Counts what a provider is asked.
-struct ProviderObserver {
-    name: Arc<str>,
-    metrics: Arc<Metrics>,
-}
-
-impl oidc::http::Observer for ProviderObserver {
-    fn request(&self, endpoint: oidc::http::Endpoint, outcome: oidc::http::Outcome, took: Duration) {
-        let (name, endpoint) = (&*self.name, endpoint.as_str());
-        self.metrics.idp_requests_total.with_label_values(&[name, endpoint, outcome.as_str()]).inc();
-        self.metrics.idp_request_duration_seconds.with_label_values(&[name, endpoint]).observe(took.as_secs_f64());
-    }
-
-    fn key_set(&self, good: bool) {
-        let result = if good { "ok" } else { "error" };
-        self.metrics.jwks_refreshes_total.with_label_values(&[&*self.name, result]).inc();
-    }
 }
 
 /// Tells systemd, if it wants to know, as sd_notify(3) has it.

@@ -57,6 +57,18 @@ impl Answer {
         Self::new(status, None, body).header(header::CONTENT_TYPE, content_type)
     }
 
+    /// A field of its header.
+    #[must_use]
+    pub fn field(&self, name: HeaderName) -> Option<&HeaderValue> {
+        self.0.headers().get(name)
+    }
+
+    /// Its body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        self.0.body()
+    }
+
     /// A status without a body.
     #[must_use]
     pub fn status_only(status: StatusCode) -> Self {

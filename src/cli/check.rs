@@ -1,13 +1,14 @@
 //! `cloakroom check`: every mistake of a settings file, with its place and the next step.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::FAILED;
+use super::{FAILED, connections, print};
+use crate::app::probe::Probed;
 use crate::config::settings::Settings;
 use crate::config::{self, Diagnostics, Env, Loaded};
 
@@ -17,13 +18,17 @@ pub(super) struct Args {
     /// The settings file
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+    /// Also try to reach what the settings name: providers, store, upstreams; and look at certificates
+    #[arg(long)]
+    connect: bool,
     /// How to tell
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
 
+/// How to tell what was found.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// For people
     Text,
     /// For programs: one JSON object
@@ -32,10 +37,23 @@ enum Format {
 
 pub(super) fn run(args: &Args) -> ExitCode {
     let outcome = config::load(&args.config, &Env::process());
-    let good = outcome.is_ok();
+    let looked = match &outcome {
+        Ok(loaded) if args.connect => match connections::look(&loaded.settings) {
+            Ok(seen) => Some(seen),
+            Err(error) => {
+                eprintln!("nothing could be reached for: {error:#}");
+                return ExitCode::from(FAILED);
+            }
+        },
+        _ => None,
+    };
+    let good = outcome.is_ok() && looked.as_deref().is_none_or(connections::are_good);
     match args.format {
-        Format::Text => tell(outcome),
-        Format::Json => print(&tell_programs(outcome)),
+        Format::Text => {
+            tell(outcome);
+            looked.iter().for_each(|seen| connections::tell(seen));
+        }
+        Format::Json => print(&tell_programs(outcome, looked.as_deref())),
     }
     if good { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
@@ -62,16 +80,24 @@ fn tell(outcome: Result<Loaded, Diagnostics>) {
     }
 }
 
-fn tell_programs(outcome: Result<Loaded, Diagnostics>) -> String {
+fn tell_programs(outcome: Result<Loaded, Diagnostics>, looked: Option<&[Probed]>) -> String {
     let (good, found) = match outcome {
-        Ok(loaded) => (true, loaded.warnings),
+        Ok(loaded) => (looked.is_none_or(connections::are_good), loaded.warnings),
         Err(found) => (false, found),
     };
-    json!({
+    let mut out = json!({
         "file": found.file(), "good": good, "errors": found.errors(), "warnings": found.warnings(),
         "diagnostics": found.to_json(),
-    })
-    .to_string()
+    });
+    if let (Some(looked), Some(map)) = (looked, out.as_object_mut()) {
+        map.insert("connections".into(), connections::to_json(looked));
+    }
+    out.to_string()
+}
+
+/// Whether colours are wanted on a terminal (https://no-color.org: any value that is not empty).
+pub(super) fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Framed and coloured on a terminal, plain lines elsewhere.
@@ -81,9 +107,7 @@ pub(super) fn print_diagnostics(found: &Diagnostics) {
         return;
     }
     let width = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
-    // https://no-color.org: any value that is not empty.
-    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    eprint!("{}", found.fancy(width, colour));
+    eprint!("{}", found.fancy(width, colours()));
 }
 
 /// `2 sites, 5 routes, …`
@@ -102,11 +126,6 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A reader that has gone away is no reason to panic, as `println!` would.
-fn print(line: &str) {
-    writeln!(io::stdout().lock(), "{line}").ok();
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,7 +138,7 @@ mod tests {
             (Env::fixed([("CLOAKROOM_KEY", key), ("CLIENT_SECRET", "x")]), true, 0),
             (Env::fixed([("", "")]), false, 2),
         ] {
-            let told: serde_json::Value = serde_json::from_str(&tell_programs(config::load(file, &env))).unwrap();
+            let told: serde_json::Value = serde_json::from_str(&tell_programs(config::load(file, &env), None)).unwrap();
             assert_eq!((told["good"].as_bool(), told["errors"].as_u64()), (Some(good), Some(errors)), "{told}");
             assert_eq!(told["diagnostics"].as_array().map(Vec::len), usize::try_from(errors).ok());
         }

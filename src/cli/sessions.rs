@@ -1,7 +1,6 @@
 //! `cloakroom sessions`: who has which sessions, and their end, through the admin listener of a running server.
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::FAILED;
+use super::admin_listener::{checked, reachable};
 use crate::config::{self, Env};
 use crate::listener::tls::install_crypto_provider;
 use crate::primitives::secret::SecretText;
@@ -136,10 +136,7 @@ fn server(call: &Call) -> anyhow::Result<(Url, SecretText)> {
         let token = admin.token.context("these settings have no `admin.token`: add one, and restart")?;
         return Ok((Url::parse(&format!("http://{}", reachable(admin.address)))?, token));
     }
-    let url = call.server.admin.clone().context("name the server with -c FILE or --admin URL")?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        bail!("--admin takes an address such as http://127.0.0.1:9090");
-    }
+    let url = checked(call.server.admin.as_ref().context("name the server with -c FILE or --admin URL")?)?;
     let token = match &call.token_file {
         Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
         None => std::env::var(&call.token_env).map_err(|_| {
@@ -151,17 +148,6 @@ fn server(call: &Call) -> anyhow::Result<(Url, SecretText)> {
         bail!("the admin token is empty");
     }
     Ok((url, SecretText::new(token.to_owned())))
-}
-
-/// A listener on all addresses is reached on the loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
 }
 
 fn tell(call: &Call, document: &Value) -> anyhow::Result<()> {
@@ -231,14 +217,5 @@ mod tests {
         assert!(table(&json!({ "revoked": [session, session] })).ends_with("2 sessions ended\n"));
         assert_eq!(table(&json!({ "sessions": [] })), "no sessions\n");
         assert!(table(&json!({ "revoked": [] })).contains("there were none"));
-    }
-
-    #[test]
-    fn a_listener_on_all_addresses_is_reached_on_the_loopback() {
-        for (address, expected) in
-            [("0.0.0.0:9090", "127.0.0.1:9090"), ("[::]:1", "[::1]:1"), ("192.0.2.1:2", "192.0.2.1:2")]
-        {
-            assert_eq!(reachable(address.parse().unwrap()), expected.parse().unwrap());
-        }
     }
 }

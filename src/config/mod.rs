@@ -8,7 +8,10 @@ mod check;
 mod decode;
 mod defaults;
 mod diagnostic;
+mod effective;
 mod env;
+mod json_schema;
+mod reference;
 mod render;
 pub mod rules;
 pub mod schema;
@@ -23,16 +26,19 @@ mod yaml;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use diagnostic::{Code, Diagnostic, Diagnostics, Severity};
+pub use effective::{Effective, effective};
 pub use env::Env;
+pub use json_schema::json_schema;
 use settings::Settings;
 pub use source::Span;
 
 use decode::Reader;
 use source::{Lines, Region};
-use yaml::Outline;
+use yaml::{Kind, Node, Outline};
 
 /// Largest settings file.
 const LARGEST: u64 = 1 << 20;
@@ -53,14 +59,36 @@ pub struct Loaded {
 /// # Errors
 /// Every mistake in it.
 pub fn load(path: &Path, env: &Env) -> Result<Loaded, Diagnostics> {
+    load_str(&path.display().to_string(), &read(path)?, env)
+}
+
+/// Where the admin listener of a settings file is, whatever else the file says; `None` = it has none.
+///
+/// # Errors
+/// The file cannot be read, is no YAML, or has no usable address there.
+pub fn admin_address(path: &Path, env: &Env) -> Result<Option<SocketAddr>, Diagnostics> {
+    let name = path.display().to_string();
+    let look = |reader: &mut Reader<'_>, root: &Node| {
+        fn value<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
+            let Kind::Map(entries) = &node.kind else { return None };
+            let value = entries.iter().find(|entry| entry.name == key).map(|entry| &entry.value)?;
+            (!matches!(value.kind, Kind::Null)).then_some(value)
+        }
+        let Some(address) = value(root, "admin").and_then(|admin| value(admin, "address")) else { return Some(None) };
+        values::socket_address(reader, address).map(Some)
+    };
+    let (address, found) = reading(&name, &read(path)?, env, look);
+    address.ok_or(found)
+}
+
+/// The text of a settings file.
+fn read(path: &Path) -> Result<String, Diagnostics> {
     let name = path.display().to_string();
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
     match read.map_err(|error| error.to_string()) {
-        Ok(_) => match String::from_utf8(bytes) {
-            Ok(text) => load_str(&name, &text, env),
-            Err(_) => Err(unreadable(name, Code::Unreadable, "the file is not UTF-8 text", "save it as UTF-8")),
-        },
+        Ok(_) => String::from_utf8(bytes)
+            .map_err(|_| unreadable(name, Code::Unreadable, "the file is not UTF-8 text", "save it as UTF-8")),
         Err(error) => Err(unreadable(
             name,
             Code::Unreadable,
@@ -75,13 +103,38 @@ pub fn load(path: &Path, env: &Env) -> Result<Loaded, Diagnostics> {
 /// # Errors
 /// Every mistake in it.
 pub fn load_str(name: &str, text: &str, env: &Env) -> Result<Loaded, Diagnostics> {
+    load_and(name, text, env, |_, _| ()).map(|(loaded, ())| loaded)
+}
+
+/// The same; `also` sees the tree, and what was found out about it.
+fn load_and<T>(
+    name: &str,
+    text: &str,
+    env: &Env,
+    also: impl FnOnce(&Reader<'_>, &Node) -> T,
+) -> Result<(Loaded, T), Diagnostics> {
+    let mut files = Vec::new();
+    let (read, found) = reading(name, text, env, |reader, root| {
+        let settings = check::settings(reader, root);
+        files = reader.files.iter().cloned().collect();
+        Some((settings?, also(reader, root)))
+    });
+    match read {
+        Some((settings, seen)) if found.errors() == 0 => Ok((Loaded { settings, warnings: found, files }, seen)),
+        _ => Err(found),
+    }
+}
+
+/// Makes a tree of the text and shows it to `look`; what that gives, and all that was noted.
+fn reading<T>(
+    name: &str,
+    text: &str,
+    env: &Env,
+    look: impl FnOnce(&mut Reader<'_>, &Node) -> Option<T>,
+) -> (Option<T>, Diagnostics) {
     if text.len() as u64 > LARGEST {
-        return Err(unreadable(
-            name.to_owned(),
-            Code::TooLarge,
-            "the file is larger than 1 MiB",
-            "is it the right file?",
-        ));
+        let help = "is it the right file?";
+        return (None, unreadable(name.to_owned(), Code::TooLarge, "the file is larger than 1 MiB", help));
     }
     // A byte order mark is not counted as a column by any editor.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -95,23 +148,17 @@ pub fn load_str(name: &str, text: &str, env: &Env) -> Result<Loaded, Diagnostics
         shown: BTreeSet::new(),
         secret: BTreeSet::new(),
     };
-    let (settings, masked) = match yaml::parse(text, &lines, &mut reader.found) {
+    let (seen, masked) = match yaml::parse(text, &lines, &mut reader.found) {
         Some((root, outline)) => {
-            let settings = check::settings(&mut reader, &root);
-            (settings, masked(&lines, &outline, &reader))
+            let seen = look(&mut reader, &root);
+            (seen, masked(&lines, &outline, &reader))
         }
         None => (None, lines.masked_blindly()),
     };
-    let Reader { found: mut list, files, .. } = reader;
+    let Reader { found: mut list, .. } = reader;
     list.sort_by_key(|diagnostic| diagnostic.span);
     list.dedup();
-    let found = Diagnostics { file: name.to_owned(), masked, list };
-    match settings {
-        Some(settings) if found.errors() == 0 => {
-            Ok(Loaded { settings, warnings: found, files: files.into_iter().collect() })
-        }
-        _ => Err(found),
-    }
+    (seen, Diagnostics { file: name.to_owned(), masked, list })
 }
 
 /// The text with everything masked that was not read as something harmless.

@@ -1,6 +1,7 @@
 //! Whole files in, settings or diagnostics out. One file a risk.
 
 mod access;
+mod derived;
 mod examples;
 mod limits;
 mod provider_values;

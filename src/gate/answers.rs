@@ -89,8 +89,9 @@ impl Gate {
 }
 
 /// Whether who lacks a session, or a login strong enough, is sent to log in rather than told that one is needed.
-pub(super) fn goes_to_login(request: &Request<'_>, route: &Route) -> bool {
-    match route.on_missing {
+#[must_use]
+pub fn goes_to_login(request: &Request<'_>, on_missing: OnMissing) -> bool {
+    match on_missing {
         OnMissing::Auto => is_navigation(request.method, request.headers),
         OnMissing::Redirect => may_navigate(request.method, request.headers),
         OnMissing::Unauthorized => false,

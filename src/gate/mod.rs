@@ -29,7 +29,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 
 pub use admit::Gate;
-pub use answers::refusal;
+pub use answers::{goes_to_login, refusal};
 pub use bearer::{Bearer, Bearers};
 pub use client::{Client, Connection, Scheme};
 pub use dress::{Dress, change, put_on, silence};

@@ -74,7 +74,7 @@ impl Gate {
         }
         let auth = self.auth.get(pass.site.index)?;
         let login = auth.login_url();
-        let to_login = goes_to_login(&request, &pass.route);
+        let to_login = goes_to_login(&request, pass.route.on_missing);
         self.count_unauthenticated(if to_login { "redirect" } else { "401" });
         if !to_login {
             return Some(Answer::problem(code, None, Some(&login)));

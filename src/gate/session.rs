@@ -185,7 +185,7 @@ impl Gate {
             return Ok(None);
         }
         let Request { method, headers, .. } = case.request;
-        if !goes_to_login(&case.request, case.route) {
+        if !goes_to_login(&case.request, case.route.on_missing) {
             self.count_unauthenticated("401");
             let answer = Answer::problem(code, None, Some(&case.auth.login_url()));
             return Err(Box::new(if case.route.accept.bearer { answer.or_bearer() } else { answer }));

@@ -49,7 +49,7 @@ impl Gate {
         if !needed.iter().flatten().all(|name| allowed.contains(name)) {
             return None;
         }
-        let to_login = pass.by_cookie && goes_to_login(&request, &pass.route);
+        let to_login = pass.by_cookie && goes_to_login(&request, pass.route.on_missing);
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         if to_login {
             let target = request.uri.path_and_query().map_or("/", |target| target.as_str());

@@ -169,6 +169,14 @@ pub(super) fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
+/// When a listener's certificate ends, in seconds since 1970, if it and its key can be used.
+///
+/// # Errors
+/// [`TlsError`] with the file that is to blame.
+pub fn end_of(files: &Certificate) -> Result<u64, TlsError> {
+    not_after(&certified_key(files)?, &files.certificate)
+}
+
 /// When the site's own certificate ends, in seconds since 1970.
 fn not_after(certified: &CertifiedKey, path: &Path) -> Result<u64, TlsError> {
     let leaf = certified.cert.first().ok_or_else(|| TlsError::NoCertificate(path.to_owned()))?;

@@ -19,6 +19,7 @@ pub mod sockets;
 pub mod tls;
 pub mod upkeep;
 
+pub use certificates::end_of as end_of_certificate;
 pub use connection::{Connection, Tie, request_began, tie, untie};
 pub use edge::{Edge, Trusted, until_listening};
 pub use overload::Overload;

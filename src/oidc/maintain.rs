@@ -10,6 +10,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const REFRESH_EVERY: Duration = Duration::from_secs(3600);
 
 impl Provider {
+    /// Reads metadata and keys once.
+    ///
+    /// # Errors
+    /// Why they cannot be used.
+    pub async fn try_out(&self) -> Result<(), String> {
+        self.discover().await
+    }
+
     /// Runs for ever: discovery until it succeeds, with exponential back-off, and again about every hour. A failure
     /// keeps what was read before.
     pub async fn maintain(&self) {

@@ -201,25 +201,21 @@ impl Slot {
 
     fn choose_by_conditions(&self, asked: &Asked<'_>) -> Choice<'_> {
         let preflight = is_preflight(asked.method, asked.headers);
-        // A preflight asks for a request that is still to come.
-        let named = preflight.then(|| asked.headers.get(ACCESS_CONTROL_REQUEST_METHOD)).flatten();
-        let named = named.and_then(|name| Method::from_bytes(name.as_bytes()).ok());
+        let named = preflight.then(|| announced_method(asked)).flatten();
         let method = named.as_ref().unwrap_or(asked.method);
         let mut outcome = Choice::Elsewhere;
         let mut allowed: Vec<&Method> = Vec::new();
         for route in self.routes() {
             let Some(when) = &route.when else { return Choice::Route(route) };
-            if !when.hosts.is_empty() && !when.hosts.iter().any(|pattern| covers(pattern, asked.host)) {
-                continue;
+            match misfit(when, asked, method, preflight) {
+                None => return Choice::Route(route),
+                Some(Misfit::Host) => continue,
+                Some(Misfit::Header(_)) => {}
+                Some(Misfit::Method) => {
+                    allowed.extend(when.methods.iter().filter(|method| !allowed.contains(method)).collect::<Vec<_>>());
+                }
             }
             outcome = Choice::Refused;
-            if !when.headers.iter().all(|(name, wanted)| holds(name, wanted, asked.headers, preflight)) {
-                continue;
-            }
-            if when.methods.is_empty() || when.methods.contains(method) {
-                return Choice::Route(route);
-            }
-            allowed.extend(when.methods.iter().filter(|method| !allowed.contains(method)).collect::<Vec<_>>());
         }
         if allowed.is_empty() {
             return outcome;
@@ -227,6 +223,43 @@ impl Slot {
         let names: Vec<&str> = allowed.iter().map(|method| method.as_str()).collect();
         HeaderValue::from_str(&names.join(", ")).map_or(Choice::Refused, Choice::Method)
     }
+}
+
+/// Which condition a request does not meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit<'w> {
+    /// It is for another host.
+    Host,
+    /// This field is not as wanted.
+    Header(&'w HeaderName),
+    /// It has another method.
+    Method,
+}
+
+impl Route {
+    /// Why it does not take a request that its path covers; `None` = it would.
+    #[must_use]
+    pub fn misfit(&self, asked: &Asked<'_>) -> Option<Misfit<'_>> {
+        let preflight = is_preflight(asked.method, asked.headers);
+        let named = preflight.then(|| announced_method(asked)).flatten();
+        misfit(self.when.as_deref()?, asked, named.as_ref().unwrap_or(asked.method), preflight)
+    }
+}
+
+/// A preflight asks for a request that is still to come, with this method.
+fn announced_method(asked: &Asked<'_>) -> Option<Method> {
+    let name = asked.headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+    Method::from_bytes(name.as_bytes()).ok()
+}
+
+fn misfit<'w>(when: &'w Conditions, asked: &Asked<'_>, method: &Method, preflight: bool) -> Option<Misfit<'w>> {
+    if !when.hosts.is_empty() && !when.hosts.iter().any(|pattern| covers(pattern, asked.host)) {
+        return Some(Misfit::Host);
+    }
+    if let Some((name, _)) = when.headers.iter().find(|(name, wanted)| !holds(name, wanted, asked.headers, preflight)) {
+        return Some(Misfit::Header(name));
+    }
+    (!when.methods.is_empty() && !when.methods.contains(method)).then_some(Misfit::Method)
 }
 
 /// How much a route counts among those with its path, by what it asks for: the host first, an exact one more than a

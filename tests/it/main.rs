@@ -11,6 +11,7 @@ mod bearer;
 mod client_auth;
 mod client_certificates;
 mod client_credentials;
+mod command_line;
 mod cookies;
 mod cors;
 mod counters;

@@ -1,8 +1,10 @@
 //! Health checks: an endpoint is asked how it is.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock, Weak};
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use http::header::{HOST, USER_AGENT};
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
@@ -92,8 +94,35 @@ impl pingora_load_balancing::health_check::HealthCheck for Checker {
 }
 
 impl Upstream {
+    /// Asks each of its addresses once how it is, in the way of its health check; without one a connection, with its TLS
+    /// handshake, is enough. Changes nothing.
+    pub async fn try_out(self: &Arc<Self>, check: Option<&HealthCheck>) -> Vec<(SocketAddr, Result<(), String>)> {
+        let settings = check.cloned().unwrap_or_default();
+        let checker = Arc::new(Checker { upstream: Arc::downgrade(self), settings });
+        let targets = self.targets.load_full();
+        let mut ask = Vec::new();
+        for target in targets.list() {
+            let mut peer = self.wire.peer(target);
+            peer.options.max_h2_streams = 1;
+            let (checker, target) = (Arc::clone(&checker), Arc::clone(target));
+            ask.push(async move {
+                let within = checker.settings.timeout;
+                let result = match tokio::time::timeout(within, checker.ask(*peer, &target)).await {
+                    Ok(result) => result.map_err(|error| one_line(&error.to_string())),
+                    Err(_) => Err(format!("no answer within {within:?}")),
+                };
+                (target.address(), result)
+            });
+        }
+        join_all(ask).await
+    }
+
     fn target_of(&self, backend: &Backend) -> Option<Arc<Target>> {
         let address = *backend.addr.as_inet()?;
         self.targets.load().list().iter().find(|target| target.address() == address).cloned()
     }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
