@@ -14,7 +14,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what all targets together need, cargo-deny and cargo-fuzz included
-	@scripts/need.sh $(BUILD) $(E2E) $(HARDENING) c++ postgresql rustfmt clippy wrk shellcheck python3-venv systemd-analyze
+	@scripts/need.sh $(BUILD) $(E2E) $(HARDENING) c++ postgresql rustfmt clippy promtool wrk shellcheck python3-venv systemd-analyze
 	@scripts/cargo-deny.sh
 	@scripts/cargo-fuzz.sh
 
@@ -40,8 +40,8 @@ fuzz: ## Feed made-up inputs to what strangers may send (RUN="paths cookies", SE
 	@scripts/cargo-fuzz.sh
 	@RUN="$(RUN)" WRITE="$(WRITE)" FUZZ_SECONDS="$(or $(SECONDS),$(FUZZ_SECONDS),60)" scripts/fuzz.sh
 
-lint: ## Check format, clippy, licences and bans of dependencies, shell scripts
-	@scripts/need.sh $(BUILD) rustfmt clippy
+lint: ## Check format, clippy, licences and bans of dependencies, alert rules, shell scripts
+	@scripts/need.sh $(BUILD) rustfmt clippy promtool
 	@scripts/lint.sh
 
 deploy-check: ## Look over deploy/: image, Helm chart, Kustomize, Compose, systemd, alert rules (WRITE=1 brings copies up to date)

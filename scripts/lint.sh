@@ -17,6 +17,10 @@ step 'dependencies: bans, licences, sources'
 scripts/cargo-deny.sh
 cargo deny --locked check bans licenses sources
 
+step 'alert rules'
+promtool check rules deploy/prometheus/alerts.yaml
+promtool test rules deploy/prometheus/alerts.test.yaml
+
 step 'shell scripts'
 if command -v shellcheck >/dev/null 2>&1; then
   shellcheck .ci/run scripts/*.sh deploy/compose/*.sh

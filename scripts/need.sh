@@ -31,6 +31,7 @@ packages() {
     testssl) echo testssl.sh ;;
     systemd-analyze) echo systemd ;;
     go) echo golang-go ;;
+    promtool) echo prometheus ;;
     nginx) echo nginx-light ;;
     apache2) echo apache2-bin ;;
     chromium | cmake | curl | gunicorn | jq | npm | openssl | postgresql | python3 | python3-venv | redis-server | shellcheck | slowhttptest | wrk) echo "$1" ;;

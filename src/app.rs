@@ -6,6 +6,7 @@ mod memory;
 pub mod probe;
 pub mod reload;
 mod settings_file;
+mod spans;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,8 @@ use crate::store::memory::MemoryStore;
 use crate::store::metered::Metered;
 use crate::store::postgres::{PostgresAddressError, PostgresStore};
 use crate::store::redis::{AddressError, RedisStore};
-use crate::telemetry::Metrics;
+use crate::telemetry::traces::{Exporter, Target};
+use crate::telemetry::{Metrics, Telemetry};
 
 /// Attempts of one request at an upstream: as many as its settings may ask for, one more with a newer token, and one
 /// with the upstream's nonce in the proof.
@@ -94,6 +96,12 @@ pub enum StartError {
     /// Sockets that are open already cannot be used.
     #[error(transparent)]
     Sockets(#[from] SocketsError),
+    /// The client that sends traces cannot be made.
+    #[error("telemetry.traces: {0}")]
+    Traces(String),
+    /// The thread that writes the log does not start.
+    #[error("the log cannot be written: {0}")]
+    Log(#[source] std::io::Error),
     /// Two metrics share a name: a defect.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -148,18 +156,17 @@ impl App {
     /// # Errors
     /// [`StartError`] with the setting that is to blame.
     pub fn new(settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
-        Self::on(Sockets::Own, settings, clock)
+        Self::on(Sockets::Own, settings, clock, Telemetry::quiet()?)
     }
 
-    /// The same with sockets that are open already.
+    /// The same with sockets that are open already, and with a place for its lines.
     ///
     /// # Errors
     /// As [`App::new`].
-    pub fn on(sockets: Sockets, settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
+    pub fn on(sockets: Sockets, settings: &Settings, clock: &Clock, telemetry: Telemetry) -> Result<Self, StartError> {
         install_crypto_provider();
-        let metrics = Arc::new(Metrics::new()?);
-        let store = store(&settings.store, clock, &metrics)?;
-        Self::over(store, sockets, settings, clock, metrics)
+        let store = store(&settings.store, clock, &telemetry.metrics)?;
+        Self::over(store, sockets, settings, clock, telemetry)
     }
 
     /// The same over a store of the caller's, whatever the settings say of one.
@@ -168,8 +175,9 @@ impl App {
     /// As [`App::new`].
     pub fn with_store(store: impl SessionStore, settings: &Settings, clock: &Clock) -> Result<Self, StartError> {
         install_crypto_provider();
-        let metrics = Arc::new(Metrics::new()?);
-        Self::over(Arc::new(Metered::new(store, metrics.clone())), Sockets::Own, settings, clock, metrics)
+        let telemetry = Telemetry::quiet()?;
+        let store = Arc::new(Metered::new(store, telemetry.metrics.clone()));
+        Self::over(store, Sockets::Own, settings, clock, telemetry)
     }
 
     fn over(
@@ -177,14 +185,19 @@ impl App {
         sockets: Sockets,
         settings: &Settings,
         clock: &Clock,
-        metrics: Arc<Metrics>,
+        Telemetry { metrics, lines }: Telemetry,
     ) -> Result<Self, StartError> {
         let readiness = Readiness::new();
         check_addresses(settings, &sockets)?;
         let Assembly { parts, upstreams, revoker, touches } =
-            Assembly::new(settings, store.clone(), clock, &metrics, overload::mark(settings.limits.memory))?;
-        let (sessions, providers, refresher, grants) =
-            (parts.sessions.clone(), parts.providers.clone(), parts.refresher.clone(), parts.grants.clone());
+            Assembly::new(settings, store.clone(), clock, &metrics, lines, overload::mark(settings.limits.memory))?;
+        let (sessions, providers, refresher, grants, tracer) = (
+            parts.sessions.clone(),
+            parts.providers.clone(),
+            parts.refresher.clone(),
+            parts.grants.clone(),
+            parts.tracer.clone(),
+        );
         let gate = Arc::new(ArcSwap::from_pointee(parts.gate(settings, &upstreams, None)?));
         let (change, current) = watch::channel(upstreams);
         let shown = current.clone();
@@ -229,6 +242,11 @@ impl App {
         server.add_service(background_service("upkeep of listeners", upkeep));
         server.add_service(Upstreams::service(current));
         server.add_service(background_service("housekeeping", housekeeping));
+        if let (Some(tracer), Some(traces)) = (tracer, &settings.telemetry.traces) {
+            let target = Target { url: traces.endpoint.clone(), service: traces.service_name.clone() };
+            let exporter = Exporter::new(tracer, target, &metrics).map_err(StartError::Traces)?;
+            server.add_service(background_service("traces", spans::Spans(Arc::new(exporter))));
+        }
         let admin = settings.admin.as_ref().map(|admin| {
             server.add_service(admin::server::service(admin, readiness.clone(), metrics.clone(), revoker))
         });

@@ -69,6 +69,7 @@ fn settings(routes_per_site: usize) -> Settings {
         idle_connections: None,
         proxy_token: None,
         shutdown: Default::default(),
+        telemetry: Default::default(),
     }
 }
 

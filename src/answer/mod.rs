@@ -170,6 +170,12 @@ impl Answer {
         self.0
     }
 
+    /// The error that it tells of.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        self.0.extensions().get().copied()
+    }
+
     /// The status.
     #[must_use]
     pub fn status(&self) -> StatusCode {

@@ -1,7 +1,7 @@
 //! Settings become parts, and parts a gate.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::reload::Parts;
 use super::{StartError, memory};
@@ -24,7 +24,9 @@ use crate::session::proxy_token::ProxyTokens;
 use crate::session::touches::TouchWriter;
 use crate::store::SessionStore;
 use crate::store::memory::MemoryStore;
-use crate::telemetry::Metrics;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::traces::{self, Tracer, Value};
+use crate::telemetry::{Lines, Metrics, Pseudonyms};
 
 /// Everything that decides about requests, with nothing started yet.
 pub(super) struct Assembly {
@@ -35,15 +37,21 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    /// `mark` is how much memory the process may take; `None` = any amount.
+    /// `lines` takes the access log. `mark` is how much memory the process may take; `None` = any amount.
     pub(super) fn new(
         settings: &Settings,
         store: Arc<dyn SessionStore>,
         clock: &Clock,
         metrics: &Arc<Metrics>,
+        lines: Option<Lines>,
         mark: Option<u64>,
     ) -> Result<Self, StartError> {
         let ring = KeyRing::new(&settings.keys)?;
+        let pseudonyms = || Pseudonyms::new(&ring.pseudonym_key());
+        let logged = &settings.telemetry.access_log;
+        let access_log = lines.filter(|_| logged.enabled).map(|lines| AccessLog::new(lines, logged.omit, pseudonyms()));
+        let traces = settings.telemetry.traces.as_ref();
+        let tracer = traces.map(|traces| Tracer::new(traces.sample, pseudonyms(), metrics));
         let cache = memory::fitting(settings.session.cache, mark);
         let session = settings::Session { cache, ..settings.session.clone() };
         let (sessions, touches) =
@@ -65,6 +73,8 @@ impl Assembly {
             refresher,
             grants: Arc::new(grants),
             metrics: metrics.clone(),
+            access_log,
+            tracer,
             lookup,
             clock: clock.clone(),
         };
@@ -81,14 +91,16 @@ pub fn lone_gate(settings: &Settings, clock: &Clock) -> Result<Gate, StartError>
     crate::listener::tls::install_crypto_provider();
     let metrics = Arc::new(Metrics::new()?);
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    let Assembly { parts, upstreams, .. } = Assembly::new(settings, store, clock, &metrics, None)?;
+    let Assembly { parts, upstreams, .. } = Assembly::new(settings, store, clock, &metrics, None, None)?;
     Ok(parts.gate(settings, &upstreams, None)?)
 }
 
 pub(super) fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Providers, StartError> {
     let make = |one: &settings::ProviderKind| {
         let name = one.name();
-        let observer = Arc::new(ProviderObserver { name: name.clone(), metrics: metrics.clone() });
+        metrics.expect_provider(name);
+        let observer =
+            Arc::new(ProviderObserver { name: name.clone(), metrics: metrics.clone(), clock: clock.clone() });
         let tls = one.oidc().map(Tls::of).unwrap_or_default();
         let client = Client::new(tls, observer).map_err(|error| StartError::Client(name.clone(), error))?;
         let provider = match one {
@@ -109,6 +121,7 @@ pub(super) fn providers(settings: &Settings, clock: &Clock, metrics: &Arc<Metric
 struct ProviderObserver {
     name: Arc<str>,
     metrics: Arc<Metrics>,
+    clock: Clock,
 }
 
 impl oidc::http::Observer for ProviderObserver {
@@ -116,10 +129,21 @@ impl oidc::http::Observer for ProviderObserver {
         let (name, endpoint) = (&*self.name, endpoint.as_str());
         self.metrics.idp_requests_total.with_label_values(&[name, endpoint, outcome.as_str()]).inc();
         self.metrics.idp_request_duration_seconds.with_label_values(&[name, endpoint]).observe(took.as_secs_f64());
+        let now = Instant::now();
+        traces::child(endpoint, (now.checked_sub(took).unwrap_or(now), took), |span| {
+            span.set("cloakroom.provider", Value::Name(self.name.clone()));
+            if outcome != oidc::http::Outcome::Ok {
+                span.fail(outcome.as_str());
+            }
+        });
     }
 
     fn key_set(&self, good: bool) {
         let result = if good { "ok" } else { "error" };
         self.metrics.jwks_refreshes_total.with_label_values(&[&*self.name, result]).inc();
+        if good {
+            let now = i64::try_from(self.clock.now().as_secs()).unwrap_or(i64::MAX);
+            self.metrics.jwks_last_success_timestamp_seconds.with_label_values(&[&*self.name]).set(now);
+        }
     }
 }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, watch};
 
 use crate::config::settings::{self, ClientAuth, ProviderKind, Settings};
-use crate::gate::{Bearers, Gate, Hygiene};
+use crate::gate::{Bearers, Gate, Hygiene, Traces};
 use crate::grants::Grants;
 use crate::listener::Trusted;
 use crate::login::{Logins, SiteAuth};
@@ -24,6 +24,8 @@ use crate::session::manager::Sessions;
 use crate::session::profile::Profile;
 use crate::session::proxy_token::ProxyTokens;
 use crate::telemetry::Metrics;
+use crate::telemetry::access::AccessLog;
+use crate::telemetry::traces::Tracer;
 
 /// New settings cannot be applied while the process runs.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,8 @@ pub(super) struct Parts {
     pub(super) refresher: Arc<Refresher>,
     pub(super) grants: Arc<Grants>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) access_log: Option<AccessLog>,
+    pub(super) tracer: Option<Tracer>,
     pub(super) lookup: Lookup,
     pub(super) clock: Clock,
 }
@@ -98,6 +102,12 @@ impl Parts {
             grants: self.grants.clone(),
             unknown: Arc::new(self.metrics.route("none", "none")),
             metrics: self.metrics.clone(),
+            access_log: self.access_log.clone(),
+            traces: self
+                .tracer
+                .clone()
+                .zip(settings.telemetry.traces.as_ref())
+                .map(|(tracer, traces)| Traces { tracer, trust: traces.trust }),
             clock: self.clock.clone(),
         })
     }
@@ -194,6 +204,7 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
         idle_connections,
         sites,
         shutdown,
+        telemetry,
     } = new;
     let (mut next, mut outcome) = (running.clone(), Outcome::default());
     let applied = &mut outcome.applied;
@@ -221,6 +232,7 @@ fn merged(running: &Settings, new: Settings) -> (Settings, Outcome) {
         ("providers", next.providers != providers),
         ("idle_connections", next.idle_connections != idle_connections),
         ("shutdown", next.shutdown != shutdown),
+        ("telemetry", next.telemetry != telemetry),
     ];
     outcome.needs_restart = changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect();
     (next, outcome)
@@ -290,6 +302,7 @@ sites: [{ hosts: [a.test], routes: [{ path: /, upstream: a, access: public }] }]
             ("idle_timeout: 30m", "idle_timeout: 31m", "", "session"),
             ("threads: 2", "threads: 2\nrefresh: { ahead: 20s }", "", "refresh"),
             ("threads: 2", "threads: 2\nshutdown: { lame_duck: 1s }", "", "shutdown"),
+            ("threads: 2", "threads: 2\ntelemetry: { access_log: { enabled: false } }", "", "telemetry"),
             ("threads: 2", "threads: 2\nadmin: { address: \"127.0.0.1:9090\" }", "", "admin"),
             ("threads: 2", "threads: 2\nstore: { kind: file, path: x }", "", "store"),
         ] {

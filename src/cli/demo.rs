@@ -61,7 +61,7 @@ fn start(args: &Args) -> anyhow::Result<()> {
     let loaded = config::load_str("demo.yaml", &yaml, &env).map_err(|mistakes| anyhow::anyhow!(mistakes.plain()))?;
     let app = App::new(&loaded.settings, &Clock::system())?;
     tell(proxy, admin, &demo);
-    let signals = Signals::new(&app, &loaded.settings);
+    let signals = Signals::new(&app, &loaded.settings, None);
     app.run(Box::new(signals));
     drop(demo);
     Ok(())

@@ -1,10 +1,14 @@
-//! Which log lines are written.
+//! Which log lines are written, and where.
+
+use std::io;
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, filter_fn};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Filter;
 
-use crate::telemetry::audit;
+use crate::telemetry::lines::Stream;
+use crate::telemetry::{Lines, audit};
 
 /// Where Pingora tells of broken requests to the admin listener and quotes them.
 const QUOTES_REQUESTS: &str = "pingora_core::apps::http_app";
@@ -30,6 +34,45 @@ fn holds_no_secret(metadata: &Metadata<'_>) -> bool {
     target == "cloakroom"
         || target.starts_with("cloakroom::")
         || (*metadata.level() <= Level::INFO && !target.starts_with(QUOTES_REQUESTS))
+}
+
+/// Hands lines of JSON over to [`Lines`], those of the audit log as such.
+pub(super) struct ToLines(pub(super) Lines);
+
+/// Takes one line.
+pub(super) struct OneLine<'l> {
+    lines: &'l Lines,
+    stream: Stream,
+}
+
+impl<'l> MakeWriter<'l> for ToLines {
+    type Writer = OneLine<'l>;
+
+    fn make_writer(&'l self) -> OneLine<'l> {
+        OneLine { lines: &self.0, stream: Stream::App }
+    }
+
+    fn make_writer_for(&'l self, metadata: &Metadata<'_>) -> OneLine<'l> {
+        let stream = if metadata.target() == audit::TARGET { Stream::Audit } else { Stream::App };
+        OneLine { lines: &self.0, stream }
+    }
+}
+
+impl io::Write for OneLine<'_> {
+    /// `bytes` is a whole line: so it comes from `tracing_subscriber`.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = match bytes.strip_prefix(b"{") {
+            // Lines of the audit log name their stream themselves.
+            Some(rest) if self.stream == Stream::App => [b"{\"stream\":\"app\",", rest].concat(),
+            _ => bytes.to_vec(),
+        };
+        self.lines.text(self.stream, line.into());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

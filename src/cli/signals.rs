@@ -13,11 +13,14 @@ use crate::admin::readiness::Readiness;
 use crate::app::{Activity, App, addresses, tell_service_manager};
 use crate::config::settings::Settings;
 use crate::listener::{SocketsError, sockets};
+use crate::telemetry::Lines;
 
 /// Pause between two looks at whether anything is under way.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// So many idle looks in a row, and the process ends before its grace is over.
 const IDLE_LOOKS: u32 = 10;
+/// Longest wait for the last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// How long after SIGQUIT a new process may take to ask for the sockets.
 const WAIT_FOR_SUCCESSOR: Duration = Duration::from_secs(5);
 
@@ -33,14 +36,17 @@ pub(super) struct Signals {
     lame_duck: Duration,
     upgrade_socket: PathBuf,
     listeners: usize,
+    /// To be written out before the end.
+    lines: Option<Lines>,
 }
 
 impl Signals {
-    pub(super) fn new(app: &App, settings: &Settings) -> Self {
+    pub(super) fn new(app: &App, settings: &Settings, lines: Option<Lines>) -> Self {
         let listeners = addresses(settings).len();
         let settings = &settings.shutdown;
         Self {
             listeners,
+            lines,
             readiness: app.readiness().clone(),
             activity: app.activity(),
             phases: app.phases(),
@@ -81,7 +87,8 @@ impl ShutdownSignalWatch for Signals {
                 Ok(()) => {
                     tracing::info!("SIGQUIT: the sockets go to a new process");
                     self.activity.stopping();
-                    tokio::spawn(end_after_hand_over(self.activity.clone(), self.phases.resubscribe(), interrupt));
+                    let (activity, phases) = (self.activity.clone(), self.phases.resubscribe());
+                    tokio::spawn(end_after_hand_over(activity, phases, interrupt, self.lines.clone()));
                     return ShutdownSignal::GracefulUpgrade;
                 }
                 // It may just be starting.
@@ -105,7 +112,7 @@ impl ShutdownSignalWatch for Signals {
             _ = interrupt.recv() => ShutdownSignal::FastShutdown,
             () = lame_duck => {
                 // Pingora sleeps through its whole grace, deaf to signals; this task ends the process before that.
-                tokio::spawn(end_early(self.activity.clone(), interrupt));
+                tokio::spawn(end_early(self.activity.clone(), interrupt, self.lines.clone()));
                 ShutdownSignal::GracefulTerminate
             }
         }
@@ -117,10 +124,11 @@ async fn end_after_hand_over(
     activity: Activity,
     mut phases: broadcast::Receiver<ExecutionPhase>,
     mut interrupt: Signal,
+    lines: Option<Lines>,
 ) {
     loop {
         tokio::select! {
-            _ = interrupt.recv() => std::process::exit(0),
+            _ = interrupt.recv() => end(lines.as_ref()),
             phase = phases.recv() => match phase {
                 Ok(ExecutionPhase::GracefulUpgradeCloseTimeout) => activity.send_away(),
                 Ok(ExecutionPhase::ShutdownStarted) | Err(_) => break,
@@ -128,11 +136,11 @@ async fn end_after_hand_over(
             }
         }
     }
-    end_early(activity, interrupt).await;
+    end_early(activity, interrupt, lines).await;
 }
 
 /// Ends the process when nothing has been under way for a while, or on SIGINT.
-async fn end_early(activity: Activity, mut interrupt: Signal) {
+async fn end_early(activity: Activity, mut interrupt: Signal, lines: Option<Lines>) {
     let mut idle = 0;
     while idle < IDLE_LOOKS {
         idle = if activity.is_idle() { idle + 1 } else { 0 };
@@ -142,5 +150,17 @@ async fn end_early(activity: Activity, mut interrupt: Signal) {
         }
     }
     tracing::info!("stopped");
+    end(lines.as_ref());
+}
+
+fn end(lines: Option<&Lines>) -> ! {
+    write_out(lines);
     std::process::exit(0);
+}
+
+/// Before the end of the process: what was logged is written. Whoever reads it and has stopped does not keep us.
+pub(super) fn write_out(lines: Option<&Lines>) {
+    if let Some(lines) = lines {
+        lines.flush(LAST_LINES);
+    }
 }

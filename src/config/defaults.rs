@@ -6,12 +6,13 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 
 use super::settings::{
-    Accept, Access, Action, Cache, Conditions, ContextAccess, Csrf, CsrfMode, Forward, Frames, HeaderChanges, Http2,
-    Level, Limits, Most, OnMissing, Refresh, ReturningTokens, Route, SameSite, SecurityHeaders, Session, SessionCookie,
-    Shutdown, Token,
+    Accept, Access, AccessLog, Action, Cache, Conditions, ContextAccess, Csrf, CsrfMode, Forward, Frames,
+    HeaderChanges, Http2, Level, Limits, Most, OnMissing, Refresh, ReturningTokens, Route, SameSite, SecurityHeaders,
+    Session, SessionCookie, Shutdown, Token,
 };
 use super::values::{DAY, HOUR, SECOND};
 use crate::primitives::path::PathPrefix;
+use crate::telemetry::access::Fields;
 
 /// Largest request body where a route does not say.
 pub(super) const MAX_BODY: u64 = 10 << 20;
@@ -79,6 +80,12 @@ impl Default for Shutdown {
     /// The grace is as long as a provider may take to refresh a token, and a little to store what it gave.
     fn default() -> Self {
         Self { lame_duck: 5 * SECOND, grace: 35 * SECOND, upgrade_socket: "/run/cloakroom/upgrade.sock".into() }
+    }
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { enabled: true, omit: Fields::default() }
     }
 }
 

@@ -20,7 +20,7 @@ macro_rules! sections {
 }
 
 sections! {
-    ROOT "": "listeners" "threads" "trusted_proxies" "limits" "admin" "keys" "proxy_token" "store" "session" "refresh" "providers" "upstreams" "idle_connections" "sites" "shutdown";
+    ROOT "": "listeners" "threads" "trusted_proxies" "limits" "admin" "keys" "proxy_token" "store" "session" "refresh" "providers" "upstreams" "idle_connections" "sites" "shutdown" "telemetry";
     LISTENER "listeners[]": "address" "tls" "redirect_to_https" "proxy_protocol" "forward_auth";
     TLS "listeners[].tls": "certificates" "min_version" "client_ca" "client_certificate";
     CERTIFICATE "listeners[].tls.certificates[]": "certificate" "key";
@@ -72,6 +72,9 @@ sections! {
     RESPONSE_HEADERS "sites[].routes[].response_headers": "set" "add" "remove";
     CORS "sites[].routes[].cors": "origins" "methods" "headers" "expose" "max_age" "credentials";
     SHUTDOWN "shutdown": "lame_duck" "grace" "upgrade_socket";
+    TELEMETRY "telemetry": "access_log" "traces";
+    ACCESS_LOG "telemetry.access_log": "enabled" "omit";
+    TRACES "telemetry.traces": "endpoint" "sample" "trust" "service_name";
     SECRET "(secret)": "env" "file";
 }
 

@@ -9,6 +9,7 @@ mod provider;
 mod route;
 mod rule;
 mod session;
+mod telemetry;
 mod token;
 mod upstream;
 
@@ -35,6 +36,7 @@ pub use self::route::{
 };
 pub use self::rule::{ClaimCondition, ClaimTest, ClaimValue, Pattern, Rule};
 pub use self::session::{Cache, Csrf, CsrfMode, ReturningTokens, SameSite, Session, SessionCookie};
+pub use self::telemetry::{AccessLog, Telemetry, TraceTrust, Traces};
 pub use self::token::{ClientToken, Target, Token};
 use crate::primitives::path::PathPrefix;
 use crate::primitives::secret::{Key256, SecretText};
@@ -77,6 +79,8 @@ pub struct Settings {
     pub sites: Vec<Site>,
     /// How the process stops.
     pub shutdown: Shutdown,
+    /// What the process tells of itself.
+    pub telemetry: Telemetry,
 }
 
 /// How the process stops.

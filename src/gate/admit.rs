@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::answers::{answered, refusal};
 use super::session::{Case, Origin};
-use super::{Bearers, Call, Client, Dress, Hygiene, Pass, Refused, Request, Upgrade, Verdict};
+use super::{Bearers, Call, Client, Dress, Hygiene, Pass, Refused, Request, Traces, Upgrade, Verdict};
 use crate::answer::Code;
 use crate::config::settings::{CsrfMode, Level, SameSite};
 use crate::grants::Grants;
@@ -25,6 +25,7 @@ use crate::session::manager::Sessions;
 use crate::session::open::Open;
 use crate::session::proxy_token::ProxyTokens;
 use crate::session::vigil::{Vigil, forgotten};
+use crate::telemetry::access::AccessLog;
 use crate::telemetry::handles::RouteMetrics;
 use crate::telemetry::{Metrics, Throttle};
 
@@ -72,6 +73,10 @@ pub struct Gate {
     pub unknown: Arc<RouteMetrics>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Where requests that are over are told of; `None` = nowhere.
+    pub access_log: Option<AccessLog>,
+    /// The traces of requests; `None` = there are none.
+    pub traces: Option<Traces>,
     /// The time by which requests are limited.
     pub clock: Clock,
 }
@@ -220,6 +225,7 @@ impl Gate {
         };
         // What a token names is none of the browser's business, should one have sent it.
         let by_cookie = held.as_ref().is_some_and(|held| held.by_cookie);
+        let (refreshed, csrf) = held.as_ref().map_or((false, None), |held| (held.refreshed, held.csrf));
         let (session, level) = held.map_or((None, Level::LoggedOn), |held| (Some(held.open), held.level));
         let minted = session.as_ref().and_then(|open| self.minted(route, open, level));
         let needs_ticket = match (&session, sorted.ticket) {
@@ -239,6 +245,8 @@ impl Gate {
             route: route.clone(),
             session,
             by_cookie,
+            refreshed,
+            csrf,
             bearer,
             level,
             minted,

@@ -19,6 +19,7 @@ mod refused;
 mod rules;
 mod session;
 mod step_up;
+mod traces;
 mod upgrade;
 
 use std::borrow::Cow;
@@ -36,6 +37,7 @@ pub use dress::{Dress, change, put_on, silence};
 pub use hygiene::Hygiene;
 pub use refused::{Refusal, asks_for_token};
 pub use step_up::asks_to_step_up;
+pub use traces::Traces;
 pub use upgrade::Upgrade;
 
 use crate::answer::Answer;
@@ -97,6 +99,10 @@ pub struct Pass {
     pub session: Option<Arc<Open>>,
     /// Whether it was a browser's cookie that named the session, and no token of an application.
     pub by_cookie: bool,
+    /// Whether it waited for new tokens of its session.
+    pub refreshed: bool,
+    /// What the CSRF check said, `passed` or `reported`; `None` = nothing was checked.
+    pub csrf: Option<&'static str>,
     /// Who calls with a token of their own; then there is no session.
     pub bearer: Option<Arc<Bearer>>,
     /// How well its user is known by it.

@@ -44,11 +44,15 @@ pub(super) struct Held {
     pub(super) level: Level,
     /// Whether it was its cookie that named it.
     pub(super) by_cookie: bool,
+    /// Whether new tokens were waited for.
+    pub(super) refreshed: bool,
+    /// What the CSRF check said; `None` = nothing was checked.
+    pub(super) csrf: Option<&'static str>,
 }
 
 impl Held {
-    fn logged_on(open: Arc<Open>, by_cookie: bool) -> Self {
-        Self { open, level: Level::LoggedOn, by_cookie }
+    fn at(level: Level, open: Arc<Open>, by_cookie: bool) -> Self {
+        Self { open, level, by_cookie, refreshed: false, csrf: None }
     }
 }
 
@@ -116,13 +120,13 @@ impl Gate {
         if let Some(answer) = self.too_many_of_session(&case.request, case.route, &open) {
             return Err(Box::new(answer));
         }
-        self.check_csrf(case, &open)?;
+        let csrf = self.check_csrf(case, &open)?;
         // Read once for all that follows without a wait.
         let now = self.sessions.clock().now();
         if case.route.level == Level::Returning && open.is_over(now) {
             // No use of it puts its end off, and no token of it is sent.
             self.logins.part_with_tokens(case.auth, &open);
-            return Ok(Some(Held { open, level: Level::Returning, by_cookie: true }));
+            return Ok(Some(Held { csrf, ..Held::at(Level::Returning, open, true) }));
         }
         let time = self.sessions.note_use(&open, now);
         let (open, now) = match time.rotate {
@@ -133,7 +137,8 @@ impl Gate {
         if time.refresh {
             self.refresher.hurry(&open);
         }
-        self.with_token(case, open, true, now).await
+        let held = self.with_token(case, open, true, now).await?;
+        Ok(held.map(|held| Held { csrf, ..held }))
     }
 
     /// The session with a token fit to be sent, and with claims of its age where rules look at them. A route for users who
@@ -148,14 +153,16 @@ impl Gate {
         let route = case.route;
         let needs_none = matches!(route.token, Token::None | Token::Proxy) && route.rules.is_empty();
         if needs_none || self.refresher.is_fresh(&open, now) {
-            return Ok(Some(Held::logged_on(open, by_cookie)));
+            return Ok(Some(Held::at(Level::LoggedOn, open, by_cookie)));
         }
         match self.refresher.freshen(open.clone()).await {
-            Refreshed::Renewed(open) => Ok(Some(Held::logged_on(open, by_cookie))),
+            Refreshed::Renewed(open) => {
+                Ok(Some(Held { refreshed: true, ..Held::at(Level::LoggedOn, open, by_cookie) }))
+            }
             // After a logout nobody is known any more, nor after the provider's refusal.
             Refreshed::Ended => self.without_session(case, Code::RefreshRejected).await,
             Refreshed::Failed(_) if route.level == Level::Returning && !open.was_ended() => {
-                Ok(Some(Held { open, level: Level::Returning, by_cookie }))
+                Ok(Some(Held::at(Level::Returning, open, by_cookie)))
             }
             Refreshed::Failed(Failure::NoRefreshToken | Failure::InDoubt) => {
                 self.without_session(case, Code::SessionExpired).await
@@ -171,7 +178,7 @@ impl Gate {
     /// this request's route.
     pub(super) async fn prepared(&self, case: &Case<'_>, held: &Held) -> Result<Option<Held>, Box<Answer>> {
         match self.sessions.prepare(&held.open, &case.auth.profile, held.level).await {
-            Ok(Some(open)) => Ok(Some(Held { open, level: held.level, by_cookie: held.by_cookie })),
+            Ok(Some(open)) => Ok(Some(Held { open, ..*held })),
             Ok(None) => self.without_session(case, Code::SessionExpired).await,
             Err(_) => Err(self.unavailable(case, Code::StoreUnavailable, None)),
         }
@@ -219,7 +226,7 @@ impl Gate {
     /// Unsafe methods and WebSocket handshakes must come from our own pages; unsafe methods must prove it twice. A
     /// handshake is checked whatever the settings say: a page of another site could read all that comes through the
     /// tunnel, for the same-origin policy does not cover it (behaviour C5).
-    fn check_csrf(&self, case: &Case<'_>, open: &Open) -> Result<(), Box<Answer>> {
+    fn check_csrf(&self, case: &Case<'_>, open: &Open) -> Result<Option<&'static str>, Box<Answer>> {
         let Request { method, headers, .. } = case.request;
         let handshake = case.upgrade == Upgrade::WebSocket;
         let unsafe_method = !csrf::is_safe(method);
@@ -229,7 +236,7 @@ impl Gate {
         let with_token = case.route.csrf && self.csrf_mode != CsrfMode::Off;
         let checks = unsafe_method && (with_token || shared && self.csrf_mode != CsrfMode::Off);
         if !handshake && !checks {
-            return Ok(());
+            return Ok(None);
         }
         let origin = case.origin.write();
         let granted = shared && !handshake && case.grant.is_some();
@@ -240,7 +247,7 @@ impl Gate {
             let cookie = echo.is_some_and(|echo| self.has_csrf_cookie(case, echo));
             checked = csrf::check_token(echo, cookie, open.csrf_token());
         }
-        let Err(refusal) = checked else { return Ok(()) };
+        let Err(refusal) = checked else { return Ok(Some("passed")) };
         let (mode, enforced) = match self.csrf_mode {
             CsrfMode::Report if !handshake => ("report", false),
             _ => ("enforce", true),
@@ -261,7 +268,7 @@ impl Gate {
             },
         );
         if !enforced {
-            return Ok(());
+            return Ok(Some("reported"));
         }
         let header = self.sessions.csrf_header();
         let detail = format!("Send the value of the CSRF cookie in the header {header}, from a page of this site.");

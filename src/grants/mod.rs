@@ -23,6 +23,7 @@ use crate::session::issued::{Issued, Lack, Slot, Turn};
 use crate::session::manager::Sessions;
 use crate::store::record::SessionKey;
 use crate::telemetry::audit::{Actor, Entry, Event};
+use crate::telemetry::traces::carried;
 use crate::telemetry::{Metrics, Throttle};
 
 /// How long a request waits for a new token if the present one outlives that.
@@ -185,7 +186,7 @@ impl Grants {
         let waiters = self.metrics.upstream_token_waiters.with_label_values(&[&**wish.provider.name()]);
         waiters.inc();
         let engine = self.clone();
-        let work = tokio::spawn(async move { engine.fill(&wish, refused.as_ref()).await });
+        let work = tokio::spawn(carried(async move { engine.fill(&wish, refused.as_ref()).await }));
         let result = tokio::time::timeout(patience, work).await;
         waiters.dec();
         match result {

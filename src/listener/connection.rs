@@ -88,7 +88,7 @@ pub struct Connection {
     /// Whether it came in over TLS.
     pub tls: bool,
     /// The name that the client asked for in the TLS handshake, in lower case.
-    pub server_name: Option<Box<str>>,
+    pub server_name: Option<Arc<str>>,
     /// Its listener asks clients for certificates, which holds for the site of `server_name` alone.
     pub asks_clients: bool,
     /// The certificate that the client has shown, as the value of `Client-Cert` (RFC 9440).
@@ -131,7 +131,7 @@ pub struct Connection {
 pub(super) struct Opened {
     pub(super) listener: usize,
     pub(super) tls: bool,
-    pub(super) server_name: Option<Box<str>>,
+    pub(super) server_name: Option<Arc<str>>,
     pub(super) asks_clients: bool,
     pub(super) client_certificate: Option<HeaderValue>,
     pub(super) redirect_to_https: Option<u16>,

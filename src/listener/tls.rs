@@ -46,7 +46,7 @@ type Fingerprint = [u8; 32];
 pub(super) struct Secured {
     pub(super) stream: Stream,
     /// The name that the client asked for, in lower case.
-    pub(super) server_name: Option<Box<str>>,
+    pub(super) server_name: Option<Arc<str>>,
     /// The client's certificate as a field of RFC 9440, if it has shown one that we trust.
     pub(super) client_certificate: Option<HeaderValue>,
     /// It speaks HTTP/2.

@@ -107,7 +107,7 @@ impl Logins {
         // Only a ticket that opens the session speaks for its user: now, or as the login began.
         let key = match shown {
             Some(shown) => match self.sessions.recognise(&shown, &visit.site.profile).await {
-                Ok(Some(open)) => open.key().clone(),
+                Ok(Some(open)) => *open.key(),
                 _ => return Map::new(),
             },
             None => match former {

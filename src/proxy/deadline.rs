@@ -9,8 +9,9 @@ use http::StatusCode;
 use pingora::prelude::Session;
 use pingora::upstreams::peer::PeerOptions;
 
-use super::Context;
+use super::{Context, access};
 use crate::config::settings::RouteTimeouts;
+use crate::gate::Gate;
 use crate::listener;
 
 /// How long after the deadline a request is cut that could not be ended with an answer.
@@ -19,13 +20,14 @@ const MARGIN: Duration = Duration::from_millis(500);
 const LEAST: Duration = Duration::from_millis(1);
 
 /// A request goes upstream: from here on its deadline counts, measured from its beginning.
-pub(super) fn begin(session: &Session, ctx: &mut Context) {
+pub(super) fn begin(gate: &Gate, session: &Session, ctx: &mut Context) {
     let Some(pass) = &ctx.pass else { return };
     let Some(limit) = pass.route.timeouts.as_ref().and_then(|timeouts| timeouts.request) else { return };
     let deadline = ctx.started + limit;
     ctx.deadline = Some(deadline);
     let Some(upstream) = pass.upstream().cloned() else { return };
     let route = pass.route.metrics.clone();
+    access::expect_cut(gate, session, ctx, StatusCode::GATEWAY_TIMEOUT);
     let (method, started) = (session.req_header().method.clone(), ctx.started);
     listener::tie(Box::pin(async move {
         passed(Some(deadline)).await;

@@ -34,6 +34,7 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Conte
         code = Code::UpstreamTimeout;
     }
     let status = code.status().as_u16();
+    ctx.reason = Some(code.as_str());
     if let Some(forward) = ctx.pass.as_ref().and_then(|pass| pass.route.forward())
         && *error.esource() == ErrorSource::Upstream
         && !code.status().is_client_error()

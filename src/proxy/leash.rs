@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::prelude::Session;
 
-use super::{Context, deadline};
+use super::{Context, access, deadline};
 use crate::config::settings::Access;
 use crate::gate::{Bearer, Gate, Pass};
 use crate::listener;
@@ -49,7 +49,8 @@ fn end_of(gate: &Gate, pass: &Pass, tie: &Tie<'_>) -> Pin<Box<dyn Future<Output 
 
 /// The protocol was switched. The tunnel is told to end when its session or token does or the process stops; if it does
 /// not, it is cut.
-pub(super) fn tunnel(gate: &Gate, ctx: &mut Context) {
+pub(super) fn tunnel(gate: &Gate, session: &Session, ctx: &mut Context) {
+    access::expect_cut(gate, session, ctx, StatusCode::SWITCHING_PROTOCOLS);
     let (Some(close), Some(pass), Some(connection)) = (ctx.close.take(), &ctx.pass, &ctx.connection) else { return };
     let over = tie_of(pass).map(|tie| end_of(gate, pass, &tie));
     let over = async {
@@ -77,7 +78,7 @@ pub(super) fn tunnel(gate: &Gate, ctx: &mut Context) {
 
 /// An upstream has answered. If the answer goes on for long, it is cut off at the end of the session or token, or when the
 /// request must be over.
-pub(super) fn answer(gate: &Gate, session: &Session, response: &ResponseHeader, ctx: &Context) {
+pub(super) fn answer(gate: &Gate, session: &Session, response: &ResponseHeader, ctx: &mut Context) {
     let Some(pass) = &ctx.pass else { return };
     let tie = tie_of(pass).filter(|_| may_last(&session.req_header().method, response));
     if tie.is_none() && ctx.deadline.is_none() {
@@ -95,6 +96,7 @@ pub(super) fn answer(gate: &Gate, session: &Session, response: &ResponseHeader, 
     };
     let (route, metrics, deadline) = (pass.route.clone(), gate.metrics.clone(), ctx.deadline);
     let (method, status, started) = (session.req_header().method.clone(), response.status, ctx.started);
+    access::expect_cut(gate, session, ctx, status);
     listener::tie(Box::pin(async move {
         tokio::select! {
             () = over => metrics.streams_ended_total.with_label_values(&["answer"]).inc(),

@@ -1,6 +1,7 @@
 //! The only Pingora [`ProxyHttp`] code: one file a hook. A hook reads the request, calls one function, writes the
 //! answer; what is decided is decided in [`crate::gate`].
 
+mod access;
 mod compress;
 mod deadline;
 mod failure;
@@ -12,6 +13,7 @@ mod respond;
 mod response;
 mod retry;
 mod stream;
+mod traces;
 mod unauthorized;
 mod upstream;
 
@@ -37,6 +39,7 @@ use crate::listener::{self, Connection, Overload};
 use crate::routing::tunnel::CloseCode;
 use crate::routing::upstream::{Target, UnderWay};
 use crate::session::context::UPDATE as USER_CONTEXT_UPDATE;
+use crate::telemetry::access::Draft;
 use crate::telemetry::handles::InFlight;
 #[cfg(any(test, fuzzing))]
 pub(crate) use upstream::set_path;
@@ -69,6 +72,8 @@ pub struct Context {
     /// Addresses that failed this request.
     failed: Vec<SocketAddr>,
     upstream_started: Option<Instant>,
+    /// From the request to the header of the upstream's answer.
+    upstream_took: Option<Duration>,
     /// When it must be over, if its route says so.
     deadline: Option<Instant>,
     body_bytes: u64,
@@ -88,6 +93,12 @@ pub struct Context {
     instead: Option<Box<Answer>>,
     /// Status of an answer of our own.
     answered: Option<StatusCode>,
+    /// Why it was answered otherwise than asked.
+    reason: Option<&'static str>,
+    /// What is told of it should it be cut off.
+    draft: Option<Draft>,
+    /// Its trace, if traces are made.
+    traced: Option<Box<traces::Traced>>,
     /// What an answer to a request that does not pass wears.
     dress: Option<Dress>,
     /// Compresses the answer.
@@ -131,6 +142,7 @@ impl ProxyHttp for Proxy {
             under_way: None,
             failed: Vec::new(),
             upstream_started: None,
+            upstream_took: None,
             deadline: None,
             body_bytes: 0,
             body_began: None,
@@ -141,6 +153,9 @@ impl ProxyHttp for Proxy {
             proved_again: false,
             instead: None,
             answered: None,
+            reason: None,
+            draft: None,
+            traced: None,
             dress: None,
             encoder: None,
         };

@@ -8,12 +8,13 @@ use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, TRANSFER_ENCODING, UPGRADE
 use pingora::http::RequestHeader;
 use pingora::prelude::{Error, ErrorType, Session};
 
-use super::{Context, Proxy, deadline, fields, files, respond, stream};
+use super::{Context, Proxy, deadline, fields, files, respond, stream, traces};
 use crate::answer::{Answer, Code};
 use crate::config::settings::Limits;
 use crate::gate::{self, Gate, Request, Upgrade, Verdict};
 use crate::listener::Connection;
 use crate::login::Reply;
+use crate::telemetry::traces::within;
 
 /// Longest wait for the whole of such a body.
 const OWN_BODY_TIME: Duration = Duration::from_secs(5);
@@ -106,13 +107,21 @@ pub(super) async fn filter(
     session: &mut Session,
     ctx: &mut Context,
 ) -> pingora::Result<bool> {
+    traces::begin(gate, session, ctx);
     let length = check_limits(proxy, gate, session)?;
     let header = session.req_header();
     if Upgrade::of(&header.method, &header.headers) == Upgrade::Ignored {
         // Pingora would take any `Upgrade` for the beginning of a tunnel.
         session.req_header_mut().remove_header(&UPGRADE);
     }
-    let verdict = gate.admit(view(session.req_header(), session, &ctx.connection)).await;
+    let verdict = match ctx.scope() {
+        None => gate.admit(view(session.req_header(), session, &ctx.connection)).await,
+        // On the heap: it is not for everybody, and would make this future large for all.
+        Some(scope) => {
+            let admit = gate.admit(view(session.req_header(), session, &ctx.connection));
+            Box::pin(within(scope, admit)).await
+        }
+    };
     let refused = match verdict {
         Verdict::Forward(pass) => {
             let too_long = length.is_some_and(|length| length > pass.route.max_body);
@@ -130,7 +139,7 @@ pub(super) async fn filter(
                 }
             })?;
             ctx.pass = Some(pass);
-            deadline::begin(session, ctx);
+            deadline::begin(gate, session, ctx);
             return Ok(false);
         }
         Verdict::Files(pass) => {
@@ -148,9 +157,10 @@ pub(super) async fn filter(
                 most => own_body(session, most).await?,
             };
             let request = view(session.req_header(), session, &ctx.connection);
-            let answer = match body {
-                Ok(body) => gate.endpoint(request, &call, &body).await,
-                Err(code) => Answer::problem(code, None, None).into(),
+            let answer = match (body, ctx.scope()) {
+                (Ok(body), None) => gate.endpoint(request, &call, &body).await,
+                (Ok(body), Some(scope)) => Box::pin(within(scope, gate.endpoint(request, &call, &body))).await,
+                (Err(code), _) => Answer::problem(code, None, None).into(),
             };
             match answer {
                 Reply::Whole(answer) => respond::write(session, ctx, answer).await?,

@@ -8,7 +8,7 @@ use pingora::prelude::Session;
 use pingora::protocols::http::ServerSession as Downstream;
 
 use super::{Context, response};
-use crate::answer::{Answer, grpc_kind};
+use crate::answer::{Answer, Code, grpc_kind};
 
 /// Most of an unread request body that is read after the answer.
 const DRAIN_BYTES: usize = 10 * 1024 * 1024;
@@ -28,6 +28,7 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 
 /// Sends the answer, to a gRPC call in its own form. An error means that the client is gone.
 pub(super) async fn write(session: &mut Session, ctx: &mut Context, answer: Answer) -> pingora::Result<()> {
+    ctx.reason = answer.code().map(Code::as_str).or(ctx.reason);
     // A gRPC error is a success of HTTP: to a proxy that asks about a call it would be leave to go on.
     let asks = ctx.connection.as_ref().is_some_and(|connection| connection.forward_auth.is_some());
     let answer = match grpc_kind(&session.req_header().headers) {

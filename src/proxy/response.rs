@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, SET_COOKIE};
 use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, Session};
 
-use super::{Context, compress, failure, fields, leash, respond};
+use super::{Context, access, compress, failure, fields, leash, respond, traces};
 use crate::answer::ERROR_HEADER;
 use crate::gate::{self, Gate, Pass};
 use crate::listener;
@@ -23,16 +23,20 @@ pub(super) fn filter(
         // From here on it is a tunnel: no body to be counted, and the client may be silent for as long as it likes.
         ctx.tunnel = true;
         session.set_read_timeout(None);
-        leash::tunnel(gate, ctx);
+        leash::tunnel(gate, session, ctx);
     }
     if !ctx.tunnel {
         respond::send_away(session, ctx);
     }
-    let Some(pass) = &ctx.pass else { return Ok(()) };
-    let Some(forward) = pass.route.forward() else { return Ok(()) };
     let last = respond::is_final(response.status);
+    let Some(forward) = ctx.pass.as_ref().and_then(|pass| pass.route.forward()) else { return Ok(()) };
     if last && let Some(started) = ctx.upstream_started.take() {
-        forward.upstream.metrics().answered(response.status, started.elapsed());
+        let took = started.elapsed();
+        ctx.upstream_took = Some(took);
+        if let Some(traced) = &mut ctx.traced {
+            traced.answered(response.status, took);
+        }
+        forward.upstream.metrics().answered(response.status, took);
         if let Some(target) = &ctx.target {
             forward.upstream.answered(target, response.status);
         }
@@ -40,6 +44,8 @@ pub(super) fn filter(
     if last && !ctx.tunnel {
         leash::answer(gate, session, response, ctx);
     }
+    let Some(pass) = &ctx.pass else { return Ok(()) };
+    let Some(forward) = pass.route.forward() else { return Ok(()) };
     fields::edit_answer(response, |headers| {
         if let Some(kept) = drop_ours(gate.sessions.cookies(), headers) {
             headers.remove(SET_COOKIE);
@@ -121,19 +127,35 @@ fn is_private(headers: &HeaderMap) -> bool {
 /// The request is over, whichever way.
 pub(super) fn finished(gate: &Gate, session: &Session, error: Option<&Error>, ctx: &mut Context) {
     listener::untie();
+    let took = ctx.started.elapsed();
     let written = session.response_written().map(|header| header.status).filter(|status| respond::is_final(*status));
-    let Some(status) = ctx.answered.or(written) else {
+    let status = ctx.answered.or(written);
+    if status.is_none()
+        && let Some(error) = error
+    {
         // The client went away before there was anything to tell it.
-        if let Some(error) = error {
-            if let Some(connection) = ctx.connection.as_ref().filter(|_| failure::is_gone(error)) {
-                connection.request_cancelled();
-            }
-            tracing::debug!(reason = failure::told(error), "a request ended without an answer");
+        if let Some(connection) = ctx.connection.as_ref().filter(|_| failure::is_gone(error)) {
+            connection.request_cancelled();
         }
-        return;
-    };
+        tracing::debug!(reason = failure::told(error), "a request ended without an answer");
+    }
+    let reason = access::reason(error, ctx);
+    if let Some(log) = &gate.access_log {
+        access::tell(log, gate, session, reason, ctx, (status, took));
+    }
+    if ctx.traced.is_some() {
+        traces::finish(gate, session, ctx, reason, (status, took));
+    }
+    let Some(status) = status else { return };
     let in_flight = ctx.in_flight.take().unwrap_or_else(|| gate.unknown.enter());
-    in_flight.route().finished(&session.req_header().method, status, ctx.started.elapsed());
+    let route = in_flight.route();
+    route.finished(&session.req_header().method, status, took);
+    route.transferred(bytes(session.body_bytes_read()), bytes(session.body_bytes_sent()));
+}
+
+/// 16 EiB fit.
+pub(super) fn bytes(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

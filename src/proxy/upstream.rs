@@ -65,6 +65,9 @@ pub(super) fn peer(session: &mut Session, ctx: &mut Context) -> pingora::Result<
         }
         peer
     };
+    if let Some(traced) = &mut ctx.traced {
+        traced.attempt((upstream.name(), target.address()), &session.req_header().method, ctx.attempts - 1, now);
+    }
     ctx.target = Some(target);
     Ok(peer)
 }
@@ -136,6 +139,9 @@ pub(super) fn request(
             }
         }
         pass.identify(headers);
+        if let Some(traced) = &ctx.traced {
+            traced.write(headers);
+        }
         forwarded(session, headers, pass, ctx)
     })??;
     ctx.proved = pass.token_hash().is_some() && prove(gate, session, request, pass)?;

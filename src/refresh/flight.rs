@@ -12,6 +12,7 @@ use futures::future::{BoxFuture, Shared};
 use tokio::sync::oneshot;
 
 use crate::primitives::failpoint::fail_point;
+use crate::telemetry::traces::carried;
 
 /// The work of one key, awaited by many.
 type Work<T> = Shared<BoxFuture<'static, Option<T>>>;
@@ -65,14 +66,14 @@ where
             // Outside the lock: a runtime that is shutting down drops the task, and its landing with it, right here.
             let landing = Landing { key, under_way: self.under_way.clone() };
             let work = work();
-            tokio::spawn(async move {
+            tokio::spawn(carried(async move {
                 let done = work.await;
                 // First, so that whoever asks after the others have their answer does not get it too: it may be old.
                 drop(landing);
                 fail_point!("refresh::before_waiters");
                 // Nobody may be waiting any more; the work was done all the same.
                 let _ = result.send(done);
-            });
+            }));
         }
         flight.await
     }

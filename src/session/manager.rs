@@ -114,7 +114,7 @@ impl Sessions {
         metrics: Arc<Metrics>,
     ) -> (Self, TouchWriter) {
         let (touches, writer) = touches(store.clone());
-        let audit = Audit::new(ring.pseudonym_key(), clock.clone(), &metrics);
+        let audit = Audit::new(&ring.pseudonym_key(), clock.clone(), &metrics);
         let sessions = Self {
             store,
             ring,

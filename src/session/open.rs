@@ -55,7 +55,7 @@ pub struct Open {
     version: u64,
     generation: u64,
     profile: Arc<Profile>,
-    provider: String,
+    provider: Arc<str>,
     absolute_end: Timestamp,
     /// The absolute end is that of the refresh token.
     ends_with_provider: bool,
@@ -117,7 +117,7 @@ impl Open {
             version: record.version,
             generation: record.generation,
             profile: profile.clone(),
-            provider: record.provider.clone(),
+            provider: shared(&profile.providers, &record.provider),
             absolute_end: record.absolute_end,
             ends_with_provider: secrets.refresh_expires.is_some_and(|end| end <= record.absolute_end),
             access_issued: secrets.access_issued,
@@ -243,6 +243,12 @@ impl Open {
         &self.provider
     }
 
+    /// The same, to be kept.
+    #[must_use]
+    pub fn shared_provider(&self) -> &Arc<str> {
+        &self.provider
+    }
+
     /// When the access token ends.
     #[must_use]
     pub fn access_expires(&self) -> Option<Timestamp> {
@@ -355,6 +361,11 @@ impl Open {
         self.idle_end.fetch_max(older.idle_end.load(Ordering::Relaxed), Ordering::Relaxed);
         self.returning_end.fetch_max(older.returning_end.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+}
+
+/// One of `known` where it is one of them, for they are there anyway.
+fn shared(known: &[Arc<str>], name: &str) -> Arc<str> {
+    known.iter().find(|known| ***known == *name).map_or_else(|| name.into(), Arc::clone)
 }
 
 fn authorization(bound: bool, token: &SecretText) -> Option<HeaderValue> {

@@ -11,6 +11,7 @@ use super::record::{Owner, Record, SessionKey};
 use super::{Announce, Change, Claim, LoginKey, MarkKey, SessionStore, StoreError, Swap, Touch};
 use crate::primitives::clock::Timestamp;
 use crate::telemetry::Metrics;
+use crate::telemetry::traces::{self, Value};
 
 /// Wraps any store.
 pub struct Metered<S> {
@@ -37,8 +38,17 @@ impl<S: SessionStore> Metered<S> {
             Err(StoreError::Damaged(_)) => "damaged",
         };
         self.metrics.store_operations_total.with_label_values(&[op, word]).inc();
-        let seconds = started.elapsed().as_secs_f64();
-        self.metrics.store_operation_duration_seconds.with_label_values(&[op]).observe(seconds);
+        let took = started.elapsed();
+        self.metrics.store_operation_duration_seconds.with_label_values(&[op]).observe(took.as_secs_f64());
+        traces::child(op, (started, took), |span| {
+            // As the semantic conventions call it.
+            let system = if self.inner.kind() == "postgres" { "postgresql" } else { self.inner.kind() };
+            span.set("db.system.name", Value::Word(system));
+            span.set("db.operation.name", Value::Word(op));
+            if result.is_err() {
+                span.fail(word);
+            }
+        });
         result
     }
 }

@@ -6,13 +6,11 @@
 
 use std::net::IpAddr;
 
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use prometheus::IntCounterVec;
 use quick_cache::sync::Cache;
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::Metrics;
+use super::{Metrics, Pseudonyms};
 use crate::primitives::clock::Clock;
 use crate::primitives::random;
 
@@ -65,6 +63,27 @@ pub enum Event {
 }
 
 impl Event {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::LoginSuccess,
+        Self::LoginFailure,
+        Self::SessionCreated,
+        Self::SessionEnded,
+        Self::Logout,
+        Self::BackchannelLogout,
+        Self::AdminRevoked,
+        Self::RefreshRejected,
+        Self::RefreshInDoubt,
+        Self::CsrfRejected,
+        Self::TokenRejected,
+        Self::AccessDenied,
+        Self::UpstreamTokenRefused,
+        Self::CheckRefused,
+        Self::SessionUnreadable,
+        Self::KeyChanged,
+        Self::ConfigChanged,
+    ];
+
     /// The word in the log and in the metric.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -161,7 +180,7 @@ pub struct Entry<'a> {
 
 /// Writes the audit log.
 pub struct Audit {
-    key: Zeroizing<[u8; 32]>,
+    pseudonyms: Pseudonyms,
     clock: Clock,
     events: IntCounterVec,
     unreadable: Cache<[u8; 32], ()>,
@@ -170,8 +189,13 @@ pub struct Audit {
 impl Audit {
     /// `key` makes the hashes of sessions: replicas with the same key write the same ones.
     #[must_use]
-    pub fn new(key: Zeroizing<[u8; 32]>, clock: Clock, metrics: &Metrics) -> Self {
-        Self { key, clock, events: metrics.audit_events_total.clone(), unreadable: Cache::new(UNREADABLE_KNOWN) }
+    pub fn new(key: &Zeroizing<[u8; 32]>, clock: Clock, metrics: &Metrics) -> Self {
+        let pseudonyms = Pseudonyms::new(key);
+        // From the beginning: of a counter that appears with its first event nobody sees that it has risen.
+        for event in Event::ALL {
+            metrics.audit_events_total.with_label_values(&[event.as_str()]);
+        }
+        Self { pseudonyms, clock, events: metrics.audit_events_total.clone(), unreadable: Cache::new(UNREADABLE_KNOWN) }
     }
 
     /// Writes one line and counts it.
@@ -180,7 +204,7 @@ impl Audit {
         let id = random::bytes::<16>().map(|bytes| random::base64url(&bytes)).unwrap_or_default();
         let since = std::time::Duration::from_millis(self.clock.now().as_millis());
         let time = std::time::UNIX_EPOCH.checked_add(since).map(humantime::format_rfc3339_millis);
-        let session = entry.session.map(|key| self.pseudonym(key));
+        let session = entry.session.map(|key| self.pseudonyms.of(key));
         let failed = entry.failed || event.is_failure();
         tracing::info!(
             target: TARGET,
@@ -224,15 +248,6 @@ impl Audit {
             self.tell(Event::SessionUnreadable, entry);
         }
     }
-
-    /// 128 bits of HMAC-SHA-256: enough to follow a session through the log.
-    fn pseudonym(&self, session: &[u8; 32]) -> String {
-        // HMAC takes a key of any length; without one there would be no name, never a plain one.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.as_slice()) else { return String::new() };
-        mac.update(session);
-        let hash = mac.finalize().into_bytes();
-        random::base64url(hash.get(..16).unwrap_or_default())
-    }
 }
 
 #[cfg(test)]
@@ -240,20 +255,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn d3_a_session_is_named_by_a_keyed_hash() {
-        let metrics = Metrics::new().unwrap();
-        let audit = |byte| Audit::new(Zeroizing::new([byte; 32]), Clock::system(), &metrics);
-        let (one, session) = (audit(1), [7; 32]);
-        assert_eq!(one.pseudonym(&session).len(), 22);
-        assert_eq!(one.pseudonym(&session), audit(1).pseudonym(&session));
-        assert_ne!(one.pseudonym(&session), audit(2).pseudonym(&session));
-        assert!(!random::base64url(&session).contains(&one.pseudonym(&session)));
+    fn the_published_schema_knows_every_event() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../docs/reference/audit.schema.json")).unwrap();
+        let events: Vec<_> = Event::ALL.iter().map(|event| event.as_str()).collect();
+        assert_eq!(schema["properties"]["event"]["enum"], serde_json::json!(events));
+        assert_eq!(schema["properties"]["schema"]["const"], SCHEMA);
     }
 
     #[test]
     fn a_record_that_cannot_be_read_is_told_of_once() {
         let metrics = Metrics::new().unwrap();
-        let audit = Audit::new(Zeroizing::new([1; 32]), Clock::system(), &metrics);
+        let audit = Audit::new(&Zeroizing::new([1; 32]), Clock::system(), &metrics);
         for session in [[1; 32], [2; 32], [1; 32], [1; 32]] {
             audit.unreadable(&Entry { session: Some(&session), ..Entry::default() });
         }

@@ -60,6 +60,7 @@ pub struct RouteMetrics {
     requests: IntCounterVec,
     counters: Box<[CodeSlots; METHODS.len()]>,
     duration: Histogram,
+    bytes: [IntCounter; 2],
     in_flight: IntGauge,
 }
 
@@ -71,6 +72,8 @@ impl RouteMetrics {
             requests: metrics.http_requests_total.clone(),
             counters: Box::default(),
             duration: metrics.http_request_duration_seconds.with_label_values(&[site, route]),
+            bytes: [&metrics.http_request_bytes_total, &metrics.http_response_bytes_total]
+                .map(|counter| counter.with_label_values(&[site])),
             in_flight: metrics.http_requests_in_flight.with_label_values(&[site]),
         }
     }
@@ -86,6 +89,16 @@ impl RouteMetrics {
     pub fn enter(self: &Arc<Self>) -> InFlight {
         self.in_flight.inc();
         InFlight(Arc::clone(self))
+    }
+
+    /// A request had a body of so many bytes, and its answer another. Call it once a request.
+    pub fn transferred(&self, request: u64, answer: u64) {
+        for (counter, bytes) in self.bytes.iter().zip([request, answer]) {
+            // Most requests have no body, and the counter is one for all threads.
+            if bytes > 0 {
+                counter.inc_by(bytes);
+            }
+        }
     }
 
     /// A request was answered with `code` after `elapsed`. Call it once a request.
@@ -106,7 +119,7 @@ pub struct InFlight(Arc<RouteMetrics>);
 impl InFlight {
     /// The metrics of its route.
     #[must_use]
-    pub fn route(&self) -> &RouteMetrics {
+    pub fn route(&self) -> &Arc<RouteMetrics> {
         &self.0
     }
 }

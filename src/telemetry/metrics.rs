@@ -3,6 +3,8 @@
 //! Label values come from the settings or from a fixed list, never from a path, host, user or session, so the number
 //! of series is bounded by the settings. The registry is our own: tests make as many as they like.
 
+use std::cell::RefCell;
+
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
@@ -25,12 +27,17 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    descriptions: Vec<Description>,
     /// Requests answered; count through [`RouteMetrics`]. Labels: site, route, method, code.
     pub http_requests_total: IntCounterVec,
     /// From the parsed request header to the last byte of the answer. Labels: site, route.
     pub http_request_duration_seconds: HistogramVec,
     /// Requests under way. Label: site.
     pub http_requests_in_flight: IntGaugeVec,
+    /// Bytes of request bodies; count through [`RouteMetrics`]. Label: site.
+    pub http_request_bytes_total: IntCounterVec,
+    /// Bytes of answers' bodies; count through [`RouteMetrics`]. Label: site.
+    pub http_response_bytes_total: IntCounterVec,
     /// Open client connections. Labels: listener, protocol (`new` until the first request, then `http1` or `h2`).
     pub connections_open: IntGaugeVec,
     /// Requests refused before a route was found. Label: reason.
@@ -75,6 +82,10 @@ pub struct Metrics {
     pub sessions_by_key: IntGaugeVec,
     /// Lines of the audit log. Label: event.
     pub audit_events_total: IntCounterVec,
+    /// Lines that could not be written fast enough, or not at all. Label: stream.
+    pub log_lines_dropped_total: IntCounterVec,
+    /// Spans of traces. Label: result.
+    pub trace_spans_total: IntCounterVec,
     /// Sessions looked up. Labels: source (`cache`, `store`), result.
     pub session_lookups_total: IntCounterVec,
     /// Sessions in the local cache.
@@ -115,6 +126,8 @@ pub struct Metrics {
     pub idp_request_duration_seconds: HistogramVec,
     /// Fetches of a provider's keys. Labels: provider, result.
     pub jwks_refreshes_total: IntCounterVec,
+    /// When a provider's keys were fetched last, in seconds since 1970. Label: provider.
+    pub jwks_last_success_timestamp_seconds: IntGaugeVec,
     /// Settings read again while the process runs. Label: result.
     pub config_reloads_total: IntCounterVec,
     /// 1 if the settings read last hold, 0 if they were refused.
@@ -136,7 +149,7 @@ impl Metrics {
     /// [`prometheus::Error`] if two metrics share a name or a name is malformed; a mistake in this file.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let make = Maker(&registry);
+        let make = Maker { registry: &registry, descriptions: RefCell::default() };
         let metrics = Self {
             http_requests_total: make.counter(
                 "http_requests_total",
@@ -149,6 +162,16 @@ impl Metrics {
                 &["site", "route"],
             )?,
             http_requests_in_flight: make.gauge("http_requests_in_flight", "Requests under way.", &["site"])?,
+            http_request_bytes_total: make.counter(
+                "http_request_bytes_total",
+                "Bytes of request bodies.",
+                &["site"],
+            )?,
+            http_response_bytes_total: make.counter(
+                "http_response_bytes_total",
+                "Bytes of the bodies of answers.",
+                &["site"],
+            )?,
             connections_open: make.gauge("connections_open", "Open client connections.", &["listener", "protocol"])?,
             requests_rejected_total: make.counter(
                 "requests_rejected_total",
@@ -224,6 +247,12 @@ impl Metrics {
             )?,
             sessions_by_key: make.gauge("sessions_by_key", "Living sessions by the key that sealed them.", &["key"])?,
             audit_events_total: make.counter("audit_events_total", "Lines of the audit log.", &["event"])?,
+            log_lines_dropped_total: make.counter(
+                "log_lines_dropped_total",
+                "Lines of logs that were not written.",
+                &["stream"],
+            )?,
+            trace_spans_total: make.counter("trace_spans_total", "Spans of traces.", &["result"])?,
             session_lookups_total: make.counter(
                 "session_lookups_total",
                 "Sessions looked up.",
@@ -307,6 +336,11 @@ impl Metrics {
                 "Fetches of a provider's keys.",
                 &["provider", "result"],
             )?,
+            jwks_last_success_timestamp_seconds: make.gauge(
+                "jwks_last_success_timestamp_seconds",
+                "When a provider's keys were fetched last, in seconds since 1970.",
+                &["provider"],
+            )?,
             config_reloads_total: make.counter(
                 "config_reloads_total",
                 "Settings read again while the process runs.",
@@ -330,11 +364,18 @@ impl Metrics {
                 &["op"],
             )?,
             registry: registry.clone(),
+            descriptions: Vec::new(),
         };
         make.gauge("build_info", "Always 1; the labels tell which build runs.", &["version", "revision"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("CLOAKROOM_REVISION").unwrap_or("unknown")])
             .set(1);
-        Ok(metrics)
+        Ok(Self { descriptions: make.descriptions.into_inner(), ..metrics })
+    }
+
+    /// Every metric there is, whether there is a series of it yet or not.
+    #[must_use]
+    pub fn descriptions(&self) -> &[Description] {
+        &self.descriptions
     }
 
     /// The handle of one route, to be made once when the settings are put to work.
@@ -347,6 +388,17 @@ impl Metrics {
     #[must_use]
     pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
         UpstreamMetrics::new(self, upstream)
+    }
+
+    /// There is such a provider. What is rare is counted from zero on: of a counter that appears with its first event nobody
+    /// sees that it has risen.
+    pub fn expect_provider(&self, provider: &str) {
+        self.token_refresh_in_doubt_total.with_label_values(&[provider]);
+        for mode in ["background", "inline", "forced"] {
+            for result in ["ok", "invalid_grant", "client_error", "throttled", "error", "timeout"] {
+                self.token_refreshes_total.with_label_values(&[provider, mode, result]);
+            }
+        }
     }
 
     /// An upstream is no more: its addresses are none.
@@ -379,34 +431,59 @@ impl Metrics {
     }
 }
 
+/// What is to be known of a metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The whole name.
+    pub name: String,
+    /// `counter`, `gauge`, `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+}
+
 /// Makes metrics and registers them.
-struct Maker<'r>(&'r Registry);
+struct Maker<'r> {
+    registry: &'r Registry,
+    descriptions: RefCell<Vec<Description>>,
+}
 
 impl Maker<'_> {
     fn counter(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
-        self.register(IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+        let made = IntCounterVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
+        self.register(made, "counter", name, labels)
     }
 
     fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
-        self.register(IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?)
+        let made = IntGaugeVec::new(Opts::new(name, help).namespace(NAMESPACE), labels)?;
+        self.register(made, "gauge", name, labels)
     }
 
     fn single_gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        self.register(IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?)
+        let made = IntGauge::with_opts(Opts::new(name, help).namespace(NAMESPACE))?;
+        self.register(made, "gauge", name, &[])
     }
 
     fn histogram(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
         let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(BUCKETS.to_vec());
-        self.register(HistogramVec::new(opts, labels)?)
+        self.register(HistogramVec::new(opts, labels)?, "histogram", name, labels)
     }
 
     fn single_histogram(&self, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
         let opts = HistogramOpts::new(name, help).namespace(NAMESPACE).buckets(BUCKETS.to_vec());
-        self.register(Histogram::with_opts(opts)?)
+        self.register(Histogram::with_opts(opts)?, "histogram", name, &[])
     }
 
-    fn register<C: Collector + Clone + 'static>(&self, collector: C) -> Result<C, prometheus::Error> {
-        self.0.register(Box::new(collector.clone()))?;
+    fn register<C: Collector + Clone + 'static>(
+        &self,
+        collector: C,
+        kind: &'static str,
+        name: &str,
+        labels: &[&str],
+    ) -> Result<C, prometheus::Error> {
+        self.registry.register(Box::new(collector.clone()))?;
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        self.descriptions.borrow_mut().push(Description { name: format!("{NAMESPACE}_{name}"), kind, labels });
         Ok(collector)
     }
 }
@@ -435,6 +512,28 @@ mod tests {
             gauge.dec();
             assert!(metrics.nothing_under_way());
         }
+    }
+
+    #[test]
+    fn the_reference_names_every_metric_with_its_kind_and_labels() {
+        let text = include_str!("../../docs/reference/metrics.md");
+        let row = |line: &str| {
+            let mut cells = line.strip_prefix("| `cloakroom_")?.split(" | ");
+            let name = format!("cloakroom_{}", cells.next()?.trim_end_matches('`'));
+            let kind = cells.next()?.to_owned();
+            let labels = cells.next()?.split('`').filter(|label| label.chars().all(|c| c.is_ascii_alphabetic()));
+            Some((name, kind, labels.filter(|label| !label.is_empty()).map(str::to_owned).collect::<Vec<_>>()))
+        };
+        let mut documented: Vec<_> = text.lines().filter_map(row).collect();
+        let metrics = Metrics::new().unwrap();
+        let mut there: Vec<_> = metrics
+            .descriptions()
+            .iter()
+            .map(|one| (one.name.clone(), one.kind.to_owned(), one.labels.clone()))
+            .collect();
+        documented.sort();
+        there.sort();
+        assert_eq!(documented, there);
     }
 
     #[test]

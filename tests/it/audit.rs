@@ -50,7 +50,7 @@ async fn d3_the_audit_log_tells_everything_and_no_secret() {
         ("TEST_SECRET", CLIENT_SECRET),
         ("RUST_LOG", "off"),
     ];
-    let process = Process::start(&yaml, &environment);
+    let mut process = Process::start(&yaml, &environment);
     eventually("the program is ready", || async {
         match reqwest::get(format!("http://{admin}/readyz?verbose")).await {
             Ok(answer) => answer.text().await.unwrap_or_default().contains("demo: ready"),
@@ -89,6 +89,7 @@ async fn d3_the_audit_log_tells_everything_and_no_secret() {
     let mut third = Browser::new(address);
     third.log_in("/").await;
     know(&third);
+    assert_eq!(third.fetch("/api/whoami").await.status, StatusCode::OK);
     let client = reqwest::Client::new();
     let answer = client.delete(format!("http://{admin}/sessions?user={ALICE}")).bearer_auth("an-admin-token").send();
     let listed: serde_json::Value =
@@ -126,14 +127,13 @@ async fn d3_the_audit_log_tells_everything_and_no_secret() {
     secrets.add("canary", "canary-a0d1-of-the-audit-log");
     secrets.add_all_of(&world);
 
-    let output = process.output();
+    let output = process.interrupted();
     secrets.assert_none_in("the audit log", &output, &[]);
-    let lines: Vec<serde_json::Value> = output
-        .lines()
-        .filter(|line| line.starts_with('{'))
+    let lines = output.lines().filter(|line| line.starts_with('{'));
+    let (access, lines): (Vec<serde_json::Value>, Vec<_>) = lines
         .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
-    assert!(lines.iter().all(|line| line["stream"] == "audit"), "RUST_LOG turned everything else off: {output}");
+        .partition(|line: &serde_json::Value| line["stream"] == "access");
+    assert!(!access.is_empty() && lines.iter().all(|line| line["stream"] == "audit"), "no app log: {output}");
     let mut ids = BTreeSet::new();
     for line in &lines {
         let line = line.as_object().expect("an object");
@@ -174,6 +174,8 @@ async fn d3_the_audit_log_tells_everything_and_no_secret() {
     let sessions: Vec<_> = [0, 1, 2, 3, 4].map(|n| lines[n]["session"].as_str().expect("a session")).into();
     assert!(sessions.iter().all(|session| *session == sessions[0] && session.len() == 22), "{sessions:?}");
     assert_ne!(lines[6]["session"], lines[0]["session"]);
+    let named = |name: &serde_json::Value| access.iter().filter(|line| line["auth"]["session"] == *name).count();
+    assert!(named(&lines[12]["session"]) > 0, "the access log has the same names: {output}");
     assert_eq!(lines[9]["sub"], ALICE);
     assert_eq!(lines[10]["sessions"], 1);
     assert_eq!(lines[0]["client_ip"], "127.0.0.1");
@@ -182,6 +184,11 @@ async fn d3_the_audit_log_tells_everything_and_no_secret() {
         (&"trusted_proxies,sites".into(), &"threads,admin".into())
     );
     let schema = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/audit.md")).expect("it");
+    let published = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/audit.schema.json"));
+    let published: serde_json::Value = serde_json::from_str(&published.expect("it")).expect("JSON");
+    let published: BTreeSet<_> =
+        published["properties"].as_object().expect("fields").keys().map(String::as_str).collect();
+    assert_eq!(published, FIELDS.into_iter().collect());
     for name in FIELDS.iter().filter(|name| !["timestamp", "level", "target"].contains(name)) {
         assert!(schema.contains(&format!("| `{name}` |")), "{name} is not in docs/reference/audit.md");
     }

@@ -334,10 +334,13 @@ async fn f37_no_secret_is_where_it_should_not_be() {
         }
         scene.secrets.assert_none_in(what, &text, allowed);
     }
-    let output = scene.process.output();
-    assert!(output.contains("\"level\":\"DEBUG\"") && !output.contains("panicked"), "{output}");
-    scene.assert_clean("the log", &output);
     scene.assert_clean("the metrics", &scene.admin_page("/metrics").await);
+    let output = scene.process.interrupted();
+    assert!(output.contains("\"level\":\"DEBUG\"") && !output.contains("panicked"), "{output}");
+    for stream in ["access", "app", "audit"] {
+        assert!(output.contains(&format!("\"stream\":\"{stream}\"")), "{stream}");
+    }
+    scene.assert_clean("the logs", &output);
     scene.assert_clean("Redis", &dump(&redis));
 }
 

@@ -1,6 +1,7 @@
 //! The real proxy on real parts. One module a subject; `harness` builds the world they live in.
 #![allow(missing_docs, clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access_log;
 mod admin;
 mod admin_sessions;
 mod audit;
@@ -22,6 +23,7 @@ mod credentials_refresh;
 mod csrf;
 mod d3_logs;
 mod damaged_records;
+mod dashboards;
 mod dpop;
 mod drain;
 mod events;
@@ -106,6 +108,7 @@ mod tls;
 mod tls_kit;
 mod tls_reload;
 mod tokens;
+mod traces;
 mod unauthorized_matrix;
 mod upstream_failures;
 mod upstream_h2;

@@ -176,8 +176,11 @@ async fn the_program_reads_a_changed_file_and_a_bad_one_changes_nothing() {
     })
     .await;
     assert_eq!(browser.fetch("/x").await.status, StatusCode::NOT_FOUND);
-    let output = process.output();
-    assert!(output.contains("upstraems") && output.contains("the old ones stay"), "{output}");
+    eventually("the log says so", async || {
+        let output = process.output();
+        output.contains("upstraems") && output.contains("the old ones stay")
+    })
+    .await;
 
     process.write_settings(&yaml);
     process.signal("-HUP");

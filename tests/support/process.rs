@@ -62,6 +62,13 @@ impl Process {
         self.child.try_wait().expect("a child to wait for").is_some()
     }
 
+    /// Ends it as Ctrl-C does, and returns all it has written.
+    pub(crate) fn interrupted(&mut self) -> String {
+        self.signal("-INT");
+        self.child.wait().expect("its end");
+        self.output()
+    }
+
     /// All it has written so far.
     pub(crate) fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.output).expect("its output")).into_owned()

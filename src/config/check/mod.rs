@@ -10,6 +10,7 @@ mod security;
 mod session;
 mod sites;
 mod store;
+mod telemetry;
 mod tls;
 mod upstreams;
 
@@ -72,6 +73,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         sites::sites(reader, node, &mut provider_names, &mut upstream_names, proxy_tokens)
     });
     let shutdown = fields.optional(reader, "shutdown", Shutdown::default(), edge::shutdown);
+    let telemetry = fields.optional(reader, "telemetry", super::settings::Telemetry::default(), telemetry::telemetry);
     provider_names.note_unused(reader);
     upstream_names.note_unused(reader);
 
@@ -91,6 +93,7 @@ pub(super) fn settings(reader: &mut Reader<'_>, root: &Node) -> Option<Settings>
         idle_connections: idle_connections?,
         sites: sites?,
         shutdown: shutdown?,
+        telemetry: telemetry?,
     };
     note_csrf_off(reader, &fields, &settings);
     note_form_post(reader, &fields, &settings);

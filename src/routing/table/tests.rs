@@ -44,6 +44,7 @@ fn settings(sites: Vec<settings::Site>) -> Settings {
         idle_connections: None,
         proxy_token: None,
         shutdown: Default::default(),
+        telemetry: Default::default(),
     }
 }
 
