@@ -6,6 +6,7 @@ CARGO ?= cargo
 
 BUILD := cargo cc cmake
 HARDENING := python3 go node openssl nginx apache2 gunicorn slowhttptest curl wrk
+LOADTEST := python3 python3-venv node openssl redis-server
 E2E := redis-server postgresql chromium node npm java mvn openssl python3-venv
 
 .PHONY: help setup demo test faults hardening fuzz lint deploy-check e2e bench loadtest
@@ -58,6 +59,6 @@ bench: ## Measure the hot path, the stores, then the proxy against bare Pingora
 	$(CARGO) bench --locked --bench store
 	$(CARGO) bench --locked --bench side_by_side
 
-loadtest: ## Run the k6 smoke scenario against `cloakroom demo`
-	@scripts/need.sh $(BUILD) python3-venv
-	@scripts/loadtest.sh
+loadtest: ## Put load on two replicas and watch the invariants, with k6 (RUN="login csrf", PROFILE=average, SABOTAGE=1)
+	@$(if $(BASE_URL),scripts/need.sh python3-venv,scripts/need.sh $(if $(CLOAKROOM_BIN),,$(BUILD)) $(LOADTEST))
+	@RUN="$(RUN)" PROFILE="$(PROFILE)" SABOTAGE="$(SABOTAGE)" scripts/loadtest.sh

