@@ -3,6 +3,8 @@
 import json
 import re
 
+import yaml
+
 import manifests
 from kit import ALERTS, CHART, DASHBOARDS, ROOT, WRITE, documents, expect, load, program, run, text, version, wrong
 
@@ -23,6 +25,27 @@ REFUSED = {
     "an unknown value further down": ("service: {typ: NodePort}", "typ"),
     "a privileged port": ("listeners: {http: {port: 80}}", "minimum"),
     "a digest that is none": ("image: {digest: latest}", "digest"),
+    "a number for a secret": ("secret: {A: 12345678901234567890}", "/secret/A"),
+    "fewer at most than at least": ("autoscaling: {enabled: true, minReplicas: 5, maxReplicas: 4}", "minReplicas"),
+    "two listeners on one port": ("listeners: {http: {port: 8443}}", "a port of its own"),
+    "the admin listener on a public port": ("admin: {port: 8080}", "a port of its own"),
+    "a key for all to read": ("config: {keys: [{id: '1', secret: MDEy}]}", "config.keys[0].secret"),
+    "a seed for all to read": ("config: {proxy_token: {keys: [{id: '1', secret: MDEy}]}}", "config.proxy_token.keys[0].secret"),
+    "a client's secret for all to read": (
+        "config: {providers: [{name: a}, {client_auth: {secret: 1234}}], store: {kind: redis}}",
+        "config.providers[1].client_auth.secret"),
+    "a client's key for all to read": (
+        "config: {providers: [{dpop: {key: PEM}}], store: {kind: redis}}", "config.providers[0].dpop.key"),
+    "a password for all to read": ("config: {store: {kind: redis, url: 'rediss://:word@redis'}}", "config.store.url"),
+    "a password further on": ("config: {store: {kind: postgres, url: 'postgres://a@db/c?password=word'}}", "config.store.url"),
+}
+# Values that look like those, and must pass.
+TAKEN = {
+    "a URL without a password": "config: {store: {kind: postgres, url: 'postgres://cloakroom@db.example.com:5432/cloakroom'}}",
+    "secrets that are variables": (
+        "config: {keys: [{id: '1', secret: '${KEY}'}], store: {kind: redis, url: 'redis://a:${WORD}@redis:6379'}}"),
+    "a port that is not used": "listeners: {https: {enabled: false, port: 8080}}",
+    "numbers of an autoscaler that is off": "autoscaling: {minReplicas: 5, maxReplicas: 4}",
 }
 
 
@@ -51,6 +74,9 @@ def check():
     for what, (values, word) in REFUSED.items():
         code, told = render("--values", "-", stdin=values)
         expect(code != 0 and word in told, f"chart: {what} is not refused with '{word}'", told[:400])
+    for what, values in TAKEN.items():
+        code, told = render("--values", "-", stdin=values)
+        expect(code == 0, f"chart: {what} is refused", told[:400])
     pages()
     restarts()
     documented()
@@ -68,6 +94,18 @@ def pages():
             code, output = render("--values", "-", stdin=values)
             if expect(code == 0, f"{page}.md, block {number}", output):
                 manifests.check(f"{page}.md, block {number}", documents(output), EXTERNAL)
+                guarded(f"{page}.md, block {number}", yaml.safe_load(values))
+
+
+def guarded(place, values):
+    """Rules hold for their route alone: one below a route with rules, with the same application, has them too."""
+    for site in values.get("config", {}).get("sites", []):
+        for upper in site["routes"]:
+            for lower in site["routes"]:
+                below = f"{lower['path']}/".startswith(f"{upper['path'].rstrip('/')}/")
+                same_place = lower.get("upstream") == upper.get("upstream") and lower.get("access") != "public"
+                if "allow" in upper and below and same_place:
+                    expect("allow" in lower, place, f"the route {lower['path']} is a way around `allow` of {upper['path']}")
 
 
 def complete(found):

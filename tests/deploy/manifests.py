@@ -173,7 +173,12 @@ def fits(place, pod, found):
         for certificate in listener.get("tls", {}).get("certificates", []):
             for path in certificate.values():
                 expect(path.rsplit("/", 1)[0] in mounts, place, f"{path} is mounted nowhere")
+    # Readiness may fail for the first time right after SIGTERM.
+    probe = container["readinessProbe"]
+    lasts = (probe["failureThreshold"] - 1) * probe["periodSeconds"]
+    lame_duck = seconds(found["shutdown"]["lame_duck"])
+    expect(lasts >= lame_duck, place, f"not ready {lasts} s after SIGTERM, and so without traffic, but serving for {lame_duck:g} s")
     sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    least = sleep + seconds(found["shutdown"]["lame_duck"]) + seconds(found["shutdown"]["grace"]) + 5
+    least = sleep + lame_duck + seconds(found["shutdown"]["grace"]) + 5
     given = pod["terminationGracePeriodSeconds"]
     expect(given == least, place, f"terminationGracePeriodSeconds {given}, the drain takes {least:g}")

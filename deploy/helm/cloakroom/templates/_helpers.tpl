@@ -92,6 +92,30 @@ labels:
 {{- omit (include "cloakroom.settings" . | fromYaml) "sites" "upstreams" "trusted_proxies" | toYaml | sha256sum -}}
 {{- end -}}
 
+{{/* Secrets that would lie open in the ConfigMap; `${NAME}` is none. What has a wrong form, `cloakroom check` tells. */}}
+{{- define "cloakroom.open" -}}
+{{- $found := dict -}}
+{{- $rings := dict "keys" .keys "proxy_token.keys" (.proxy_token | default dict).keys -}}
+{{- range $ring, $keys := $rings -}}
+{{- range $i, $key := $keys -}}
+{{- $_ := set $found (printf "%s[%d].secret" $ring $i) $key.secret -}}
+{{- end -}}
+{{- end -}}
+{{- range $i, $provider := .providers -}}
+{{- $_ := set $found (printf "providers[%d].client_auth.secret" $i) ($provider.client_auth | default dict).secret -}}
+{{- $_ := set $found (printf "providers[%d].dpop.key" $i) ($provider.dpop | default dict).key -}}
+{{- end -}}
+{{- $_ := set $found "store.url" (.store | default dict).url -}}
+{{- range $place, $value := $found -}}
+{{- if not (or (kindIs "map" $value) (kindIs "invalid" $value)) -}}
+{{- $text := regexReplaceAllLiteral "\\$\\{[A-Za-z_][A-Za-z0-9_]*\\}" (toString $value) "" -}}
+{{- if ternary (regexMatch "://[^@/?]*:[^@?]+@|[?&](sentinelP|p)assword=[^&]" $text) (ne $text "") (eq $place "store.url") -}}
+{{- fail (printf "config.%s: as text it would lie open in the ConfigMap: write { env: NAME }, with NAME in the Secret" $place) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Mistakes that neither the schema nor `cloakroom check` can see. */}}
 {{- define "cloakroom.checks" -}}
 {{- $most := int .Values.replicaCount -}}
@@ -104,6 +128,15 @@ labels:
 {{- if and (eq $kind "file") (ne .Values.strategy.type "Recreate") -}}
 {{- fail "config.store.kind: file belongs to one process at a time: set strategy to {type: Recreate, rollingUpdate: null}" -}}
 {{- end -}}
+{{- include "cloakroom.open" .Values.config -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- fail (printf "autoscaling.minReplicas: %v is more than maxReplicas, %v" .Values.autoscaling.minReplicas .Values.autoscaling.maxReplicas) -}}
+{{- end -}}
+{{- $ports := list (int .Values.listeners.http.port) (int .Values.admin.port) -}}
+{{- if .Values.listeners.https.enabled -}}{{- $ports = append $ports (int .Values.listeners.https.port) -}}{{- end -}}
+{{- if lt (len (uniq $ports)) (len $ports) -}}
+{{- fail "listeners.http.port, listeners.https.port, admin.port: each needs a port of its own" -}}
 {{- end -}}
 {{- if and .Values.secret .Values.existingSecret -}}
 {{- fail "secret and existingSecret: one of them" -}}
