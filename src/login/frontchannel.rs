@@ -25,8 +25,8 @@ const LONGEST_SID: usize = 255;
 
 /// Frames that an address may ask for within [`FRONT_WINDOW`]. Many users may share one, and log out in the morning at once.
 const FRONTS: u32 = 600;
-/// The same of all addresses together. Each leaves tombstones for a login's life, which must not take the room of those
-/// that logout tokens leave: at most 352,000 for each provider of the site.
+/// The same of all addresses together, for each provider that one is answered for. Each of these leaves a tombstone for a
+/// login's life, which must not take the room of those that logout tokens leave: at most 352,000.
 const ALL_FRONTS: u32 = 16_000;
 /// See [`FRONTS`] and [`ALL_FRONTS`].
 const FRONT_WINDOW: Duration = Duration::from_secs(60);
@@ -42,14 +42,16 @@ impl Fronts {
         Self { addresses: Tally::new(FRONT_WINDOW, BROWSERS), all: Tally::new(FRONT_WINDOW, 1) }
     }
 
-    /// Counts one that may be answered.
-    fn admit(&self, client: IpAddr, now: Timestamp) -> bool {
+    /// Counts one that may be answered, for so many providers.
+    fn admit(&self, client: IpAddr, providers: usize, now: Timestamp) -> bool {
         let (who, all) = (Key::of(&Neighbour::from(client)), Key::of(&()));
         if self.addresses.wait(who, FRONTS, now).is_some() || self.all.wait(all, ALL_FRONTS, now).is_some() {
             return false;
         }
         self.addresses.add(who, now);
-        self.all.add(all, now);
+        for _ in 0..providers {
+            self.all.add(all, now);
+        }
         true
     }
 }
@@ -68,7 +70,7 @@ impl Logins {
         let sid = sid.filter(|sid| !speakers.is_empty() && (1..=LONGEST_SID).contains(&sid.len()));
         let Some(sid) = sid else { return Answer::status_only(StatusCode::BAD_REQUEST) };
         // Anybody may ask, and each time something is written.
-        if !self.fronts.admit(visit.client_ip, self.sessions.clock().now()) {
+        if !self.fronts.admit(visit.client_ip, speakers.len(), self.sessions.clock().now()) {
             return Answer::status_only(StatusCode::TOO_MANY_REQUESTS);
         }
         for provider in &speakers {
@@ -104,12 +106,16 @@ mod tests {
 
     #[test]
     fn o10_strangers_cannot_fill_the_store_with_tombstones() {
-        let (fronts, now) = (Fronts::new(), Timestamp::from_secs(1_900_000_000));
-        let ip = |n: u32| IpAddr::from((0x0a00_0000 | n).to_be_bytes());
-        let admitted = |from: u32, times: u32| (0..times).filter(|_| fronts.admit(ip(from), now)).count();
-        assert_eq!(admitted(1, FRONTS + 10), FRONTS as usize);
-        let others: usize = (2..40).map(|from| admitted(from, FRONTS)).sum();
-        assert_eq!(others, (ALL_FRONTS - FRONTS) as usize);
-        assert!(fronts.admit(ip(99), now.plus(FRONT_WINDOW + FRONT_WINDOW / 8)));
+        // However many providers it may be for which one speaks, there are no more tombstones.
+        for providers in [1, 4] {
+            let (fronts, now) = (Fronts::new(), Timestamp::from_secs(1_900_000_000));
+            let ip = |n: u32| IpAddr::from((0x0a00_0000 | n).to_be_bytes());
+            let admitted =
+                |from: u32, times: u32| (0..times).filter(|_| fronts.admit(ip(from), providers, now)).count();
+            assert_eq!(admitted(1, FRONTS + 10), FRONTS as usize);
+            let others: usize = (2..40).map(|from| admitted(from, FRONTS)).sum();
+            assert_eq!((others + FRONTS as usize) * providers, ALL_FRONTS as usize);
+            assert!(fronts.admit(ip(99), providers, now.plus(FRONT_WINDOW + FRONT_WINDOW / 8)));
+        }
     }
 }

@@ -125,18 +125,22 @@ pub(crate) fn verify(
 }
 
 /// Judges what a token says of itself before its provider is asked about it: everything but whose it is and for whom, which
-/// tokens that are kept light do not say. Returns its end.
+/// tokens that are kept light do not say. Returns its subject, if it names one, and its end.
 pub(crate) fn verify_origin(
     text: &str,
     keys: &CoreJsonWebKeySet,
     expected: &Expected<'_>,
-) -> Result<Timestamp, AccessTokenError> {
+) -> Result<(Option<String>, Timestamp), AccessTokenError> {
     let jwt = Jwt::read(text)?;
     check_kind(&jwt, expected.untyped)?;
     check_issuer(&jwt.claims, expected.issuer)?;
     let expires = check_use(&jwt.claims, expected.now)?;
     jwt.check_signature(keys)?;
-    Ok(expires)
+    let subject = match jwt.claims.get("sub") {
+        None => None,
+        Some(subject) => Some(subject.as_str().ok_or(AccessTokenError::Subject)?.to_owned()),
+    };
+    Ok((subject, expires))
 }
 
 /// RFC 9068 §4: `at+jwt`, `application/` may be left out (RFC 7515 §4.1.9). Where `JWT` counts as well, the claims must

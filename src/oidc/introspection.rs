@@ -86,7 +86,7 @@ impl Provider {
             return Err(AccessTokenError::ProviderFailed);
         };
         // Nobody is shown tokens of others, and made-up ones cost no question.
-        let own_end = if is_jwt(token) { Some(self.own_access_token(token, untyped).await?) } else { None };
+        let own = if is_jwt(token) { Some(self.own_access_token(token, untyped).await?) } else { None };
         let Ok(_place) = self.introspections().places.try_acquire() else {
             return Err(AccessTokenError::ProviderUnavailable);
         };
@@ -128,7 +128,14 @@ impl Provider {
             }
             (None, None) => return Err(AccessTokenError::ProviderFailed),
         };
-        let expires = own_end.map_or(token.expires, |end| end.min(token.expires));
+        let expires = match own {
+            // An answer about another user is no answer to what was asked.
+            Some((Some(subject), _)) if subject != token.subject => {
+                return Err(self.not_understood("the subject of an answer"));
+            }
+            Some((_, end)) => end.min(token.expires),
+            None => token.expires,
+        };
         Ok(Introspected { token: AccessToken { expires, ..token }, phantom, life: asked.cache })
     }
 

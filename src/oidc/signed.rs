@@ -65,9 +65,13 @@ impl Provider {
         self.judged(judge, is_unknown, AccessTokenError::KeysUnavailable, None).await
     }
 
-    /// Verifies that an access token is one of its own, and returns the end; whose it is and for whom is left to
-    /// [`Provider::introspect`].
-    pub(super) async fn own_access_token(&self, text: &str, untyped: bool) -> Result<Timestamp, AccessTokenError> {
+    /// Verifies that an access token is one of its own, and returns the subject, if it names one, and the end; whom it is for
+    /// is left to [`Provider::introspect`].
+    pub(super) async fn own_access_token(
+        &self,
+        text: &str,
+        untyped: bool,
+    ) -> Result<(Option<String>, Timestamp), AccessTokenError> {
         let judge = |keys: &KeySet| {
             let expected = access_token::Expected { issuer: self.issuer(), audiences: &[], untyped, now: self.now() };
             access_token::verify_origin(text, &keys.keys, &expected)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use openidconnect::{AuthorizationCode, PkceCodeVerifier, RedirectUrl, RefreshToken};
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::Provider;
@@ -145,7 +146,8 @@ impl Provider {
 
     /// Adds to the ID token of a refresh what the UserInfo endpoint says, if the settings ask for that. Its tokens are to be
     /// in the store by then: without them there is no session, without these claims there is one with claims that are old.
-    /// `None`: they stay as they were.
+    /// `None`: they stay as they were. `turns`: how many may be asked for at a time; the wait for a turn is a part of the time
+    /// that it all may take.
     ///
     /// # Errors
     /// [`RefreshError::IdentityChanged`]; nothing is revoked.
@@ -153,10 +155,15 @@ impl Provider {
         &self,
         access_token: &SecretText,
         mut id_token: IdToken,
+        turns: &Semaphore,
     ) -> Result<Option<Map<String, Value>>, RefreshError> {
         let added = match self.discovered() {
             Ok(discovered) => {
-                let asked = self.add_userinfo(&discovered, access_token, &mut id_token);
+                let asked = async {
+                    // Never closed.
+                    let _turn = turns.acquire().await;
+                    self.add_userinfo(&discovered, access_token, &mut id_token).await
+                };
                 tokio::time::timeout(USERINFO, asked).await.unwrap_or_else(|_| {
                     Err(OidcError::Unavailable { reason: "it takes too long".to_owned(), retry_after: None })
                 })

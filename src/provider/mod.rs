@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
 use url::Url;
 
 pub use unclaimed::Unclaimed;
@@ -173,7 +174,8 @@ impl Provider {
         }
     }
 
-    /// All claims of a user whose refreshed tokens are in the store; `None`: they stay as they were.
+    /// All claims of a user whose refreshed tokens are in the store; `None`: they stay as they were. `turns`: how many may be
+    /// asked for at a time.
     ///
     /// # Errors
     /// [`RefreshError::IdentityChanged`]; nothing is revoked.
@@ -181,9 +183,10 @@ impl Provider {
         &self,
         access_token: &SecretText,
         id_token: IdToken,
+        turns: &Semaphore,
     ) -> Result<Option<Map<String, Value>>, RefreshError> {
         match self {
-            Self::Oidc(provider) => provider.claims_after_refresh(access_token, id_token).await,
+            Self::Oidc(provider) => provider.claims_after_refresh(access_token, id_token, turns).await,
             Self::Credentials(_) => Ok(None),
         }
     }

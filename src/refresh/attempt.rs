@@ -4,7 +4,7 @@
 //! tokens are stored before anyone gets them (behaviour R2, R4). Whoever finds another's intent waits for its result. An
 //! intent whose lease is over had an owner that died: its token may have been used up, so it is shown again only within
 //! the time for which the provider forgives that (R8). A logout deletes the record, so whatever comes later finds none
-//! and is revoked (R6). What an error means for the session follows the table of R10.
+//! and is revoked (R6). What an error means for the session is decided in [`refusal`](super::refusal).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,31 +16,23 @@ use super::keep::{Fresh, merge, succeed};
 use super::lease::{self, LEASE, Lease, MARGIN, MayShow, SIGN_OF_LIFE, Taken};
 use super::need::{Need, OTHERS_PATIENCE};
 use super::pace::{Entry, Leave};
-use crate::oidc::{IdToken, Previous, RefreshError};
+use super::refusal::{PAUSE_IN_DOUBT, PAUSE_LONGEST, PAUSE_MISCONFIGURED, PAUSE_UNAVAILABLE, tell_unusable};
+use crate::oidc::{Previous, RefreshError};
 use crate::primitives::clock::Timestamp;
 use crate::primitives::failpoint::fail_point;
 use crate::primitives::random;
-use crate::provider::{Provider, Refreshed};
+use crate::provider::Provider;
 use crate::session::manager::entry_of;
 use crate::session::model::Secrets;
 use crate::session::open::Open;
 use crate::session::profile::Profile;
 use crate::store::record::{Intent, Record, SessionKey};
 use crate::store::{Announce, Swap};
-use crate::telemetry::Throttle;
 use crate::telemetry::audit::Event;
 
 /// Pauses between two looks at another's refresh; an announcement ends one early.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LATER_LOOKS: Duration = Duration::from_millis(400);
-/// Pause after a refused connection, 429, 500 or 503 that names no time itself.
-const PAUSE_UNAVAILABLE: Duration = Duration::from_secs(1);
-/// Longest pause that a provider may ask for.
-const PAUSE_LONGEST: Duration = Duration::from_secs(60);
-/// Pause after an answer that says our own settings are wrong.
-const PAUSE_MISCONFIGURED: Duration = Duration::from_secs(30);
-/// How long requests are told at once that the token is in doubt; the record says so for good.
-const PAUSE_IN_DOUBT: Duration = Duration::from_secs(600);
 /// When the list of the due is to name a session again that it should not name at all.
 const NEVER_DUE: Duration = Duration::from_secs(3_600);
 /// Pause before a token is shown again to a provider that forgives it.
@@ -62,11 +54,11 @@ pub(super) enum Outcome {
 
 /// One refresh under way.
 pub(super) struct Attempt {
-    engine: Arc<Refresher>,
-    key: SessionKey,
-    need: Need,
+    pub(super) engine: Arc<Refresher>,
+    pub(super) key: SessionKey,
+    pub(super) need: Need,
     /// What the site of a waiting request wants prepared.
-    profile: Option<Arc<Profile>>,
+    pub(super) profile: Option<Arc<Profile>>,
     /// The version of a record with another's intent, and since when it has stood there.
     seen: Option<(u64, Instant)>,
     /// Leave to call the provider, once it is there.
@@ -238,7 +230,7 @@ impl Attempt {
     }
 
     /// Its session will not outlive the access token; who looks for the reason is to find it.
-    fn tell_doubt(&self, record: &Record, reason: &str) {
+    pub(super) fn tell_doubt(&self, record: &Record, reason: &str) {
         self.engine.metrics.token_refresh_in_doubt_total.with_label_values(&[&record.provider]).inc();
         self.engine.sessions.audit().tell(Event::RefreshInDoubt, &entry_of(&self.key, record, reason));
     }
@@ -287,16 +279,16 @@ impl Attempt {
             self.leave = None;
             let error = match answer {
                 Ok(mut tokens) => {
-                    let unasked = tokens.unasked.take();
+                    let (unasked, old_claims) = (tokens.unasked.take(), tokens.claims.is_none());
                     let secrets = merge(&secrets, tokens, self.engine.now());
-                    return Step::Done(self.fresh(provider, lease, secrets, sealed, unasked).keep(None).await);
+                    let fresh = Fresh { old_claims, unasked, ..self.fresh(provider, lease, secrets, sealed) };
+                    return Step::Done(fresh.keep(None).await);
                 }
                 // The provider has answered, so there is no doubt, and it has used up what it gave a successor of.
                 Err(RefreshError::Unusable { reason, successor: Some(successor) }) => {
                     tell_unusable(provider, reason);
                     let secrets = succeed(secrets, successor);
-                    let fresh = self.fresh(provider, lease, secrets, sealed, None);
-                    return Step::Done(self.put_off(fresh).await);
+                    return Step::Done(self.put_off(self.fresh(provider, lease, secrets, sealed)).await);
                 }
                 Err(error) => error,
             };
@@ -304,19 +296,14 @@ impl Attempt {
         }
     }
 
-    fn fresh(
-        &self,
-        provider: &Arc<Provider>,
-        lease: Lease,
-        mut secrets: Secrets,
-        sealed: Vec<u8>,
-        unasked: Option<Box<IdToken>>,
-    ) -> Fresh {
+    /// With the claims that were in the record, and none to be asked for.
+    fn fresh(&self, provider: &Arc<Provider>, lease: Lease, mut secrets: Secrets, sealed: Vec<u8>) -> Fresh {
         if let Need::Refused(_) = self.need {
             secrets.forced = Some(self.engine.now());
         }
         let (engine, profile, provider) = (self.engine.clone(), self.profile.clone(), provider.clone());
-        Fresh { engine, key: self.key, profile, provider, lease, secrets, sealed, unasked }
+        let (key, old_claims, unasked, stranger) = (self.key, true, None, None);
+        Fresh { engine, key, profile, provider, lease, secrets, sealed, old_claims, unasked, stranger }
     }
 
     /// Stores a new refresh token beside the old access token, which is all that came of the refresh. It is shown when whoever
@@ -339,81 +326,12 @@ impl Attempt {
         self.engine.renewed(&self.key, self.profile.as_ref(), record, secrets)
     }
 
-    async fn refused(
-        &self,
-        lease: Lease,
-        provider: &Arc<Provider>,
-        error: RefreshError,
-        shown_before: bool,
-    ) -> Outcome {
-        let name = provider.name();
-        let generation = lease.record.generation;
-        let (pause, failure) = match error {
-            RefreshError::Rejected(_) | RefreshError::IdentityChanged(_) => {
-                return self.engine.rejected(&self.key, self.profile.as_ref(), &lease.record, provider, &error).await;
-            }
-            RefreshError::Misconfigured(ref code) => {
-                static REFUSALS: Throttle = Throttle::new();
-                if let Some(held_back) = REFUSALS.pass() {
-                    let what = "the provider refuses us as a client; check its settings";
-                    tracing::error!(provider = %name, code, held_back, "{what}");
-                }
-                (PAUSE_MISCONFIGURED, Failure::Provider(PAUSE_MISCONFIGURED))
-            }
-            // The old refresh token stays good (RFC 6749 §6), whoever has shown it before.
-            RefreshError::Unusable { reason, .. } => {
-                tell_unusable(provider, reason);
-                let failure = Failure::Provider(PAUSE_MISCONFIGURED);
-                self.engine.pause(&self.key, generation, PAUSE_MISCONFIGURED, failure);
-                lease.give_back(Some(self.engine.now().plus(PAUSE_MISCONFIGURED)), false).await;
-                return Outcome::Failed(failure);
-            }
-            RefreshError::Unavailable { ref reason, retry_after } => {
-                let pause = retry_after.unwrap_or(PAUSE_UNAVAILABLE).clamp(PAUSE_UNAVAILABLE, PAUSE_LONGEST);
-                tracing::warn!(provider = %name, reason, "the provider cannot refresh tokens now");
-                (pause, Failure::Provider(pause))
-            }
-            RefreshError::InDoubt(ref why) => {
-                tracing::warn!(provider = %name, why, "the outcome of a token refresh is unknown");
-                self.tell_doubt(&lease.record, "no_answer");
-                self.engine.pause(&self.key, generation, PAUSE_IN_DOUBT, Failure::InDoubt);
-                lease.doubt().await;
-                return Outcome::Failed(Failure::InDoubt);
-            }
-        };
-        self.engine.pause(&self.key, generation, pause, failure);
-        let retry_at = self.engine.now().plus(pause);
-        lease.give_back(Some(retry_at), shown_before).await;
-        Outcome::Failed(failure)
-    }
-
     /// How far behind its plan a refresh in the background begins.
     fn note_lag(&self, planned: Option<Timestamp>, provider: &Provider) {
         if let (true, Some(due)) = (self.need.is_due(), planned) {
             let lag = self.engine.now().since(due).as_secs_f64();
             self.engine.metrics.token_refresh_lag_seconds.with_label_values(&[&**provider.name()]).observe(lag);
         }
-    }
-
-    fn count(&self, provider: &Provider, answer: &Result<Refreshed, RefreshError>) {
-        let result = match answer {
-            Ok(_) => "ok",
-            Err(RefreshError::Rejected(_) | RefreshError::IdentityChanged(_)) => "invalid_grant",
-            Err(RefreshError::Misconfigured(_) | RefreshError::Unusable { .. }) => "client_error",
-            Err(RefreshError::Unavailable { retry_after: Some(_), .. }) => "throttled",
-            Err(RefreshError::Unavailable { retry_after: None, .. }) => "error",
-            Err(RefreshError::InDoubt(_)) => "timeout",
-        };
-        let labels = [provider.name(), self.need.mode(), result];
-        self.engine.metrics.token_refreshes_total.with_label_values(&labels).inc();
-    }
-}
-
-fn tell_unusable(provider: &Provider, reason: &str) {
-    static TOKENS: Throttle = Throttle::new();
-    if let Some(held_back) = TOKENS.pass() {
-        let what = "the provider's tokens are of no use; check what it is set up to give this client";
-        tracing::error!(provider = %provider.name(), reason, held_back, "{what}");
     }
 }
 

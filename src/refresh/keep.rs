@@ -38,8 +38,12 @@ pub(super) struct Fresh {
     pub(super) secrets: Secrets,
     /// The sealed part that `secrets` were read from, or were stored as.
     pub(super) sealed: Vec<u8>,
+    /// Whether the claims among `secrets` are those that were in the record, and not the tokens' own.
+    pub(super) old_claims: bool,
     /// Of whom there are claims to be asked for.
     pub(super) unasked: Option<Box<IdToken>>,
+    /// The tokens are stored, and turned out to be another user's: their session is to end.
+    pub(super) stranger: Option<(Box<Record>, RefreshError)>,
 }
 
 /// What became of an attempt to store.
@@ -51,7 +55,8 @@ enum Put {
 
 impl Fresh {
     /// Stores the tokens and only then hands them out. If the store fails, nobody is kept waiting: a task of its own holds
-    /// them until they are stored or the session is over. Who asks for the session meanwhile is told of the store.
+    /// them until they are stored or the session is over. Who asks for the session meanwhile is told of the store. The same
+    /// holds for the end of a session whose tokens are another user's.
     ///
     /// `retry_at`: there is to be no other refresh before that time.
     pub(super) async fn keep(mut self, retry_at: Option<Timestamp>) -> Outcome {
@@ -60,7 +65,7 @@ impl Fresh {
             match self.store(retry_at).await {
                 Ok(outcome) => return outcome,
                 Err(error) if begun.elapsed() + pause > WAITED_FOR => {
-                    tracing::warn!(%error, "refreshed tokens are held until the store takes them");
+                    tracing::warn!(%error, "what a refresh has brought is held until the store takes it");
                     tokio::spawn(self.hold(begun, retry_at));
                     return Outcome::Failed(Failure::Store);
                 }
@@ -77,11 +82,11 @@ impl Fresh {
             self.lease.hold(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             let Err(error) = self.store(retry_at).await else {
-                tracing::info!(after = ?begun.elapsed(), "held tokens are settled");
+                tracing::info!(after = ?begun.elapsed(), "what was held is settled");
                 return;
             };
             if self.engine.now() >= end {
-                tracing::warn!("the session of held tokens is over; the store never took them");
+                tracing::warn!("the session of held tokens is over; the store did not come back for them");
                 self.too_late();
                 return;
             }
@@ -95,11 +100,14 @@ impl Fresh {
 
     /// One attempt; an error says nothing of what the store has now.
     async fn store(&mut self, retry_at: Option<Timestamp>) -> Result<Outcome, SessionError> {
+        if self.stranger.is_some() {
+            return self.end().await;
+        }
         // Not the lease's own: that may be renewed only as long as the intent in it is ours.
         match self.put(self.lease.record.clone(), retry_at).await? {
             Put::Stored(stored) => {
                 fail_point!("refresh::after_store");
-                Ok(self.complete(*stored).await)
+                self.complete(*stored).await
             }
             Put::Not(outcome) => Ok(outcome),
         }
@@ -112,10 +120,13 @@ impl Fresh {
         loop {
             if record.sealed != self.sealed
                 && record.generation == generation
-                && let Some(context) = sessions.context_of(&self.key, &record)
+                && let Some(there) = sessions.unseal(&self.key, &record)
             {
-                // What applications have changed meanwhile stays.
-                self.secrets.context = context;
+                // What applications have changed meanwhile stays, and so do claims that came late.
+                self.secrets.context = there.context;
+                if self.old_claims {
+                    self.secrets.claims = there.claims;
+                }
             }
             match sessions.write(&self.key, &record, &self.secrets, retry_at).await? {
                 (Swap::Stored, stored) => {
@@ -125,42 +136,63 @@ impl Fresh {
                 (Swap::Gone, _) => return Ok(Put::Not(self.too_late())),
                 (Swap::Conflict, _) => match sessions.store().load(&self.key).await? {
                     None => return Ok(Put::Not(self.too_late())),
-                    // Ours, if an earlier try was done though the store seemed to fail. Else another replica took over
-                    // and stored newer tokens: theirs count. Ours are left to expire: a revocation would end the
-                    // provider's session, and theirs with it.
-                    Some(now) if now.generation != generation => {
-                        return self.engine.result_of(&self.key, self.profile.as_ref()).await.map(Put::Not);
-                    }
+                    Some(now) if now.generation != generation => return self.found().await,
                     Some(now) => record = now,
                 },
             }
         }
     }
 
+    /// Other tokens are in the record than we began with. They are ours if an earlier try was done though the store seemed
+    /// to fail. Else another replica took over and stored newer ones: theirs count. Ours are left to expire: a revocation
+    /// would end the provider's session, and theirs with it.
+    async fn found(&mut self) -> Result<Put, SessionError> {
+        let Some((record, secrets)) = self.engine.sessions.read(&self.key).await? else {
+            return Ok(Put::Not(Outcome::Ended));
+        };
+        let ours =
+            secrets.access_token == self.secrets.access_token && secrets.refresh_token == self.secrets.refresh_token;
+        if ours {
+            (self.secrets, self.sealed) = (secrets, record.sealed.clone());
+            return Ok(Put::Stored(Box::new(record)));
+        }
+        Ok(Put::Not(self.engine.renewed(&self.key, self.profile.as_ref(), &record, &secrets)))
+    }
+
     /// Asks for claims, if there are any to be asked for, now that nothing can lose the tokens. Whoever dies meanwhile, or does
     /// not get them stored, leaves a session with its old claims.
-    async fn complete(&mut self, stored: Record) -> Outcome {
-        let Some(id_token) = self.unasked.take() else { return self.renewed(&stored) };
-        let claims = match self.provider.claims_after_refresh(&self.secrets.access_token, *id_token).await {
+    async fn complete(&mut self, stored: Record) -> Result<Outcome, SessionError> {
+        let turns = self.engine.paces.questions(self.provider.name());
+        let (Some(id_token), Some(turns)) = (self.unasked.take(), turns) else { return Ok(self.renewed(&stored)) };
+        let claims = match self.provider.claims_after_refresh(&self.secrets.access_token, *id_token, turns).await {
             Ok(Some(claims)) => claims,
-            Ok(None) => return self.renewed(&stored),
+            Ok(None) => return Ok(self.renewed(&stored)),
             Err(error) => {
-                // Nobody will hold them.
-                self.revoke();
-                let (profile, provider) = (self.profile.as_ref(), &self.provider);
-                return self.engine.rejected(&self.key, profile, &stored, provider, &error).await;
+                self.stranger = Some((Box::new(stored), error));
+                return self.end().await;
             }
         };
-        let before = std::mem::replace(&mut self.secrets.claims, claims);
-        match self.put(stored.clone(), None).await {
-            Ok(Put::Stored(stored)) => self.renewed(&stored),
-            Ok(Put::Not(outcome)) => outcome,
+        Ok(match self.engine.sessions.change_claims(&self.key, stored.generation, &claims).await {
+            Ok(Some((now, secrets))) => self.engine.renewed(&self.key, self.profile.as_ref(), &now, &secrets),
+            // A logout has found our tokens in the store, and revokes them itself.
+            Ok(None) => Outcome::Ended,
             Err(error) => {
                 tracing::warn!(%error, "claims could not be stored: they stay as they were");
-                self.secrets.claims = before;
                 self.renewed(&stored)
             }
+        })
+    }
+
+    /// Ends the session of tokens that are another user's. They are revoked only when nobody can find them any more, and
+    /// not if another replica has newer ones, which are of the same grant.
+    async fn end(&self) -> Result<Outcome, SessionError> {
+        let Some((stored, error)) = &self.stranger else { return Ok(Outcome::Ended) };
+        let (profile, provider) = (self.profile.as_ref(), &self.provider);
+        let outcome = self.engine.rejected(&self.key, profile, stored, provider, error).await?;
+        if matches!(outcome, Outcome::Ended) {
+            self.revoke();
         }
+        Ok(outcome)
     }
 
     fn renewed(&self, stored: &Record) -> Outcome {
@@ -193,7 +225,8 @@ impl Refresher {
     }
 
     /// The provider says the refresh token is worth nothing, or its tokens are another user's. If another replica has newer ones
-    /// meanwhile, they count; else the session is over (behaviour R10, R12).
+    /// meanwhile, they count; else the session is over (behaviour R10, R12). After an error it still lives, as far as one can
+    /// know.
     pub(super) async fn rejected(
         &self,
         key: &SessionKey,
@@ -201,19 +234,17 @@ impl Refresher {
         read: &Record,
         provider: &Arc<Provider>,
         error: &RefreshError,
-    ) -> Outcome {
+    ) -> Result<Outcome, SessionError> {
         let sessions = &self.sessions;
-        match sessions.store().load(key).await {
-            Ok(Some(record)) if record.generation != read.generation => {
-                return self.result_of(key, profile).await.unwrap_or(Outcome::Failed(Failure::Store));
-            }
-            Ok(_) => {}
-            Err(_) => return Outcome::Failed(Failure::Store),
+        if let Some(record) = sessions.store().load(key).await?
+            && record.generation != read.generation
+        {
+            return self.result_of(key, profile).await;
         }
-        match sessions.end_one(key).await {
+        Ok(match sessions.end_one(key).await? {
             // Somebody else ended it, and has told so.
-            Ok(None) => Outcome::Ended,
-            Ok(Some((_, ended, secrets))) => {
+            None => Outcome::Ended,
+            Some((_, ended, secrets)) => {
                 tracing::info!(provider = read.provider, %error, "a session has ended: its refresh token was refused");
                 sessions.audit().refresh_rejected(&entry_of(key, read, error.word()));
                 self.metrics.logouts_total.with_label_values(&[&read.provider, "refresh_rejected"]).inc();
@@ -225,8 +256,7 @@ impl Refresher {
                 }
                 Outcome::Ended
             }
-            Err(_) => Outcome::Failed(Failure::Store),
-        }
+        })
     }
 
     /// There are fresh tokens in the store. A logout that came after them found them there and revokes them itself.

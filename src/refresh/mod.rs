@@ -8,6 +8,7 @@ mod keep;
 mod lease;
 mod need;
 mod pace;
+mod refusal;
 mod unsettled;
 
 pub use engine::{Failure, Refreshed, Refresher};

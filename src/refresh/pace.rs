@@ -26,6 +26,8 @@ pub(super) struct Paces(HashMap<Arc<str>, Pace>);
 struct Pace {
     provider: Arc<Provider>,
     places: Arc<Semaphore>,
+    /// As many for what is asked once the tokens are there: who waits for tokens is not to wait for that.
+    questions: Semaphore,
     rate: DefaultDirectRateLimiter,
     /// Since when somebody has found no place in time, and nobody one at once.
     full: Mutex<Option<Instant>>,
@@ -88,6 +90,7 @@ impl Paces {
         let pace = |provider: &Arc<Provider>| Pace {
             provider: provider.clone(),
             places: Arc::new(Semaphore::new(settings.concurrency.get())),
+            questions: Semaphore::new(settings.concurrency.get()),
             rate: RateLimiter::direct(Quota::per_second(settings.per_second)),
             full: Mutex::new(None),
         };
@@ -125,6 +128,11 @@ impl Paces {
             None if waited || behind => Entry::AfterWait(leave),
             None => Entry::Now(leave),
         }
+    }
+
+    /// Turns for what a provider is asked about tokens that it has given; `None` if it is not in the settings.
+    pub(super) fn questions(&self, provider: &str) -> Option<&Semaphore> {
+        self.0.get(provider).map(|pace| &pace.questions)
     }
 
     /// How many calls could go now, over all providers.

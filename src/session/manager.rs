@@ -1,5 +1,6 @@
 //! The manager: the one way to a session. It ties store, sealing and local cache together.
 
+mod claims;
 mod context;
 mod endings;
 mod levels;

@@ -337,6 +337,15 @@ async fn a_jwt_of_the_provider_is_asked_about_where_the_settings_say_so() {
     let whole = sign(&good(&world), Signing::Honest);
     assert_eq!(call(&mut app, "/app/x", &whole).await.code(), "token_invalid");
     assert_eq!(oracle.count(), 2);
+    // It may say whose it is; then the answer says the same, or is no answer.
+    for (said, status) in [("robot", StatusCode::OK), ("somebody-else", StatusCode::BAD_GATEWAY)] {
+        let mut named = light.clone();
+        named["sub"] = said.into();
+        let named = sign(&named, Signing::Honest);
+        oracle.says(&named, 200, "application/json", good(&world));
+        let answer = call(&mut app, "/app/x", &named).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
     // An opaque one is asked about as ever.
     oracle.says("opaque", 200, "application/json", good(&world));
     assert_eq!(call(&mut app, "/app/x", "opaque").await.status, StatusCode::OK);

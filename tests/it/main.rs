@@ -75,6 +75,7 @@ mod redirect_to_https;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod refresh_background;
+mod refresh_claims;
 mod refresh_clocks;
 mod refresh_errors;
 mod refresh_in_doubt;

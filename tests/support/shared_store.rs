@@ -22,6 +22,7 @@ pub(crate) enum Op {
     Mark,
     Marked,
     PutLogin,
+    Replace,
 }
 
 #[derive(Clone)]
@@ -38,6 +39,8 @@ struct Faults {
     failing: Mutex<Option<(Op, usize)>>,
     /// Held after the work is done, until the gate opens.
     held: Mutex<Option<(Op, Gate)>>,
+    /// Done, and nobody hears of it.
+    lost: Mutex<Option<Op>>,
     calls: AtomicUsize,
 }
 
@@ -77,6 +80,11 @@ impl SharedStore {
         gate
     }
 
+    /// The next call of this kind does its work, and fails.
+    pub(crate) fn lose(&self, op: Op) {
+        *self.faults.lost.lock().unwrap() = Some(op);
+    }
+
     /// The next call of this kind waits for the gate after its work; failing ones do no work.
     async fn around<T>(
         &self,
@@ -93,6 +101,9 @@ impl SharedStore {
         let held = self.faults.held.lock().unwrap().take_if(|(held, _)| *held == op);
         if let Some((_, gate)) = held {
             gate.pass().await;
+        }
+        if self.faults.lost.lock().unwrap().take_if(|lost| *lost == op).is_some() {
+            return Err(StoreError::Unavailable("an answer is lost by a test".to_owned()));
         }
         result
     }
@@ -119,7 +130,7 @@ impl SessionStore for SharedStore {
         record: &Record,
         announce: Announce,
     ) -> Result<Swap, StoreError> {
-        self.inner.replace(key, expected, record, announce).await
+        self.around(Op::Replace, self.inner.replace(key, expected, record, announce)).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<(), StoreError> {

@@ -7,12 +7,11 @@ use serde_json::{Map, Value};
 use super::{SessionError, Sessions};
 use crate::session::context::{LARGEST, merge};
 use crate::session::open::Open;
-use crate::store::record::{Record, SessionKey};
-use crate::store::{Announce, Swap};
+use crate::store::Swap;
 
 /// Attempts at one change, and the pause between them: others may change the session in the same moment.
-const ATTEMPTS: u32 = 8;
-const PAUSE: Duration = Duration::from_millis(5);
+pub(super) const ATTEMPTS: u32 = 8;
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,25 +45,15 @@ impl Sessions {
             if serde_json::to_vec(&secrets.context)?.len() > LARGEST {
                 return Ok(Change::TooLarge);
             }
-            let mut record = read.clone();
-            record.version += 1;
-            self.ring.newest_id().clone_into(&mut record.sealing_key);
-            record.sealed = self.seal(open.key(), &record, &secrets)?;
-            match self.store.replace(open.key(), read.version, &record, Announce::Everyone).await? {
-                Swap::Stored => {
+            match self.reseal(open.key(), &read, &secrets).await? {
+                (Swap::Stored, record) => {
                     self.remember(&record, &secrets, open.profile());
                     return Ok(Change::Stored);
                 }
-                Swap::Gone => return Ok(Change::Ended),
-                Swap::Conflict => tokio::time::sleep(PAUSE * attempt).await,
+                (Swap::Gone, _) => return Ok(Change::Ended),
+                (Swap::Conflict, _) => tokio::time::sleep(PAUSE * attempt).await,
             }
         }
         Ok(Change::Busy)
-    }
-
-    /// What applications keep, according to a record; `None` if it cannot be opened.
-    #[must_use]
-    pub fn context_of(&self, key: &SessionKey, record: &Record) -> Option<Map<String, Value>> {
-        self.unseal(key, record).map(|secrets| secrets.context)
     }
 }

@@ -101,6 +101,22 @@ impl Sessions {
         Ok((swap, record))
     }
 
+    /// Seals secrets anew whose tokens are those of the record, if that still has the version it was read with. Nothing else
+    /// changes: the generation stays, and with it a refresh that is under way.
+    pub(super) async fn reseal(
+        &self,
+        key: &SessionKey,
+        read: &Record,
+        secrets: &Secrets,
+    ) -> Result<(Swap, Record), SessionError> {
+        let mut record = read.clone();
+        record.version += 1;
+        self.ring.newest_id().clone_into(&mut record.sealing_key);
+        record.sealed = self.seal(key, &record, secrets)?;
+        let swap = self.store.replace(key, read.version, &record, Announce::Everyone).await?;
+        Ok((swap, record))
+    }
+
     /// Changes what lies outside the sealed part, if the record still has the version it was read with.
     ///
     /// # Errors
@@ -131,7 +147,7 @@ impl Sessions {
     }
 
     /// A record that does not open is no session: it was damaged, swapped, or its key has left the ring.
-    pub(super) fn unseal(&self, key: &SessionKey, record: &Record) -> Option<Secrets> {
+    pub(crate) fn unseal(&self, key: &SessionKey, record: &Record) -> Option<Secrets> {
         let opened = self.ring.open(&context(key, record), &record.sealed);
         match opened.map(|plain| Secrets::from_plaintext(&plain)) {
             // The seal holds for this key, so the tickets are its own; a defect must not open another's session.
