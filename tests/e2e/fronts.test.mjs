@@ -38,6 +38,7 @@ describe('behind another proxy', { concurrency: false }, () => {
       ['app.internal:3000', `127.0.0.1:${upstream.port}`],
       ['https://app.example.com', sites.join(', ')],
       ['app.example.com', 'localhost'],
+      ['    routes:\n', '    routes:\n      - { path: /told, upstream: app, context: read }\n'],
     ]);
     const more = `store: ${stage.store.settings}\nsession: { rotate_every: 3s, rotation_grace: 2s }\n`;
     await stage.raiseWith(`${settings}\n${more}`, { CLIENT_SECRET: client.secret });
@@ -138,6 +139,9 @@ describe('behind another proxy', { concurrency: false }, () => {
           const answer = await ask(site, '/public/x', { ca, headers: { [header]: '/public/x' } });
           assert.ok(answer.status !== 200 || stage.last('/public/x').headers[header.toLowerCase()] === undefined, `${header} came to the application`);
         }
+        await call(page, '/told', { headers: { 'X-User-Context': lies['X-User-Context'] } });
+        const context = stage.last('/told').headers['x-user-context'];
+        assert.equal(JSON.parse(Buffer.from(context, 'base64url')).sub, sub);
         const answer = await ask(site, '/public/x', { ca, headers: lies });
         assert.equal(answer.status, 200, answer.text);
         const { headers } = stage.last('/public/x');
@@ -148,6 +152,16 @@ describe('behind another proxy', { concurrency: false }, () => {
         for (const path of ['/public/../api/me', '/public/..%2fapi/me', '//public/../api/me', '/public/%2e%2e/api/me', '/%61dmin/x', '/auth/../api/me', '/auth/..%2fapi/me', '/auth/check']) {
           await keptOut(path, { headers: { 'X-Original-URL': `${site}/public/x`, 'X-Original-Method': 'GET' } }, [301, 303, 307, 308, 400, 401, 403, 404]);
         }
+      });
+
+      test('no CONNECT over HTTP/1 is passed on as the handshake that it is judged as', async () => {
+        const { cookie } = await loggedIn('bob');
+        const { value } = await cookie(SESSION);
+        const headers = {
+          Cookie: `${SESSION}=${value}`, Origin: site, Upgrade: 'websocket', 'Sec-WebSocket-Version': '13',
+          'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==',
+        };
+        await keptOut('/api/me', { method: 'CONNECT', headers }, [400, 403, 404, 405, 501]);
       });
 
       test('an unsafe method needs the CSRF token, and who lacks a role is kept out', async () => {

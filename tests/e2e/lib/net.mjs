@@ -88,6 +88,11 @@ export function ask(origin, path, { ca, method = 'GET', headers = {} } = {}) {
         reject(error);
       }
     });
+    // The answer to CONNECT, which has no body to read here.
+    sent.once('connect', (answer, socket) => {
+      socket.destroy();
+      resolve({ status: answer.statusCode, headers: answer.headers, text: '' });
+    });
     sent.once('timeout', () => sent.destroy(new Error(`${path} is not answered`)));
     sent.once('error', reject);
     sent.end();
