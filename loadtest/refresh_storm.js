@@ -37,7 +37,10 @@ export const storm = whole(({ end }) => {
 
 function round(users) {
   for (const user of users) {
-    for (const answer of user.everywhere(API, 'api')) check(answer, { 'api: 200, and for this user': isMine(user) });
+    for (const answer of user.everywhere(API, 'api')) {
+      const good = check(answer, { 'api: 200, and for this user': isMine(user) });
+      if (!good) console.error(`${answer.status} ${answer.headers['Cloakroom-Error'] ?? answer.error}`);
+    }
   }
 }
 
