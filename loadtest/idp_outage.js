@@ -52,5 +52,5 @@ export const direct = whole(({ back }) => {
   provider({ down: false });
 });
 
-// A token is used to its end, and providers tell that in whole seconds.
+// A token is used to its end, and a request is under way for a moment.
 export const teardown = () => { checkUpstream(1000); };

@@ -132,9 +132,11 @@ impl TokenAnswer {
             Some(Successor { token, expires }) => (Some(token), expires),
             None => (None, None),
         };
+        // `exp` is in whole seconds, and a provider that cuts off the rest counts from up to a second before.
+        let from = Timestamp::from_secs(sent.as_secs());
         let tokens = Tokens {
             access_token: SecretText::new(access_token.clone()),
-            access_expires: self.expires_in.map(|life| sent.plus(life)),
+            access_expires: self.expires_in.map(|life| from.plus(life)),
             refresh_token,
             refresh_expires,
             offline: self

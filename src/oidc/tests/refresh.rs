@@ -289,9 +289,9 @@ async fn r12_without_keys_the_tokens_stay_and_the_claims_do_not_change() {
 }
 
 #[tokio::test]
-async fn an_expiry_counts_from_before_the_request() {
+async fn an_expiry_counts_from_before_the_request_in_whole_seconds() {
     let (fake, provider, clock) = ready().await;
-    clock.advance(Duration::from_secs(100));
+    clock.advance(Duration::from_millis(100_900));
     let mut good = answer("");
     good.as_object_mut().unwrap().remove("id_token");
     good["expires_in"] = "60".into();
