@@ -103,11 +103,11 @@ impl Parts {
             unknown: Arc::new(self.metrics.route("none", "none")),
             metrics: self.metrics.clone(),
             access_log: self.access_log.clone(),
-            traces: self
-                .tracer
-                .clone()
-                .zip(settings.telemetry.traces.as_ref())
-                .map(|(tracer, traces)| Traces { tracer, trust: traces.trust }),
+            traces: self.tracer.clone().zip(settings.telemetry.traces.as_ref()).map(|(tracer, traces)| Traces {
+                tracer,
+                trust: traces.trust,
+                omit: settings.telemetry.access_log.omit,
+            }),
             clock: self.clock.clone(),
         })
     }

@@ -2,6 +2,7 @@
 
 use super::{Client, Gate, Request};
 use crate::config::settings::TraceTrust;
+use crate::telemetry::access::Fields;
 use crate::telemetry::traces::{Trace, Tracer};
 
 /// Makes the traces of requests.
@@ -11,13 +12,15 @@ pub struct Traces {
     pub tracer: Tracer,
     /// Whose are gone on with.
     pub trust: TraceTrust,
+    /// What no span holds, as no line of the access log does.
+    pub omit: Fields,
 }
 
 impl Gate {
     /// The trace of a request that begins; `None` = there are no traces.
     #[must_use]
     pub fn trace(&self, request: &Request<'_>) -> Option<(Tracer, Trace)> {
-        let Traces { tracer, trust } = self.traces.as_ref()?;
+        let Traces { tracer, trust, .. } = self.traces.as_ref()?;
         let trusted = match trust {
             TraceTrust::Never => false,
             TraceTrust::TrustedProxies => Client::is_believed(request.connection, &self.trusted_proxies),

@@ -11,6 +11,7 @@ use pingora::prelude::Session;
 use super::{Context, access, request};
 use crate::gate::{Gate, Scheme};
 use crate::primitives::path;
+use crate::telemetry::access::{Field, PATH};
 use crate::telemetry::handles::method_label;
 use crate::telemetry::traces::{Scope, Span, Trace, Tracer, Value, some_id};
 
@@ -121,6 +122,7 @@ pub(super) fn finish(
     }
     traced.end_attempt(ctx.started + took, reason);
     let header = session.req_header();
+    let omit = gate.traces.as_ref().map_or_else(Default::default, |traces| traces.omit);
     let route = ctx.in_flight.as_ref().map_or(&gate.unknown, |in_flight| in_flight.route());
     let (site, route) = route.names();
     let method = standard(&header.method);
@@ -139,20 +141,27 @@ pub(super) fn finish(
     };
     span.set("http.request.method", Value::Word(method));
     span.set("url.scheme", Value::Word(scheme.as_str()));
-    if let Some(path) = header.raw_path_is_utf8().then(|| path::canonical(header.uri.path()).ok()).flatten() {
+    // What is longer was refused, as a rule, and would only fill the queue.
+    let told = !omit.has(Field::Path) && header.raw_path_is_utf8() && header.uri.path().len() <= PATH;
+    if let Some(path) = told.then(|| path::canonical(header.uri.path()).ok()).flatten() {
         span.set("url.path", Value::Text(path.into_owned()));
     }
     if let Some(route) = route {
         span.set("http.route", Value::Text(route.to_owned()));
     }
     span.set("server.address", Value::Text(site.to_owned()));
-    span.set("client.address", Value::Text(access::client_ip(gate, session, ctx).to_canonical().to_string()));
+    if !omit.has(Field::ClientIp) {
+        span.set("client.address", Value::Text(access::client_ip(gate, session, ctx).to_canonical().to_string()));
+    }
     span.set("network.protocol.version", Value::Word(version));
-    if let Some(agent) = header.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()) {
+    let agent = header.headers.get(USER_AGENT).filter(|_| !omit.has(Field::UserAgent));
+    if let Some(agent) = agent.and_then(|agent| agent.to_str().ok()) {
         span.set("user_agent.original", Value::Text(agent.chars().take(256).collect()));
     }
     if let Some(open) = ctx.pass.as_ref().and_then(|pass| pass.session.as_ref()) {
-        span.set("session.id", Value::Text(traced.tracer.name_of(open.key().as_bytes())));
+        if !omit.has(Field::Auth) {
+            span.set("session.id", Value::Text(traced.tracer.name_of(open.key().as_bytes())));
+        }
         span.set("cloakroom.provider", Value::Name(open.shared_provider().clone()));
     }
     if let Some(reason) = reason {

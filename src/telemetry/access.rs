@@ -17,7 +17,7 @@ pub use format::Format;
 pub(super) use format::Now;
 
 /// Most bytes of a path that are kept.
-const PATH: usize = 1024;
+pub const PATH: usize = 1024;
 /// Most bytes of a `User-Agent` that are kept.
 const USER_AGENT: usize = 256;
 

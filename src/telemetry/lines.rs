@@ -157,16 +157,25 @@ impl Shared {
 
     fn write_to(&self, mut out: impl Write) {
         let mut text = Vec::with_capacity(CHUNK);
+        let mut torn = false;
         loop {
             self.busy.store(true, Ordering::SeqCst);
+            if torn {
+                // Of the line before only a part may be there.
+                text.push(b'\n');
+            }
+            let begin = text.len();
             let lines = self.gather(&mut text);
-            if !text.is_empty() && out.write_all(&text).and_then(|()| out.flush()).is_err() {
+            let (some, full) = (text.len() > begin, text.len() >= CHUNK);
+            if some {
+                torn = out.write_all(&text).and_then(|()| out.flush()).is_err();
+            }
+            if some && torn {
                 for (stream, lines) in Stream::ALL.into_iter().zip(lines) {
                     self.count_dropped(stream, lines);
                 }
             }
             self.busy.store(false, Ordering::SeqCst);
-            let (some, full) = (!text.is_empty(), text.len() >= CHUNK);
             text.clear();
             if full {
                 continue;

@@ -68,7 +68,9 @@ impl Format {
             }
         }
         if !user_agent.is_empty() {
-            line.text(Field::UserAgent, &String::from_utf8_lossy(user_agent));
+            // Signs that steer a terminal; those of ASCII are escaped.
+            let steers = |c: char| c.is_control() && !c.is_ascii();
+            line.text(Field::UserAgent, &String::from_utf8_lossy(user_agent).replace(steers, "\u{fffd}"));
         }
         if let Some(sni) = &entry.sni {
             line.text(Field::Sni, sni);
