@@ -21,6 +21,7 @@ use crate::provider::Provider;
 use crate::routing::discovery::system_lookup;
 use crate::routing::upstream::{Upstream, Upstreams};
 use crate::store::SessionStore;
+use crate::store::postgres::PostgresStore;
 use crate::telemetry::Metrics;
 
 /// So many are looked at at a time.
@@ -173,8 +174,15 @@ fn store(settings: &Store, clock: &Clock, metrics: &Arc<Metrics>) -> Result<Look
         Store::Redis(_) => {
             ("redis", "does the Redis of `store.url` run, and does it take user and password from here?")
         }
-        Store::Postgres(_) => {
-            ("postgres", "does the PostgreSQL of `store.url` run, and does it take user and password from here?")
+        // Not by a store: one that is used makes its tables.
+        Store::Postgres(postgres) => {
+            let postgres = postgres.clone();
+            let help = "does the PostgreSQL of `store.url` run, and does it take user and password from here?";
+            return Ok(async move {
+                let answer = PostgresStore::reach(&postgres).await.map(|()| "it answers".to_owned());
+                vec![Probed::new("store", "postgres", answer, help)]
+            }
+            .boxed());
         }
     };
     let store = super::store(settings, clock, metrics)?;

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use tokio::sync::broadcast;
 
 use self::dial::Dialer;
@@ -68,6 +69,25 @@ impl PostgresStore {
         let timeout = settings.command_timeout.max(Duration::from_millis(1));
         let dialer = Dialer::new(address, settings.schema.clone(), timeout);
         Ok(Self { link: Link::new(dialer, settings.connections, timeout, clock.clone()), clock })
+    }
+
+    /// Whether the server takes user and password from here, or why not. Makes no tables, as a store does that is used.
+    ///
+    /// # Errors
+    /// In words that may be shown.
+    pub async fn reach(settings: &settings::PostgresStore) -> Result<(), String> {
+        let address = address::parse(settings.url.expose(), &settings.schema).map_err(|error| error.to_string())?;
+        let dialer = Dialer::new(address, settings.schema.clone(), settings.command_timeout);
+        let (client, mut messages) = dialer.connect().await.map_err(|fault| fault.text)?;
+        let answer = async {
+            tokio::select! {
+                answer = client.simple_query("") => answer.map(drop).map_err(|error| error.to_string()),
+                () = async { while let Some(Ok(_)) = messages.next().await {} } => Err("it hangs up".to_owned()),
+            }
+        };
+        tokio::time::timeout(dial::CONNECT_TIMEOUT, answer)
+            .await
+            .unwrap_or_else(|_| Err("it does not answer".to_owned()))
     }
 
     fn now(&self) -> i64 {

@@ -16,7 +16,7 @@ use super::sql::Query;
 use tokio_postgres::types::ToSql;
 
 /// Longest wait for a connection that can be used, TLS, password and prepared statements included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A peer that acknowledges nothing for so long is gone.
 const TCP_TIMEOUT: Duration = Duration::from_secs(3);
