@@ -3,13 +3,13 @@
 import { check, sleep } from 'k6';
 
 import { isMine, newUser, problem } from './lib/login.js';
-import { TIMED, VUS, common, director, journeys, thresholds } from './lib/profile.js';
-import { API, allLoggedIn, checkUpstream, provider, until, whole } from './lib/world.js';
+import { TIMED, VUS, allOf, common, director, journeys, thresholds } from './lib/profile.js';
+import { API, allLoggedIn, checkUpstream, directing, goingOn, provider, until, whole } from './lib/world.js';
 import { User } from './lib/user.js';
 
 export { handleSummary } from './lib/summary.js';
 
-export const options = { ...common, scenarios: { users: journeys('users'), director: director('direct') }, thresholds: thresholds() };
+export const options = { ...common, scenarios: { users: journeys('users'), director: director('direct') }, thresholds: thresholds(allOf(1)) };
 
 /** Seconds until the tokens of the logins end, and from then on to the return of the provider. */
 const LEAD = Number(__ENV.LEAD || 16);
@@ -25,7 +25,8 @@ const unavailable = (answer) => answer.status === 503 && answer.headers['Cloakro
 
 export const users = whole(({ back, end }) => {
   const user = newUser(__VU);
-  while (Date.now() / 1000 < back) {
+  const goOn = goingOn(Math.max(0, back - Date.now() / 1000));
+  while (goOn()) {
     const answer = user.call('GET', API, 'api');
     check(answer, { 'away: 200 or 503 provider_unavailable, nothing else': (got) => isMine(user)(got) || unavailable(got) });
     if (Date.now() / 1000 < end - 3) check(answer, { 'away: a living token is used': isMine(user) });
@@ -35,9 +36,10 @@ export const users = whole(({ back, end }) => {
   check(again, { 'back: the session goes on': Boolean });
 });
 
-export const direct = whole(({ back }) => {
+export const direct = directing(({ back }) => {
   // One more, who waits for the end.
   const user = newUser(0);
+  check(user.call('GET', API, 'api'), { 'before: 200': isMine(user) });
   allLoggedIn(VUS + 1);
   provider({ down: true });
   const answer = new User().open('/auth/login', 'login');

@@ -3,12 +3,12 @@
 import { check, sleep } from 'k6';
 
 import { isMine, newUser } from './lib/login.js';
-import { SESSIONS, TIMED, VUS, common, journeys, thresholds } from './lib/profile.js';
+import { SESSIONS, TIMED, VUS, allOf, common, journeys, thresholds } from './lib/profile.js';
 import { API, TARGETS, counted, counters, logoutElsewhere, until, whole } from './lib/world.js';
 
 export { handleSummary } from './lib/summary.js';
 
-export const options = { ...common, scenarios: { storm: journeys('storm') }, thresholds: thresholds() };
+export const options = { ...common, scenarios: { storm: journeys('storm') }, thresholds: thresholds(allOf()) };
 
 /** Sessions of each browser. */
 const EACH = Math.max(1, Math.ceil(SESSIONS / VUS / 4));

@@ -3,8 +3,8 @@
 import { check, sleep } from 'k6';
 
 import { isMine, newUser } from './lib/login.js';
-import { SECONDS, VUS, common, director, thresholds } from './lib/profile.js';
-import { API, API_POST, act, checkUpstream, controlled, provider, until, whole } from './lib/world.js';
+import { SECONDS, VUS, common, director, some, thresholds } from './lib/profile.js';
+import { API, API_POST, act, checkUpstream, controlled, counted, counters, provider, until, whole } from './lib/world.js';
 
 export { handleSummary } from './lib/summary.js';
 
@@ -14,7 +14,7 @@ export const options = {
     lives: { exec: 'life', executor: 'constant-vus', vus: VUS, duration: `${SECONDS}s`, gracefulStop: '90s' },
     ...(controlled ? { director: director('watch') } : {}),
   },
-  thresholds: thresholds(),
+  thresholds: thresholds({ ...some('lives'), ...(controlled ? some('director', 'count==1') : {}) }),
 };
 
 /** MiB an hour, and MiB in all for runs that are too short to tell a slope. */
@@ -32,7 +32,7 @@ export const life = whole(() => {
   }
   check(user.post(API_POST, 'api: post', 'x=1'), { 'api: POST is 2xx': ({ status }) => status >= 200 && status < 300 });
   // Some just go away, as people do.
-  if (__ITER % 3) check(user.post('/auth/logout', 'logout'), { 'logout: is done': ({ status }) => status === 200 });
+  if ((__ITER + __VU) % 3) check(user.post('/auth/logout', 'logout'), { 'logout: is done': ({ status }) => status === 200 });
 });
 
 export const watch = whole(() => {
@@ -64,6 +64,13 @@ function slope(points, replica) {
 
 export function teardown() {
   checkUpstream();
+  if (counted) {
+    const lived = until(() => {
+      const { refreshes, revoked } = counters().provider;
+      return refreshes > 0 && revoked > 0;
+    }, 10);
+    check(lived, { 'provider: there were refreshes and logouts': Boolean });
+  }
   if (!controlled) return;
   const good = until(() => act('store/keys', 'GET').endless === 0, 5, 1);
   if (!good) console.error(act('store/keys', 'GET').example);

@@ -4,13 +4,13 @@ import { check } from 'k6';
 import ws from 'k6/ws';
 
 import { newUser } from './lib/login.js';
-import { SECONDS, TIMED, VUS, common, journeys, thresholds } from './lib/profile.js';
+import { SECONDS, TIMED, VUS, allOf, common, journeys, thresholds } from './lib/profile.js';
 import { SITE, checkUpstream, counted, counters, until, whole } from './lib/world.js';
 import { User } from './lib/user.js';
 
 export { handleSummary } from './lib/summary.js';
 
-export const options = { ...common, scenarios: { sockets: journeys('sockets') }, thresholds: thresholds() };
+export const options = { ...common, scenarios: { sockets: journeys('sockets') }, thresholds: thresholds(allOf()) };
 
 const URL = SITE.replace(/^http/, 'ws') + (__ENV.WS_PATH || '/ws/echo');
 const WITHIN = (TIMED ? 2 : 10) * 1000;

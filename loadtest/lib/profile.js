@@ -69,6 +69,10 @@ export function thresholds(more = {}) {
   return { checks: hopeless, iterations: ['count>0'], ...more };
 }
 
+/** For journeys: every browser came to its end, and `more` others. */
+export const allOf = (more = 0) => ({ iterations: [`count==${VUS + more}`] });
+/** For a scenario among others: their iterations would do for `iterations` as well. */
+export const some = (scenario, rule = 'count>0') => ({ [`iterations{scenario:${scenario}}`]: [rule] });
 /** For an open model: k6 itself kept up, else its numbers are no good. */
 export const keptUp = TIMED && PROFILE !== 'breakpoint' ? { dropped_iterations: ['count==0'] } : {};
 /** For all: certificates of one's own at a real cluster. */

@@ -58,6 +58,9 @@ export function provider(settings) {
   if (STAGE) asked(http.post(`${STAGE}/provider`, JSON.stringify(settings), quiet('provider: manners')), 'provider');
 }
 
+/** By when the token of a login that is just over ends, if all shall end at `planned`: the provider gives a late one ten seconds. */
+export const tokenEnd = (planned) => Math.max(planned, Date.now() / 1000 + 10);
+
 /** The provider ends the sessions of a user. */
 export function logoutElsewhere(name) {
   asked(http.post(`${STAGE}/logout/${encodeURIComponent(name)}`, null, quiet('provider: logout elsewhere')), 'logout elsewhere');
@@ -87,11 +90,29 @@ export function until(probe, seconds, every = 0.1) {
   }
 }
 
-/** Waits until so many have logged in since the stage was set up. */
-export function allLoggedIn(count, seconds = 60) {
+/**
+ * Waits until so many users have reached the API since the stage was set up: their logins are over then, and their sessions
+ * stored. All of them call it right after the login.
+ */
+export function allLoggedIn(count, seconds = 120) {
   if (!STAGE) return sleep(Number(__ENV.LEAD || 10));
-  const there = until(() => counters().provider.logins >= count, seconds, 0.3);
-  check(there, { 'all have logged in': Boolean });
+  const there = until(() => counters().upstream.users >= count, seconds, 0.3);
+  if (!check(there, { 'all have logged in': Boolean })) fail('not all have logged in');
+}
+
+/**
+ * For users: gives a function that says whether to go on. So many seconds at least, and until the director is done; on a cluster,
+ * where nobody says that, the seconds are all. A director that is never done is a failed check.
+ */
+export function goingOn(seconds, most = seconds + 200) {
+  const begun = Date.now();
+  let next = begun + seconds * 1000;
+  return () => {
+    if (Date.now() < next) return true;
+    if (!STAGE || asked(http.get(`${STAGE}/done`, quiet('done')), 'done').done) return false;
+    next = Date.now() + 500;
+    return check(Date.now() - begun, { 'the director is done in time': (took) => took < most * 1000 });
+  };
 }
 
 /** An iteration that breaks off is a failed check, not just a line in the log. */
@@ -105,3 +126,12 @@ export const whole = (work) => (...data) => {
   }
   check(broke, { 'went through to the end': (error) => error === null });
 };
+
+/** The same for a director: whatever comes, the users are told that it is done. */
+export const directing = (work) => whole((...data) => {
+  try {
+    work(...data);
+  } finally {
+    if (STAGE) asked(http.post(`${STAGE}/done`, null, quiet('done')), 'done');
+  }
+});

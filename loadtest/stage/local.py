@@ -113,7 +113,7 @@ class Redis:
         self.port = free_port()
         self.home = paths.WORK / "redis"
         shutil.rmtree(self.home, ignore_errors=True)
-        self.start()
+        self.child: Child | None = None
 
     def start(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
@@ -159,11 +159,22 @@ class Stage:
     """Started as a whole and ended as a whole. `SABOTAGE` names the scenario that shall fail."""
 
     def __init__(self, sabotage: str = ""):
+        self.sabotage = sabotage
+        self.redis = Redis(sabotage)
+        self.replicas: list[Replica] = []
+        self.world: Child | None = None
+        try:
+            self.start(sabotage)
+        except BaseException:
+            self.stop()
+            raise
+
+    def start(self, sabotage: str) -> None:
         ports = {name: free_port() for name in ("PROVIDER_PORT", "UPSTREAM_PORT", "FRONT_PORT", "STAGE_PORT")}
         self.site = f"http://localhost:{ports['FRONT_PORT']}"
         self.stage = f"http://127.0.0.1:{ports['STAGE_PORT']}"
         self.direct = f"http://127.0.0.1:{ports['UPSTREAM_PORT']}"
-        self.redis = Redis(sabotage)
+        self.redis.start()
         issuer = f"http://127.0.0.1:{ports['PROVIDER_PORT']}"
         self.replicas = [Replica(name, sabotage, issuer=issuer, upstream=ports["UPSTREAM_PORT"]) for name in "ab"]
         replicas = [{"port": replica.http, "admin": replica.admin} for replica in self.replicas]
@@ -171,7 +182,6 @@ class Stage:
         self.world = Child("stage", ["node", HERE / "main.mjs"],
                            env={**env, "REPLICAS": json.dumps(replicas), "SABOTAGE": sabotage})
         self.world.ready(lambda: urllib.request.urlopen(f"{self.stage}/counters", timeout=5).status == 200)
-        self.sabotage = sabotage
         # The same key: they share sessions.
         env = {"LOADTEST_KEY": sealing_key(), "LOADTEST_SECRET": "loadtest-secret-for-this-machine-only",
                "LOADTEST_REDIS": f"redis://127.0.0.1:{self.redis.port}"}
@@ -208,5 +218,6 @@ class Stage:
         for replica in self.replicas:
             if replica.child:
                 replica.child.stop()
-        self.world.stop()
-        self.redis.child.stop()
+        for child in (self.world, self.redis.child):
+            if child:
+                child.stop()

@@ -23,11 +23,12 @@ export class Upstream {
   }
 
   reset() {
+    this.users = new Set();
     this.count = { requests: 0, expired: 0, latest_ms: 0, absent: 0, forged: 0, unsafe: 0, upgrades: 0 };
   }
 
   counters() {
-    return { ...this.count, sockets: this.sockets.size };
+    return { ...this.count, users: this.users.size, sockets: this.sockets.size };
   }
 
   async serve(asked, answer) {
@@ -57,6 +58,7 @@ export class Upstream {
       return null;
     }
     const claims = JSON.parse(Buffer.from(token.split('.')[1], 'base64url').toString());
+    if (claims.preferred_username) this.users.add(claims.preferred_username);
     const late = Date.now() - claims.exp * 1000;
     if (late >= 0) {
       this.count.expired += 1;
