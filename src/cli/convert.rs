@@ -1,6 +1,8 @@
 //! `cloakroom convert`: settings of other programs as settings of Cloakroom, as far as they say the same.
 
 mod annotations;
+mod auth_url;
+mod closing;
 mod draft;
 mod ingress;
 mod leftover;
@@ -8,6 +10,7 @@ mod model;
 mod oauth2_alpha;
 mod oauth2_proxy;
 mod provider;
+mod restrictions;
 mod source;
 
 use std::io::Read as _;
@@ -76,5 +79,7 @@ fn read(file: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
+#[cfg(test)]
+mod closed_tests;
 #[cfg(test)]
 mod tests;

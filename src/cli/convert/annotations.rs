@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_yaml::{Mapping, Value};
 
+use super::auth_url;
 use super::draft::{Draft, list, map, seconds};
 use super::source::Source;
 
-const PREFIX: &str = "nginx.ingress.kubernetes.io/";
+pub(super) const PREFIX: &str = "nginx.ingress.kubernetes.io/";
 
 /// Annotations that ask for what is so in any case.
 const NEEDLESS: [&str; 16] = [
@@ -29,11 +30,36 @@ const NEEDLESS: [&str; 16] = [
     "websocket-services",
 ];
 
+/// Annotations that keep somebody out, beside `auth-url`.
+const GUARDS: [&str; 12] = [
+    "auth-url",
+    "auth-type",
+    "auth-secret",
+    "auth-tls-secret",
+    "auth-tls-verify-client",
+    "whitelist-source-range",
+    "allowlist-source-range",
+    "denylist-source-range",
+    "auth-snippet",
+    "configuration-snippet",
+    "server-snippet",
+    "enable-global-auth",
+];
+
+/// Those of them that hold for all of a host.
+const OF_HOST: [&str; 3] = ["auth-tls-secret", "auth-tls-verify-client", "server-snippet"];
+
 /// What an Ingress says of all its paths.
 #[derive(Debug, Default)]
 pub(super) struct Annotated {
     /// Whether somebody else was asked who the user is.
     pub(super) login: bool,
+    /// Whether its routes are for some people only, for that or another reason.
+    pub(super) closed: bool,
+    /// Why all other routes of its hosts are, too.
+    pub(super) of_host: Option<&'static str>,
+    /// Whether nothing is made of it; the draft says why.
+    pub(super) left_out: bool,
     /// Keys of its routes.
     pub(super) route: Mapping,
     /// Keys of its upstreams.
@@ -48,26 +74,34 @@ pub(super) struct Annotated {
 }
 
 impl Annotated {
-    /// `None`: the whole Ingress is left out, and the draft says why.
-    pub(super) fn read(draft: &mut Draft, label: &str, annotations: &Value) -> Option<Self> {
+    pub(super) fn read(draft: &mut Draft, label: &str, annotations: &Value) -> Self {
         let entries = annotations.as_mapping().into_iter().flatten();
         let own = entries.filter_map(|(key, value)| {
             let name = key.as_str()?.strip_prefix(PREFIX)?;
             Some((name.to_owned(), serde_json::to_value(value).ok()?))
         });
         let mut source = Source::new(own.collect::<BTreeMap<_, _>>());
+        let says = |name: &str| {
+            let value = annotations.get(format!("{PREFIX}{name}"));
+            value.is_some_and(|value| name != "enable-global-auth" || !(value == "false" || *value == false))
+        };
+        let guards: Vec<&'static str> = GUARDS.into_iter().filter(|name| says(name)).collect();
+        source.take("enable-global-auth");
+        let of_host = guards.iter().copied().find(|name| OF_HOST.contains(name));
+        let mut out = Self { closed: !guards.is_empty(), of_host, left_out: true, ..Self::default() };
         if source.flag("canary") == Some(true) {
             draft.leave(format!(
                 "{label}: a canary was left out; weights of `endpoints` or `when.headers` of a route do the like"
             ));
-            return None;
+            return out;
         }
         if source.flag("ssl-passthrough") == Some(true) {
             draft.leave(format!("{label}: left out: TLS that is passed through cannot be looked into"));
-            return None;
+            return out;
         }
-        let mut out = Self { rewrite: source.text("rewrite-target"), ..Self::default() };
-        out.login(draft, label, &mut source);
+        out.left_out = false;
+        out.rewrite = source.text("rewrite-target");
+        out.login(draft, label, &mut source, &guards);
         out.limits(draft, label, &mut source);
         out.cors(draft, label, &mut source);
         out.backend(draft, label, &mut source);
@@ -82,12 +116,26 @@ impl Annotated {
         for (name, _) in source.rest().filter(|(name, _)| !NEEDLESS.contains(&name.as_str())) {
             draft.leave(format!("{label}: `{name}`: {}", advice(&name)));
         }
-        Some(out)
+        out
     }
 
-    fn login(&mut self, draft: &mut Draft, label: &str, source: &mut Source) {
-        let (url, signin) = (source.take("auth-url"), source.take("auth-signin"));
+    fn login(&mut self, draft: &mut Draft, label: &str, source: &mut Source, guards: &[&str]) {
+        let (url, signin) = (source.text("auth-url"), source.take("auth-signin"));
         self.login = url.is_some();
+        if let Some(url) = &url {
+            let rules = auth_url::rules(draft, label, url);
+            if !rules.is_empty() {
+                self.route.insert("allow".into(), rules.into());
+            }
+        } else if self.closed {
+            draft.leave(format!(
+                "{label}: protected there by {}, which was not translated: its routes ask for a login, see docs/how-to/authorise.md",
+                guards.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            ));
+            self.route.insert("access".into(), "required".into());
+            self.route.insert("token".into(), map([("kind", "none".into())]));
+            return;
+        }
         if !self.login {
             self.route.insert("access".into(), "public".into());
             if signin.is_some() {
@@ -319,7 +367,9 @@ fn advice(name: &str) -> &'static str {
             "lines of nginx are not read: see `request_headers`, `response_headers`, `redirect` and `respond` of routes"
         }
         "app-root" => "write a route with `redirect` in front of the application",
-        "whitelist-source-range" | "denylist-source-range" => "addresses are let in by a network policy or firewall",
+        "whitelist-source-range" | "allowlist-source-range" | "denylist-source-range" => {
+            "addresses are let in by a network policy or firewall"
+        }
         "limit-connections" => "see `limits.connections_per_address`, for all of the server",
         "limit-whitelist" | "limit-rate" | "limit-rate-after" => "rate limits count requests alone, of everybody",
         "auth-tls-secret"

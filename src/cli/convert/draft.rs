@@ -40,7 +40,7 @@ impl Draft {
             out.push_str(&format!("# - {one}\n"));
         }
         out.push('\n');
-        out + &serde_yaml::to_string(&self.settings).unwrap_or_default()
+        out + &serde_yaml::to_string(&plain(&Value::Mapping(self.settings.clone()))).unwrap_or_default()
     }
 
     /// The same list for the terminal.
@@ -53,6 +53,23 @@ impl Draft {
             out.push_str(&format!("- {one}\n"));
         }
         out + "then look it over with `cloakroom check`\n"
+    }
+}
+
+/// A rule that nobody meets, for one that is still to be written.
+pub(super) fn nobody() -> Value {
+    map([("name", "to be written".into()), ("claim", "email".into()), ("any_of", list(["write-me@invalid"]))])
+}
+
+/// A `$` of the source names no variable of Cloakroom's environment.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::String(text) => text.replace('$', "$$").into(),
+        Value::Sequence(items) => items.iter().map(plain).collect::<Vec<_>>().into(),
+        Value::Mapping(entries) => {
+            Value::Mapping(entries.iter().map(|(key, value)| (plain(key), plain(value))).collect())
+        }
+        other => other.clone(),
     }
 }
 

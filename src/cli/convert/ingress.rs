@@ -6,9 +6,10 @@ use anyhow::{Context as _, bail};
 use serde::Deserialize as _;
 use serde_yaml::{Mapping, Value};
 
-use super::annotations::Annotated;
+use super::annotations::{Annotated, PREFIX};
+use super::closing::{Made, add, close};
 use super::draft::{Draft, from_variable, list, map};
-use super::model::{cleaned, literal};
+use super::model::{alone, bounded, cleaned, literal};
 use super::oauth2_proxy::sealing;
 
 /// Where the endpoints of a login were below oauth2-proxy; its callback may stay where it is.
@@ -33,11 +34,17 @@ pub(super) fn converted(name: &str, text: &str) -> anyhow::Result<Draft> {
         bail!("{name} holds no Ingress; try `kubectl get ingress --all-namespaces -o yaml`");
     }
     let mut draft = Draft::new(name);
-    let asks = |ingress: &Value| {
-        let annotations = ingress.get("metadata").and_then(|metadata| metadata.get("annotations"));
-        annotations.is_some_and(|annotations| annotations.get("nginx.ingress.kubernetes.io/auth-url").is_some())
-    };
-    let mut build = Build { logins: ingresses.iter().any(asks), ..Build::default() };
+    let mut build = Build { expressions: ingresses.iter().flat_map(expressions).collect(), ..Build::default() };
+    for host in &build.expressions {
+        draft.leave(format!(
+            "{host}: `use-regex` or `rewrite-target` made nginx compare paths without regard to upper and lower case: \
+             routes do regard it, so look where `/ADMIN` goes if `/admin` asks for a login"
+        ));
+    }
+    draft.leave(
+        "a `global-auth-url` in the ConfigMap of ingress-nginx asked for a login on every Ingress without `enable-global-auth: \"false\"`: \
+         if there is one, take `access: public` off the routes",
+    );
     for ingress in &ingresses {
         build.take(&mut draft, ingress);
     }
@@ -45,15 +52,40 @@ pub(super) fn converted(name: &str, text: &str) -> anyhow::Result<Draft> {
     Ok(draft)
 }
 
+/// Hosts where this Ingress makes all paths expressions, also those of others.
+fn expressions(ingress: &Value) -> Vec<String> {
+    let annotations = ingress.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let annotation = |name: &str| annotations.and_then(|all| all.get(format!("{PREFIX}{name}")));
+    let regex = annotation("use-regex").is_some_and(|value| *value == true || value == "true");
+    let spec = ingress.get("spec");
+    if regex || annotation("rewrite-target").is_some() { hosts(spec) } else { Vec::new() }
+}
+
+fn hosts(spec: Option<&Value>) -> Vec<String> {
+    let rules = spec.and_then(|spec| spec.get("rules")).and_then(Value::as_sequence).into_iter().flatten();
+    let mut hosts: Vec<String> = rules.map(host_of).collect();
+    if spec.is_some_and(|spec| spec.get("defaultBackend").is_some()) {
+        hosts.push("*".to_owned());
+    }
+    hosts
+}
+
+fn host_of(rule: &Value) -> String {
+    rule.get("host").and_then(Value::as_str).filter(|host| !host.is_empty()).unwrap_or("*").to_owned()
+}
+
 /// What comes of all of them together.
 #[derive(Default)]
 struct Build {
     upstreams: BTreeMap<String, Value>,
-    sites: BTreeMap<String, Vec<(String, Value)>>,
+    sites: BTreeMap<String, Vec<Made>>,
+    /// By host, what was protected there and is not translated, or not all of it.
+    missing: BTreeMap<String, Vec<String>>,
+    /// Hosts whose paths are all expressions.
+    expressions: BTreeSet<String>,
     /// Hosts beside the first, by it.
     aliases: BTreeMap<String, BTreeSet<String>>,
     tls: bool,
-    logins: bool,
 }
 
 impl Build {
@@ -63,15 +95,22 @@ impl Build {
         let namespace = part("namespace").unwrap_or("default").to_owned();
         let label = format!("{namespace}/{}", part("name").unwrap_or("?"));
         let annotations = metadata.and_then(|metadata| metadata.get("annotations")).cloned().unwrap_or_default();
-        let annotated = match Annotated::read(draft, &label, &annotations) {
-            Some(annotated) => annotated,
-            // Said there.
-            None => return,
-        };
+        let annotated = Annotated::read(draft, &label, &annotations);
+        for host in hosts(Some(&spec)) {
+            if annotated.left_out && annotated.closed {
+                self.miss(&host, format!("{label} was left out"));
+            }
+            if let Some(name) = annotated.of_host {
+                self.miss(&host, format!("`{name}` of {label} held for all of the host"));
+            }
+        }
+        if annotated.left_out {
+            return;
+        }
         self.tls |= spec.get("tls").is_some();
         let items = |value: Option<&Value>| value.and_then(Value::as_sequence).cloned().unwrap_or_default();
         for rule in items(spec.get("rules")) {
-            let host = rule.get("host").and_then(Value::as_str).unwrap_or("*").to_owned();
+            let host = host_of(&rule);
             if !annotated.aliases.is_empty() {
                 self.aliases.entry(host.clone()).or_default().extend(annotated.aliases.iter().cloned());
             }
@@ -96,15 +135,28 @@ impl Build {
     ) {
         let written = path.get("path").and_then(Value::as_str).unwrap_or("/");
         let kind = path.get("pathType").and_then(Value::as_str).unwrap_or("Prefix");
+        let names = written.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.~-".contains(&byte));
+        let segments = match kind {
+            "Exact" if names => true,
+            "Prefix" if names && !self.expressions.contains(host) => true,
+            _ => bounded(written),
+        };
+        if annotated.closed && !segments {
+            self.miss(host, format!("the path `{written}` of {label} took more than a route for it does"));
+        }
         let Some(clean) = literal(written) else {
             draft.leave(format!("{label}: the path `{written}` is an expression: write its route by hand"));
             return;
         };
         let Some(clean) = cleaned(&clean, AUTH_PATH) else {
+            if annotated.closed {
+                self.miss(host, format!("the path `{written}` of {label} was left out"));
+            }
             draft.leave(format!("{label}: the path `{written}` was left out: it is not canonical, or Cloakroom's own endpoints are there"));
             return;
         };
-        if kind == "Exact" {
+        let exact = kind == "Exact" || alone(written);
+        if exact {
             draft.leave(format!("{label}: the path `{written}` was exact; the route also takes what lies below it"));
         }
         let mut route = Mapping::new();
@@ -113,7 +165,12 @@ impl Build {
             route.insert("redirect".into(), redirect.clone());
             route.insert("access".into(), "public".into());
         } else {
-            let Some(upstream) = self.upstream(draft, label, namespace, path.get("backend"), annotated) else { return };
+            let Some(upstream) = self.upstream(draft, label, namespace, path.get("backend"), annotated) else {
+                if annotated.closed {
+                    self.miss(host, format!("the backend of `{written}` of {label} was left out"));
+                }
+                return;
+            };
             route.insert("upstream".into(), upstream.into());
             annotated.rewritten(draft, label, &mut route, written, &clean);
             for (key, value) in &annotated.route {
@@ -121,11 +178,35 @@ impl Build {
             }
         }
         let routes = self.sites.entry(host.to_owned()).or_default();
-        if routes.iter().any(|(known, _)| *known == clean) {
-            draft.leave(format!("{label}: `{host}{clean}` was there already; the first one counts"));
-            return;
+        add(draft, label, host, routes, Made { path: clean, route: Value::Mapping(route), exact });
+    }
+
+    fn miss(&mut self, host: &str, why: String) {
+        let all = self.missing.entry(host.to_owned()).or_default();
+        if !all.contains(&why) {
+            all.push(why);
         }
-        routes.push((clean, Value::Mapping(route)));
+    }
+
+    /// Closes routes of each host, once all are there.
+    fn close(&mut self, draft: &mut Draft) {
+        // A host without a site of its own falls to one with a wildcard.
+        let lost: Vec<(String, Vec<String>)> = self
+            .missing
+            .iter()
+            .filter(|(host, _)| !self.sites.contains_key(*host))
+            .map(|(host, why)| (host.clone(), why.clone()))
+            .collect();
+        for (host, why) in lost {
+            let parent = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+            for wider in parent.into_iter().chain(["*".to_owned()]) {
+                why.iter().for_each(|why| self.miss(&wider, why.clone()));
+            }
+        }
+        for (host, routes) in &mut self.sites {
+            let why = self.missing.get(host).map(Vec::as_slice).unwrap_or_default();
+            close(draft, host, routes, why);
+        }
     }
 
     /// The name of the upstream for a service, which is made if it is not there.
@@ -176,7 +257,9 @@ impl Build {
         None
     }
 
-    fn write(self, draft: &mut Draft) {
+    fn write(mut self, draft: &mut Draft) {
+        self.close(draft);
+        let logins = self.sites.values().flatten().any(|made| !made.is_public());
         draft.set("listeners", vec![map([("address", "0.0.0.0:8080".into())])]);
         if self.tls {
             draft.leave(
@@ -187,7 +270,7 @@ impl Build {
         sealing(draft);
         draft.set("store", map([("kind", "memory".into())]));
         draft.leave("`store: { kind: memory }` is for one replica; see docs/how-to/choose-a-store.md");
-        if self.logins {
+        if logins {
             draft.set(
                 "providers",
                 vec![map([
@@ -201,7 +284,8 @@ impl Build {
                 ])],
             );
             draft.leave(
-                "`providers` is made up: `auth-url` named who checks logins, not who makes them; if that was oauth2-proxy, \
+                "`providers` is made up: `auth-url` named who checks logins, not who makes them, and whom it let pass of those with a login \
+                 must stand in `allow`; if that was oauth2-proxy, \
                  `cloakroom convert oauth2-proxy` of its file gives the provider",
             );
             draft.leave("set the variable CLIENT_SECRET to the client's secret at the provider");
@@ -213,13 +297,12 @@ impl Build {
             let mut hosts = vec![host.clone()];
             let others = self.aliases.get(&host).into_iter().flatten();
             hosts.extend(others.filter(|other| served.insert((*other).clone())).cloned());
-            let needs_login =
-                routes.iter().any(|(_, route)| route.get("access").and_then(Value::as_str) != Some("public"));
+            let needs_login = routes.iter().any(|made| !made.is_public());
             sites.push(map([
                 ("hosts", list(hosts)),
                 ("provider", if needs_login { "main".into() } else { Value::Null }),
                 ("auth_path", AUTH_PATH.into()),
-                ("routes", Value::Sequence(routes.into_iter().map(|(_, route)| route).collect())),
+                ("routes", Value::Sequence(routes.into_iter().map(|made| made.route).collect())),
             ]));
         }
         draft.set("sites", sites);

@@ -4,7 +4,7 @@ use super::draft::Draft;
 use super::source::Source;
 
 /// Options that need no counterpart: what they ask for is so in any case, or is nobody's business here.
-const NEEDLESS: [&str; 33] = [
+const NEEDLESS: [&str; 32] = [
     "api_routes",
     "approval_prompt",
     "code_challenge_method",
@@ -22,7 +22,6 @@ const NEEDLESS: [&str; 33] = [
     "flush_interval",
     "force_json_errors",
     "insecure_oidc_skip_nonce",
-    "oidc_email_claim",
     "pass_user_headers",
     "prefer_email_to_user",
     "provider_display_name",
@@ -41,8 +40,7 @@ const NEEDLESS: [&str; 33] = [
 ];
 
 /// Options that have a counterpart which only the operator can choose.
-const ADVICE: [(&str, &str); 24] = [
-    ("authenticated_emails_file", "write its addresses as a rule: `allow: [{ claim: email, any_of: […] }]`"),
+const ADVICE: [(&str, &str); 23] = [
     ("htpasswd_file", "there is no login by password file: move these users to the provider"),
     ("display_htpasswd_form", "there is no login by password file"),
     ("basic_auth_password", "there is no Basic authentication towards upstreams: let them read the token"),

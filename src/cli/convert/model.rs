@@ -191,7 +191,11 @@ pub(super) fn cleaned(path: &str, auth_path: &str) -> Option<String> {
 pub(super) fn literal(pattern: &str) -> Option<String> {
     let bare = pattern.strip_prefix('^').unwrap_or(pattern);
     let ends = ["(/.*)?$", "(/|$)(.*)", "(/|$)", "/?(.*)", "/(.*)", "/.*", ".*$", ".*", "(.*)", "/?$", "$", "/"];
-    let bare = ends.iter().find_map(|end| bare.strip_suffix(end)).unwrap_or(bare);
+    let (bare, end) = ends.iter().find_map(|end| Some((bare.strip_suffix(end)?, *end))).unwrap_or((bare, ""));
+    if bare.ends_with('/') && end.starts_with("(/") {
+        // Two slashes in a row, or this path alone.
+        return None;
+    }
     let plain = bare.replace("\\.", ".").replace("\\-", "-").replace("\\/", "/");
     let good = plain.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/_.~-".contains(&byte));
     // A dot that was not escaped means any sign, and the sign itself is close enough.
@@ -200,4 +204,19 @@ pub(super) fn literal(pattern: &str) -> Option<String> {
         (true, false) if plain.starts_with('/') => Some(plain),
         _ => None,
     }
+}
+
+/// Whether an expression names one path for itself, and nothing below it.
+pub(super) fn alone(pattern: &str) -> bool {
+    pattern.ends_with('$') && ![".*$", ".*)?$", ".*)$"].iter().any(|end| pattern.ends_with(end))
+}
+
+/// Whether a route for the [`literal`] path takes all that the expression took, but for the case of letters.
+pub(super) fn bounded(pattern: &str) -> bool {
+    let bare = pattern.strip_prefix('^').unwrap_or(pattern);
+    let ends = ["(/.*)?$", "(/|$)(.*)", "(/|$)", "/(.*)", "/.*", "/?$", "$", "/"];
+    let Some(bare) = ends.iter().find_map(|end| bare.strip_suffix(end)) else { return false };
+    // Other dots mean any sign.
+    let bare = bare.replace("\\.", "");
+    !bare.contains(['.', '(', ')', '*', '?', '$'])
 }

@@ -6,6 +6,7 @@ use super::draft::{Draft, from_variable, list, map};
 use super::model::{Place, Site, Target, literal};
 use super::oauth2_proxy::{IDENTITY, host_of, sealing, socket};
 use super::provider::{Named, write_provider};
+use super::restrictions::{closed, roles, unverified};
 
 /// Its keys of the top level, in the spelling of its versions.
 const KEYS: [&str; 7] = [
@@ -27,6 +28,7 @@ pub(super) fn recognised(text: &str) -> Option<Mapping> {
 pub(super) fn converted(name: &str, mut document: Mapping) -> Draft {
     let mut draft = Draft::new(name);
     draft.leave("this is one of the two files of oauth2-proxy: convert the other one too, and put both together");
+    draft.leave("`email_domains` and `authenticated_emails_file` are in the other file: put the `allow` that comes of it on each route here");
     listeners(&mut draft, document.remove("server"));
     if let Some(address) = document.remove("metricsServer").as_ref().and_then(|server| text(server, "bindAddress")) {
         match socket(address).filter(|_| address != "-") {
@@ -135,11 +137,96 @@ fn providers(draft: &mut Draft, providers: Option<Value>) -> Vec<Value> {
         let claim = text(&oidc, "groupsClaim").unwrap_or("groups").replace('.', "\\.");
         rules.push(map([("claim", claim.into()), ("any_of", list(groups))]));
     }
-    let roles = texts(keycloak.get("roles"));
-    if !roles.is_empty() {
-        rules.push(map([("claim", "realm_access.roles".into()), ("any_of", list(roles))]));
+    roles(draft, texts(keycloak.get("roles")), &mut rules);
+    if oidc.get("insecureAllowUnverifiedEmail").and_then(Value::as_bool) != Some(true) {
+        unverified(draft);
     }
+    unread(draft, &first, &mut rules);
     rules
+}
+
+/// Keys of a provider that are read, or that ask for what is so in any case.
+const READ: [&str; 31] = [
+    "id",
+    "name",
+    "provider",
+    "clientID",
+    "clientSecret",
+    "clientSecretFile",
+    "scope",
+    "loginURLParameters",
+    "loginURL",
+    "redeemURL",
+    "profileURL",
+    "validateURL",
+    "caFiles",
+    "backendLogoutURL",
+    "code_challenge_method",
+    "codeChallengeMethod",
+    "approvalPrompt",
+    "prompt",
+    "allowedGroups",
+    "keycloakConfig.groups",
+    "keycloakConfig.roles",
+    "azureConfig.tenant",
+    "oidcConfig.issuerURL",
+    "oidcConfig.groupsClaim",
+    "oidcConfig.insecureAllowUnverifiedEmail",
+    "oidcConfig.insecureSkipNonce",
+    "oidcConfig.jwksURL",
+    "oidcConfig.emailClaim",
+    "oidcConfig.userIDClaim",
+    "oidcConfig.enabledSigningAlgs",
+    "oidcConfig.codeChallengeMethod",
+];
+
+/// Keys that are not read and keep nobody out.
+const OPEN: [&str; 12] = [
+    "skipClaimsFromProfileURL",
+    "useSystemTrustStore",
+    "additionalClaims",
+    "oidcConfig.skipDiscovery",
+    "oidcConfig.insecureSkipIssuerVerification",
+    "oidcConfig.extraAudiences",
+    "oidcConfig.publicKeyFiles",
+    "googleConfig.adminEmail",
+    "googleConfig.serviceAccountJson",
+    "googleConfig.useApplicationDefaultCredentials",
+    "githubConfig.token",
+    "azureConfig.graphGroupField",
+];
+
+/// Lists what nothing was made of. It may have kept somebody out, so nobody passes in its place.
+fn unread(draft: &mut Draft, provider: &Value, rules: &mut Vec<Value>) {
+    let mut keys: Vec<(String, &Value)> = Vec::new();
+    for (key, value) in provider.as_mapping().into_iter().flatten() {
+        let key = key.as_str().unwrap_or("?");
+        match value.as_mapping().filter(|_| key.ends_with("Config")) {
+            Some(below) => {
+                let below = below.iter();
+                keys.extend(below.map(|(name, value)| (format!("{key}.{}", name.as_str().unwrap_or("?")), value)));
+            }
+            None => keys.push((key.to_owned(), value)),
+        }
+    }
+    for (key, value) in keys {
+        let items = value.as_sequence();
+        let usual = key == "oidcConfig.audienceClaims"
+            && items.is_some_and(|items| items.iter().all(|item| item.as_str() == Some("aud")));
+        let says = !value.is_null() && value.as_str() != Some("") && value.as_bool() != Some(false);
+        // A list of what are no texts was not read.
+        let odd = ["allowedGroups", "keycloakConfig.groups", "keycloakConfig.roles"].contains(&key.as_str())
+            && items.is_none_or(|items| !items.iter().all(Value::is_string));
+        if !says || usual || items.is_some_and(Vec::is_empty) || (READ.contains(&key.as_str()) && !odd) {
+            continue;
+        }
+        let what = format!("`providers[0].{key}` has no counterpart that this command knows");
+        if OPEN.contains(&key.as_str()) {
+            draft.leave(what);
+        } else {
+            closed(draft, rules, &what);
+        }
+    }
 }
 
 fn place(draft: &mut Draft, upstream: &Value) -> Option<Place> {

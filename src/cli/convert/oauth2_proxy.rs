@@ -2,22 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
+use anyhow::anyhow;
 use serde_yaml::{Mapping, Value};
 
 use super::draft::{Draft, from_variable, list, map};
-use super::model::{Place, Site, Target, literal};
+use super::model::{Place, Site, Target, alone, literal};
 use super::provider::{Named, write_provider};
 use super::source::Source;
-use super::{leftover, oauth2_alpha};
+use super::{leftover, oauth2_alpha, restrictions};
 
 /// Reads a file of options, or a YAML one.
 pub(super) fn converted(name: &str, text: &str) -> anyhow::Result<Draft> {
     if let Some(document) = oauth2_alpha::recognised(text) {
         return Ok(oauth2_alpha::converted(name, document));
     }
-    let options: BTreeMap<String, serde_json::Value> = toml::from_str(text).with_context(|| {
-        format!("{name} is neither a file of options of oauth2-proxy (TOML) nor its YAML; command lines and variables are not read")
+    let options: BTreeMap<String, serde_json::Value> = toml::from_str(text).map_err(|error| {
+        // Not as it prints itself: with the line, which may hold a secret.
+        let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+        anyhow!(
+            "{name} is neither a file of options of oauth2-proxy (TOML) nor its YAML; command lines and variables are not read: \
+             line {line}, column {column}: {}",
+            error.message()
+        )
     })?;
     let mut source = Source::new(options);
     let mut draft = Draft::new(name);
@@ -30,6 +36,25 @@ pub(super) fn converted(name: &str, text: &str) -> anyhow::Result<Draft> {
     site.write(&mut draft);
     leftover::leave(&mut draft, source);
     Ok(draft)
+}
+
+/// Line and column of this byte.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
+}
+
+/// A URL without user and password.
+pub(super) fn without_userinfo(url: &str) -> String {
+    let (scheme, rest) = url.find("://").map_or(("", url), |at| url.split_at(at + 3));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}{host}{path}"),
+        // A password may hold what ends an authority elsewhere.
+        None => path.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("{scheme}{host}")),
+    }
 }
 
 /// `host:port`, `:port`, `http://host:port`.
@@ -181,7 +206,10 @@ fn site(draft: &mut Draft, source: &mut Source) -> Site {
                 let read_timeout = timeout.clone().filter(|_| matches!(target, Target::Server(_)));
                 places.push(Place { path, target, strip: false, keeps_host, read_timeout });
             }
-            None => draft.leave(format!("the upstream `{text}` is none that a route can have")),
+            None => {
+                let text = without_userinfo(&text);
+                draft.leave(format!("the upstream `{text}` is none that a route can have"));
+            }
         }
     }
     let mut public = Vec::new();
@@ -210,7 +238,7 @@ fn site(draft: &mut Draft, source: &mut Source) -> Site {
             "`pass_access_token`: upstreams get the access token not in `X-Forwarded-Access-Token`; {instead}"
         ));
     }
-    let rules = rules(draft, source);
+    let rules = restrictions::rules(draft, source);
     Site { hosts, auth_path, places, public, rules, identity_headers, token }
 }
 
@@ -243,64 +271,14 @@ fn open(draft: &mut Draft, pattern: &str) -> Option<(Vec<String>, String)> {
     };
     let methods: Vec<String> = methods.split(['|', ',']).filter(|one| !one.is_empty()).map(str::to_owned).collect();
     // A route also takes what lies below its path. What was open for itself alone must not open that.
-    let alone = regex.ends_with('$') && ![".*$", ".*)?$", ".*)$"].iter().any(|end| regex.ends_with(end));
-    let path = literal(regex).filter(|_| !alone && methods.iter().all(|method| !method.starts_with('!')));
+    let alone = alone(regex);
+    // `GET!=^/path` needed no login anywhere else.
+    let negated = pattern.contains("!=") || methods.iter().any(|method| method.contains('!'));
+    let path = literal(regex).filter(|_| !alone && !negated);
     let Some(path) = path else {
         let below = if alone { ", if what lies below it may be open too" } else { "" };
         draft.leave(format!("`{pattern}` needed no login: write a route with `access: public` for it{below}"));
         return None;
     };
     Some((methods, path))
-}
-
-fn rules(draft: &mut Draft, source: &mut Source) -> Vec<Value> {
-    let mut rules = Vec::new();
-    let domains = source.list("email_domains");
-    let unverified = source.flag("insecure_oidc_allow_unverified_email") == Some(true);
-    if !domains.is_empty() && !domains.iter().any(|domain| domain == "*") {
-        let all: Vec<String> = domains.iter().map(|domain| domain_pattern(domain)).collect();
-        rules.push(map([
-            ("name", "email domain".into()),
-            ("claim", "email".into()),
-            ("matches", format!("[^@]+@({})", all.join("|")).into()),
-        ]));
-        if !unverified {
-            rules.push(map([
-                ("name", "verified email".into()),
-                ("claim", "email_verified".into()),
-                ("equals", true.into()),
-            ]));
-        }
-    }
-    let claim = source.text("oidc_groups_claim").unwrap_or_else(|| "groups".to_owned());
-    let groups = ["allowed_groups", "allowed_group"].into_iter().flat_map(|name| source.list(name));
-    let groups: Vec<String> = groups.collect();
-    if !groups.is_empty() {
-        rules.push(map([("claim", claim.replace('.', "\\.").into()), ("any_of", list(groups))]));
-    }
-    let roles = ["allowed_roles", "allowed_role"].into_iter().flat_map(|name| source.list(name));
-    let (of_client, of_realm): (Vec<String>, Vec<String>) = roles.partition(|role| role.contains(':'));
-    if !of_realm.is_empty() {
-        rules.push(map([("claim", "realm_access.roles".into()), ("any_of", list(of_realm))]));
-        draft.leave("Keycloak puts `realm_access.roles` into ID tokens only if the mapper says so: Client scopes > roles > realm roles > Add to ID token");
-    }
-    if !of_client.is_empty() {
-        draft.leave("`allowed_roles` of a client: write a rule with the claim `resource_access.CLIENT.roles`");
-    }
-    for name in ["google_groups", "google_group", "github_org", "github_team", "gitlab_groups", "gitlab_projects"] {
-        if source.take(name).is_some() {
-            draft
-                .leave(format!("`{name}`: only claims of the ID token can be asked for, see docs/how-to/authorise.md"));
-        }
-    }
-    rules
-}
-
-/// `example.com`, or `.example.com` for what lies below it.
-pub(super) fn domain_pattern(domain: &str) -> String {
-    let quoted = |text: &str| text.replace('.', "\\.");
-    match domain.strip_prefix('.').or_else(|| domain.strip_prefix("*.")) {
-        Some(parent) => format!("[^@]+\\.{}", quoted(parent)),
-        None => quoted(domain),
-    }
 }

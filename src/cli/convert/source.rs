@@ -50,6 +50,21 @@ impl Source {
         }
     }
 
+    /// The names of what begins so and says something; a `false`, an empty list are nothing.
+    pub(super) fn take_like(&mut self, beginnings: &[&str], but: &[&str]) -> Vec<String> {
+        let says = |value: &Value| {
+            !value.is_null()
+                && *value != ""
+                && *value != false
+                && value.as_array().is_none_or(|items| !items.is_empty())
+        };
+        let like = |name: &str| beginnings.iter().any(|start| name.starts_with(start)) && !but.contains(&name);
+        let found: Vec<String> =
+            self.0.iter().filter(|(name, value)| like(name) && says(value)).map(|(name, _)| name.clone()).collect();
+        self.0.retain(|name, _| !found.contains(name));
+        found
+    }
+
     /// What was not asked for.
     pub(super) fn rest(self) -> impl Iterator<Item = (String, Value)> {
         self.0.into_iter().filter(|(_, value)| !value.is_null())

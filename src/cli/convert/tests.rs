@@ -20,13 +20,13 @@ fn env() -> Env {
 }
 
 /// The settings that it makes, without a mistake.
-fn loaded(draft: &Draft) -> Settings {
+pub(super) fn loaded(draft: &Draft) -> Settings {
     let yaml = draft.yaml();
     let loaded = config::load_str("made.yaml", &yaml, &env());
     loaded.map_err(|found| format!("{}\n{yaml}", found.plain())).unwrap().settings
 }
 
-fn left(draft: &Draft, parts: &[&str]) {
+pub(super) fn left(draft: &Draft, parts: &[&str]) {
     let report = draft.report();
     for part in parts {
         assert!(report.contains(part), "{part}\n{report}");
